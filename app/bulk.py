@@ -1,0 +1,127 @@
+"""
+Classifying without a server: a sentence, a file or stdin to JSON lines. Knows files and engines; nothing of HTTP.
+
+Answers and problems have the shapes of the HTTP answers; a problem also has the number of its `line`. Lines keep their
+order, one in and one out; a bad one stands alone; what comes through a pipe is answered line by line as it comes.
+"""
+
+import json
+import sys
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+from rich.progress import Progress
+
+from app.errors import NotJSON, problem
+from app.schemas import Answer
+from model.engine import Engine, Row
+from model.errors import BEEError, InputError
+
+ROWS = 32  # lines of a file that run together
+JSONL = (".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How each text is classified, as in a request."""
+
+    delta: float | None = None
+    min_blocks: int | None = None
+    max_blocks: int | None = None
+
+    def encode(self, engine: Engine, text: str, text_pair: str | None = None) -> Row:
+        return engine.encode(text, text_pair, delta=self.delta, min_blocks=self.min_blocks, max_blocks=self.max_blocks)
+
+
+class Line(BaseModel):
+    """A line of a .jsonl file; other fields, a label or an id, are left aside."""
+
+    model_config = ConfigDict(strict=True)
+
+    text: str
+    text_pair: str | None = None
+
+
+def is_file(source: str) -> bool:
+    """Whether the argument names a file or stdin; everything else is a sentence."""
+    return source == "-" or Path(source).suffix in (".txt", *JSONL)
+
+
+def classify_text(engine: Engine, text: str, text_pair: str | None, options: Options) -> str:
+    """The answer to one text as a line of JSON."""
+    [found] = engine.predict([options.encode(engine, text, text_pair)])
+    return Answer.of(engine.name, found).model_dump_json()
+
+
+def classify_file(engine: Engine, source: str, options: Options, *, jsonl: bool, threads: int) -> int:
+    """Answer each line on stdout; the number of lines that couldn't be answered."""
+    options.encode(engine, "text")  # an option that no line can have is refused before the first one
+    work = partial(_classify, engine, options, jsonl or Path(source).suffix in JSONL)
+    # reading ahead would keep back the answer to a line from a pipe until more lines come
+    rows, ahead = (1, 0) if source == "-" else (ROWS, 2 * threads)
+    bad = 0
+    with _open(source) as file, _progress() as progress, ThreadPoolExecutor(threads) as pool:
+        task = progress.add_task("classify", total=None if source == "-" else Path(source).stat().st_size)
+        pending: deque[Future[tuple[list[str], int]]] = deque()
+        lines = enumerate(file, start=1)
+        while (chunk := list(islice(lines, rows))) or pending:
+            if chunk:
+                pending.append(pool.submit(work, chunk))
+            if len(pending) > ahead or not chunk:
+                answers, failed = pending.popleft().result()
+                bad += failed
+                print(*answers, sep="\n", flush=True)
+            progress.advance(task, sum(len(line) for _, line in chunk))
+    return bad
+
+
+def _classify(engine: Engine, options: Options, jsonl: bool, chunk: list[tuple[int, bytes]]) -> tuple[list[str], int]:
+    """(a line of JSON for each line, how many of them are problems)"""
+    outcomes: list[Row | str] = []
+    for number, line in chunk:
+        try:
+            outcomes.append(_encode(engine, options, jsonl, line))
+        except (InputError, NotJSON, RequestValidationError) as error:
+            found = problem(error).model_dump(exclude_none=True)
+            outcomes.append(json.dumps({"line": number, **found}, ensure_ascii=False))
+    rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
+    answers = iter(engine.predict(rows))
+    lines = [o if isinstance(o, str) else Answer.of(engine.name, next(answers)).model_dump_json() for o in outcomes]
+    return lines, len(outcomes) - len(rows)
+
+
+def _encode(engine: Engine, options: Options, jsonl: bool, line: bytes) -> Row:
+    try:
+        text = line.rstrip(b"\r\n").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"the line is not UTF-8 at byte {error.start}; convert the file") from None
+    if not jsonl:
+        return options.encode(engine, text)
+    try:
+        parsed = Line.model_validate(json.loads(text))
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
+    except ValueError as error:
+        raise NotJSON(f"the line is not JSON: {error}") from None
+    return options.encode(engine, parsed.text, parsed.text_pair)
+
+
+def _open(source: str) -> BinaryIO:
+    try:
+        return sys.stdin.buffer if source == "-" else Path(source).open("rb")
+    except OSError as error:
+        raise BEEError(f"{source} can't be read ({error.strerror}); give a sentence, a file or -") from None
+
+
+def _progress() -> Progress:
+    # no bar among answers on the same screen
+    silent = not sys.stderr.isatty() or sys.stdout.isatty()
+    return Progress(console=Console(stderr=True), disable=silent, redirect_stdout=False)

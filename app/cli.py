@@ -1,0 +1,200 @@
+"""
+`beexformer serve | classify | models | train | evaluate`: thin verbs, each calls one function.
+
+Heavy imports happen inside the verbs: `--help` answers at once, and only training loads torch. Whatever is wrong with
+what was asked is one sentence on stderr and exit code 2.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from model.errors import BEEError
+
+app = typer.Typer(
+    name="beexformer",
+    help="Text classification on a plain CPU with a 1-bit transformer that stops when another block no longer pays.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="A checkpoint folder, or a folder of them; default: the shipped ones.")
+]
+
+
+def main() -> None:
+    """The console entry."""
+    try:
+        app()
+    except BEEError as error:
+        print(f"beexformer: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except BrokenPipeError:  # `beexformer classify - | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+
+
+def _without_train_extra(error: ImportError) -> BEEError:
+    return BEEError(f"this verb needs the extra [train] ({error.name} is missing): pip install 'beexformer[train]'")
+
+
+@app.command(
+    # all flags are the settings, declared once in app.settings; "--help" goes there too
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def serve(context: typer.Context) -> None:
+    """Serve checkpoints over HTTP; `serve --help` lists the settings."""
+    from pydantic import ValidationError
+    from pydantic_settings import CliApp, SettingsError
+
+    from app.settings import Settings, sentences
+
+    try:
+        settings = CliApp.run(Settings, cli_args=context.args)
+    except ValidationError as error:
+        raise BEEError("\nbeexformer: ".join(sentences(error))) from None
+    except SettingsError as error:
+        raise BEEError(str(error)) from None
+    from app.main import serve as run
+
+    run(settings)
+
+
+@app.command()
+def classify(
+    source: Annotated[
+        str, typer.Argument(help="A sentence; or a .txt file, one text a line; or .jsonl; or - for stdin.")
+    ],
+    text_pair: Annotated[str | None, typer.Option(help="The second text of a sentence pair.")] = None,
+    checkpoint: Checkpoint = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model, where there are several.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Leave when a block gains less than this; -1 to 1.")] = None,
+    min_blocks: Annotated[int | None, typer.Option(help="Walk at least so many blocks.")] = None,
+    max_blocks: Annotated[int | None, typer.Option(help="Walk at most so many blocks.")] = None,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Lines are JSON objects whatever the file's name.")] = False,
+    threads: Annotated[int, typer.Option(help="Engine threads; 0 for one a CPU.", min=0)] = 0,
+) -> None:
+    """Classify a sentence, a file or stdin; one JSON object a line on stdout, in order.
+
+    A line that can't be answered gives a problem with its line number; the rest goes on, and the exit code is 1."""
+    from app.bulk import Options, classify_file, classify_text, is_file
+    from app.registry import Registry
+    from app.settings import SHIPPED, cpus
+
+    engine = Registry([checkpoint or SHIPPED], model).get()
+    options = Options(delta=delta, min_blocks=min_blocks, max_blocks=max_blocks)
+    if is_file(source):
+        if text_pair is not None:
+            raise BEEError("--text-pair goes with a sentence; in a .jsonl file each line may have a text_pair")
+        bad = classify_file(engine, source, options, jsonl=jsonl, threads=threads or cpus())
+        if bad:
+            print(f"beexformer: {bad} lines could not be answered", file=sys.stderr)
+            raise SystemExit(1)
+        return
+    print(classify_text(engine, source, text_pair, options))
+
+
+@app.command()
+def models(
+    checkpoint: Checkpoint = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array, everything the checkpoints say.")] = False,
+) -> None:
+    """List checkpoints: labels, size, score on the development data and FLOPs saved."""
+    from app.registry import Registry
+    from app.settings import SHIPPED
+
+    descriptions = [engine.description for engine in Registry([checkpoint or SHIPPED], None)]
+    if as_json:
+        print(json.dumps(descriptions, indent=1, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "labels", "size", "dev score", "FLOPs saved")
+    for described in descriptions:
+        dev = described["evaluation"].get("dev", {})
+        score, saved = (f"{dev[key]:.1%}" if key in dev else "-" for key in ("score", "flops_saved_ratio"))
+        table.add_row(
+            described["name"], ", ".join(described["labels"]), f"{described['size_bytes'] / 1e6:.2f} MB", score, saved
+        )
+    Console().print(table)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
+    recipe: Annotated[Path | None, typer.Option(help="A recipe file (TOML); its paths are relative to --data.")] = None,
+    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
+    train: Annotated[
+        str | None, typer.Option(help="Without a recipe: a CSV, TSV, JSONL or Parquet file, or a folder of splits.")
+    ] = None,
+    dev: Annotated[
+        str | None, typer.Option(help="Development file; a tenth of the rows is held out without one.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    work: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the run's progress; default: runs/<name of the checkpoint>.")
+    ] = None,
+) -> None:
+    """Train a network and write its checkpoint; the same command again goes on where a killed run stopped."""
+    try:
+        from model import recipe as recipes
+        from model.train import run
+    except ImportError as error:
+        raise _without_train_extra(error) from None
+    from rich.console import Console
+
+    if (recipe is None) == (train is None):
+        raise BEEError("give either --recipe or --train")
+    if recipe:
+        plan = recipes.read(recipe)
+    else:
+        columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
+        plan = recipes.parse({"name": out.name, "data": columns}, "arguments")
+    run(plan, data, out, work or Path("runs") / out.name, Console())
+
+
+@app.command()
+def evaluate(
+    rows: Annotated[Path, typer.Argument(help="Labelled rows: CSV, TSV, JSONL or Parquet.")],
+    checkpoint: Checkpoint = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model, where there are several.")] = None,
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    metric: Annotated[str, typer.Option(help="accuracy, f1, macro_f1 or matthews.")] = "accuracy",
+    picture: Annotated[Path | None, typer.Option(help="Draw the same as a PNG, SVG or PDF.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+) -> None:
+    """Score per exit, score and FLOPs along delta, and where rows leave, as tables and as a picture."""
+    try:
+        from model import data, evaluate
+    except ImportError as error:
+        raise _without_train_extra(error) from None
+    from rich.console import Console
+    from rich.progress import track
+
+    from app.registry import Registry
+    from app.settings import SHIPPED
+
+    engine = Registry([checkpoint or SHIPPED], model).get()
+    labelled, _ = data.read_rows(rows, data.Columns(text, text_pair, label), list(engine.labels))
+    if metric not in evaluate.METRICS:
+        raise BEEError(f"unknown metric {metric!r}; known are {', '.join(evaluate.METRICS)}")
+    console = Console()
+    found = evaluate.evaluate(
+        engine, labelled, metric, progress=lambda batches: track(batches, engine.name, console=Console(stderr=True))
+    )
+    if picture:
+        evaluate.picture(engine.name, found, picture)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        console.print(evaluate.tables(engine.name, found))

@@ -1,0 +1,170 @@
+"""
+Exceptions to problems: one table, one shape (RFC 9457). What isn't in the table is a bug: 500, and no word about it.
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.registry import UnknownModel
+from app.scheduler import DeadlineExceeded, Draining, Overloaded
+from app.schemas import FieldError, Problem
+from model.errors import InputError
+
+MEDIA_TYPE = "application/problem+json"
+MAX_FIELD_ERRORS = 20
+TYPES = "urn:problem-type:beexformer:"
+
+
+class NotJSON(Exception):
+    """The body is no JSON at all."""
+
+
+class NotReady(Exception):
+    """The engines have not answered their first forward yet."""
+
+    retry_after = 1
+
+    def __init__(self, state: str) -> None:
+        failed = "an engine failed its first forward; the log says why"
+        super().__init__(failed if state == "failed" else "the service is starting; try again")
+
+
+class ClientGone(Exception):
+    """The client closed the connection before the answer; only the log and the metrics see this."""
+
+    def __init__(self) -> None:
+        super().__init__("the client closed the connection before there was an answer")
+
+
+# kind -> (status, slug of the type, title); kinds are exceptions, or statuses of the framework's own HTTPException
+TABLE: dict[type[Exception] | int, tuple[int, str, str]] = {
+    NotJSON: (400, "not-json", "The body is not JSON"),
+    400: (400, "not-json", "The body is not JSON"),
+    401: (401, "unauthorized", "A valid API key is required"),
+    UnknownModel: (404, "unknown-model", "No model of that name is loaded"),
+    404: (404, "not-found", "There is nothing at this path"),
+    405: (405, "method-not-allowed", "This path does not take this method"),
+    413: (413, "too-large", "The body or the batch is too large"),
+    415: (415, "not-json-type", "The content type must be application/json"),
+    RequestValidationError: (422, "invalid-field", "A field is missing, unknown or has an invalid value"),
+    InputError: (422, "invalid-input", "The text or its options can't be answered"),
+    ClientGone: (499, "client-gone", "The client left"),
+    Overloaded: (503, "overloaded", "Too many rows are waiting"),
+    Draining: (503, "draining", "The service is shutting down"),
+    NotReady: (503, "starting", "The service is starting"),
+    DeadlineExceeded: (504, "deadline-exceeded", "The deadline passed"),
+}
+BUG = (500, "internal", "Something went wrong here")
+
+
+def kind(error: Exception) -> tuple[int, str, str]:
+    """(status, slug, title) of an exception."""
+    if isinstance(error, RequestValidationError) and _no_json(error):
+        return TABLE[NotJSON]
+    if isinstance(error, HTTPException):
+        return TABLE.get(error.status_code, BUG)
+    return next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), BUG)
+
+
+def problem(error: Exception, *, instance: str | None = None, request_id: str | None = None) -> Problem:
+    """The problem an exception stands for."""
+    status, slug, title = kind(error)
+    fields = None
+    if status == BUG[0]:
+        detail = "the service failed to answer; the log has the details under this request id"
+    elif isinstance(error, HTTPException):
+        # the framework's own words repeat the status or, for 400, hide what the caller can do
+        detail = (
+            title
+            if error.detail in (HTTPStatus(status).phrase, "There was an error parsing the body")
+            else error.detail
+        )
+    elif isinstance(error, RequestValidationError) and _no_json(error):
+        detail = _json_detail(error)
+    elif isinstance(error, RequestValidationError):
+        fields = _field_errors(error.errors())
+        detail = "; ".join(f"{_place(field)}: {field.detail}" for field in fields[:3])
+    else:
+        detail = str(error)
+    return Problem(
+        type=TYPES + slug,
+        title=title,
+        status=status,
+        detail=_encodable(detail),
+        instance=instance,
+        request_id=request_id,
+        errors=fields,
+    )
+
+
+def respond(error: Exception, *, instance: str, request_id: str) -> Response:
+    """The response an exception stands for."""
+    found = problem(error, instance=instance, request_id=request_id)
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    if hasattr(error, "retry_after"):
+        headers["Retry-After"] = str(error.retry_after)
+    return Response(found.model_dump_json(exclude_none=True), found.status, headers, MEDIA_TYPE)
+
+
+async def handle(request: Request, error: Exception) -> Response:
+    """The one exception handler of the app."""
+    return respond(error, instance=quote(request.url.path), request_id=request.state.exchange.request_id)
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Those statuses as OpenAPI answers with a problem for a body; the rest falls under "default"."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    described: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        titles = dict.fromkeys(title for of, _, title in (*TABLE.values(), BUG) if of == status)
+        described[status] = {"description": " / ".join(titles), "content": content}
+        if status == 503:
+            described[status]["headers"] = {
+                "Retry-After": {"description": "seconds to wait before trying again", "schema": {"type": "integer"}}
+            }
+    return {**described, "default": {"description": "Any other problem", "content": content}}
+
+
+def _no_json(error: RequestValidationError) -> bool:
+    first = error.errors()[0]
+    missing = first["type"] == "missing" and tuple(first["loc"]) == ("body",)
+    return first["type"] == "json_invalid" or missing
+
+
+def _json_detail(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] == "missing":
+        return "the body is empty; send a JSON object"
+    return f"{first['ctx']['error']} (character {first['loc'][-1]})"
+
+
+def _field_errors(errors: Sequence[Any]) -> list[FieldError]:
+    fields = []
+    for error in errors[:MAX_FIELD_ERRORS]:
+        loc, detail = list(error["loc"]), _encodable(error["msg"])
+        if loc[:1] == ["header"]:
+            fields.append(FieldError(header=str(loc[1]), detail=detail))
+        else:
+            steps = (
+                str(step).replace("~", "~0").replace("/", "~1") for step in (loc[1:] if loc[:1] == ["body"] else loc)
+            )
+            fields.append(
+                FieldError(pointer="#" + "".join(f"/{quote(step, errors='replace')}" for step in steps), detail=detail)
+            )
+    return fields
+
+
+def _place(field: FieldError) -> str:
+    return field.header or (field.pointer or "").lstrip("#/") or "the body"
+
+
+def _encodable(text: str) -> str:
+    """A caller's lone surrogates must not keep the problem about them from being sent."""
+    return text.encode("utf-8", "replace").decode()

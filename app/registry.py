@@ -1,0 +1,74 @@
+"""
+Named checkpoints to engines. Knows folders and engines; nothing of HTTP.
+
+Loading reads and verifies every checkpoint (a fraction of a second) and happens when the registry is made, so that a
+damaged one ends the process before it listens. Warming compiles the kernels or loads them from the cache and runs a
+real forward; it may take long and comes after.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from model.engine import Engine
+from model.errors import BEEError, CheckpointError
+
+
+class UnknownModel(BEEError):
+    """A name that no loaded checkpoint has."""
+
+
+class Registry:
+    """The loaded engines by the names in their checkpoints, and how far they are: starting, ready or failed."""
+
+    def __init__(
+        self, paths: Sequence[Path], default: str | None, load: Callable[[Path], Engine] = Engine.load
+    ) -> None:
+        self._engines: dict[str, Engine] = {}
+        self.state: Literal["starting", "ready", "failed"] = "starting"
+        for folder in (folder for path in paths for folder in checkpoint_folders(path)):
+            engine = load(folder)
+            if engine.name in self._engines:
+                raise CheckpointError(f"{folder} is a second checkpoint named {engine.name!r}; serve one of them")
+            self._engines[engine.name] = engine
+        self.default = default or next(iter(self._engines))
+        self.get(self.default)
+
+    def __iter__(self) -> Iterator[Engine]:
+        return iter(self._engines.values())
+
+    def get(self, name: str | None = None) -> Engine:
+        """The engine of that name, or the default one."""
+        try:
+            return self._engines[self.default if name is None else name]
+        except KeyError:
+            raise UnknownModel(
+                f"no model is named {name or self.default!r}; loaded: {', '.join(self._engines)}"
+            ) from None
+
+    def warm(self) -> None:
+        """One real forward of every engine; only then is the state "ready"."""
+        try:
+            for engine in self:
+                engine.warm()
+        except Exception:
+            self.state = "failed"
+            raise
+        self.state = "ready"
+
+
+def checkpoint_folders(path: Path) -> list[Path]:
+    """`path` itself, or the checkpoints in it when it is a folder of folders."""
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is no folder; give a checkpoint folder or a folder of them")
+    inner = sorted(
+        folder
+        for folder in path.iterdir()
+        # what an export was writing or replacing when it was interrupted is no checkpoint
+        if folder.is_dir() and not folder.name.startswith((".", "__")) and folder.suffix not in (".partial", ".old")
+    )
+    if inner and not (path / "config.json").exists():
+        return inner
+    if any(path.iterdir()):
+        return [path]  # loading it says what it lacks
+    raise CheckpointError(f"{path} holds no checkpoint; train one with `beexformer train` or give another folder")

@@ -1,0 +1,129 @@
+"""
+Every setting of the service: one frozen class, read once, from the environment (`BEE_*`) or from the flags of
+`beexformer serve`, which are made from the same fields. Knows nothing of the parts that use them.
+
+A misspelt BEE_* variable is refused: pydantic-settings ignores names it doesn't know, even with extra="forbid".
+"""
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "BEE_"
+FOREIGN = {"BEE_DATA"}  # the data folder of `make train`; not ours to read, but no misspelling either
+SHIPPED = Path(__file__).parent.parent / "model" / "checkpoints"
+
+
+class Settings(BaseSettings):
+    """Serve checkpoints over HTTP. Every flag can be given as an environment variable instead; the flag wins."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,  # compose files pass VARIABLE="" for what isn't set
+        extra="forbid",
+        frozen=True,
+        cli_prog_name="beexformer serve",
+        cli_kebab_case=True,
+        cli_show_env_vars=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for every interface"
+    )
+    port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
+    checkpoints: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(),
+        description="checkpoint folders, or folders of them, separated by commas; empty serves the shipped ones",
+    )
+    default_model: str | None = Field(
+        default=None, description="model that answers when a request names none; unset takes the first one loaded"
+    )
+    workers: int = Field(default=1, ge=1, le=256, description="server processes; each loads the checkpoints itself")
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="engine threads of a process; 0 shares the CPUs among workers"
+    )
+    max_batch_rows: int = Field(
+        default=32, ge=1, le=4096, description="rows that one engine thread takes from the queue at once"
+    )
+    max_queue: int = Field(
+        default=1024, ge=1, description="rows waiting in a process before new ones are refused with 503"
+    )
+    max_items: int = Field(default=256, ge=1, description="items of one /classify/batch; more are refused with 413")
+    max_body_bytes: int = Field(
+        default=524288, ge=1024, description="bytes of one request body; more are refused with 413"
+    )
+    request_timeout_ms: int = Field(
+        default=5000,
+        ge=1,
+        le=600_000,
+        description="deadline of requests that send no X-Request-Timeout-Ms; late ones get 504",
+    )
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        description="accepted keys, separated by commas; empty lets everyone in. Probes and /metrics stay open",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe log lines written; info has one line a request"
+    )
+    shutdown_seconds: int = Field(
+        default=5, ge=0, le=3600, description="time that queued requests get to finish after SIGTERM; new ones get 503"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_variables(cls, values: Any) -> Any:
+        known = {f"{PREFIX}{name.upper()}" for name in cls.model_fields}
+        unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
+        for name in unknown:
+            if name not in FOREIGN:
+                near = difflib.get_close_matches(name.upper(), known, n=1)
+                raise ValueError(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
+        return values
+
+    @field_validator("checkpoints", "api_keys", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: Any) -> Any:
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _refuse_unusable_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            if len(key.get_secret_value()) < 8 or not key.get_secret_value().isascii():
+                raise ValueError("each key needs at least 8 characters, all of them ASCII")
+        return keys
+
+    @property
+    def engine_threads(self) -> int:
+        """Threads of this process, with 0 worked out."""
+        return self.threads or max(1, cpus() // self.workers)
+
+
+def cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def sentences(error: ValidationError) -> list[str]:
+    """One sentence for each bad setting. Never shows the value: it may be a key."""
+    found = []
+    for problem in error.errors(include_input=False, include_url=False, include_context=False):
+        message = problem["msg"].removeprefix("Value error, ")
+        place = f"{PREFIX}{str(problem['loc'][0]).upper()}: " if problem["loc"] else ""
+        found.append(f"{place}{message}")
+    return found
+
+
+def markdown() -> str:
+    """The settings as the table in the README, which a test compares with."""
+    lines = ["| variable | default | meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default in (None, ()) else f"`{field.default}`"
+        lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""
+Binarization-aware training: sign forward, the slope of a polynomial backward (eq. 6-11).
+
+The latent weights stay real and are what the optimizer moves (eq. 10: through eq. 11's chain rule, which autograd
+applies); their signs are what the forward pass and the exported file have. Zero counts as +1, as in model.bits.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def g(a: Tensor) -> Tensor:
+    """Eq. 8, the piecewise polynomial whose derivative is eq. 9; any shape, same dtype."""
+    a = a.clamp(-1.0, 1.0)  # the outer branches: g(-1) = -1 and g(1) = 1
+    return a * (2.0 - a.abs())
+
+
+class _Sign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor) -> Tensor:
+        ctx.save_for_backward(a)
+        return torch.where(a < 0, -1.0, 1.0).to(a.dtype)  # eq. 7; torch.sign(0) would be 0, a bit can't be
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (a,) = ctx.saved_tensors
+        return grads[0] * torch.relu(2.0 - 2.0 * a.abs())  # eq. 9: zero from |a| = 1 on
+
+
+def sign(a: Tensor) -> Tensor:
+    """Eq. 7 forward (-1.0 or +1.0, zero to +1), eq. 9 backward; any shape, same dtype."""
+    return _Sign.apply(a)
+
+
+class BinaryLinear(nn.Module):
+    """BL(x) = alpha * (sign(x + beta) . sign(W)) + b (eq. 6): [..., k] -> [..., n] (float32).
+
+    alpha and b per output, beta per input, all learned in real numbers. `binary=False` is the full-precision twin:
+    an ordinary linear layer with W and b. Products run in `precision`, where signs are exact.
+    """
+
+    def __init__(self, k: int, n: int, binary: bool = True, precision: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.binary = binary
+        self.precision = precision
+        self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n, k)))  # latent W^r of eq. 10
+        self.bias = nn.Parameter(torch.zeros(n))
+        if binary:
+            self.alpha = nn.Parameter(torch.full((n,), k**-0.5))  # k signs sum to a spread of sqrt(k)
+            self.beta = nn.Parameter(torch.zeros(k))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.binary:
+            return F.linear(x.to(self.precision), self.weight.to(self.precision)).float() + self.bias
+        signs, weights = sign(x + self.beta).to(self.precision), sign(self.weight).to(self.precision)
+        return F.linear(signs, weights).float() * self.alpha + self.bias
+
+    @torch.no_grad()
+    def clamp_latent(self) -> None:
+        """Keep latent weights where eq. 9 has a slope: outside [-1, 1] they would never move again."""
+        if self.binary:
+            self.weight.clamp_(-1.0, 1.0)

@@ -1,0 +1,44 @@
+"""
+Signs as bits. The one place that says what a bit means.
+
+- bit 0 is +1, bit 1 is -1, and zero counts as +1 (x < 0 sets the bit), as eq. 7 says
+- a row of k signs is k/64 uint64 words, first sign in the lowest bit of the first word
+- weights of n outputs are packed as [k/64, n]: word-major, so that a loop over outputs reads memory in order
+- for two packed rows of true length k:  dot(a, b) = k - 2 * popcount(a ^ b)
+"""
+
+import numpy as np
+
+WORD = 64
+
+
+def pack(x: np.ndarray) -> np.ndarray:
+    """Signs of real numbers [..., k] -> words [..., k/64] uint64. Raises ValueError if k is no multiple of 64."""
+    if x.shape[-1] % WORD:
+        raise ValueError(f"{x.shape[-1]} signs don't fill words of {WORD}")
+    octets = np.packbits(np.asarray(x) < 0, axis=-1, bitorder="little")
+    return np.ascontiguousarray(octets).view("<u8").astype(np.uint64)
+
+
+def unpack(words: np.ndarray) -> np.ndarray:
+    """Words [..., w] uint64 -> signs [..., 64 w] int8, -1 or +1."""
+    octets = np.ascontiguousarray(words, dtype="<u8").view(np.uint8)
+    ones: np.ndarray = np.unpackbits(octets, axis=-1, bitorder="little").astype(np.int8)
+    return 1 - 2 * ones
+
+
+def pack_weights(weights: np.ndarray) -> np.ndarray:
+    """Real latent weights [n, k] -> their signs as words [k/64, n] uint64."""
+    return np.ascontiguousarray(pack(weights).T)
+
+
+def unpack_weights(words: np.ndarray) -> np.ndarray:
+    """Words [k/64, n] uint64 -> signs [n, k] int8."""
+    return unpack(np.ascontiguousarray(words.T))
+
+
+def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Packed rows [m, w] and packed weights [w, n] -> dot products of their signs [m, n] int32."""
+    differ: np.ndarray = np.bitwise_count(a[:, :, None] ^ b[None, :, :]).sum(1, dtype=np.int32)
+    product: np.ndarray = np.int32(a.shape[1] * WORD) - 2 * differ
+    return product

@@ -1,0 +1,59 @@
+"""
+The model card of a checkpoint: what it is, how good, how made, what it must not be used for. Text only.
+"""
+
+from typing import Any
+
+from model.checkpoint import Checkpoint
+
+
+def write(checkpoint: Checkpoint, licence: str) -> str:
+    """README.md of a checkpoint folder, from its description and its evaluation."""
+    config, found = checkpoint.config, checkpoint.evaluation
+    made, dev = found["provenance"], found["dev"]
+    teacher = made.get("teacher")
+    scored = "\n".join(
+        f"| {name} | {part['rows']} | {part['score']:.4f} | {part['full_depth_score']:.4f} "
+        f"| {part['flops_saved_ratio']:.1%} | {' '.join(map(str, part['exits']))} |"
+        for name, part in (("dev", dev), ("test", found.get("test")))
+        if part
+    )
+    return f"""---
+license: apache-2.0
+pipeline_tag: text-classification
+tags: [binary-neural-network, early-exit, beexformer]
+---
+# {checkpoint.name}
+
+A BEExformer (arXiv 2412.05225): {config.n_block} blocks of width {config.d_model} with {config.n_head} heads, 1-bit
+weights and activations, an exit after every block. Labels: {", ".join(checkpoint.labels)}.
+
+| set | rows | {dev["metric"]} at delta {dev["delta"]:g} | at full depth | FLOPs saved | rows leaving by block |
+| --- | ---: | ---: | ---: | ---: | --- |
+{scored}
+
+The dev set chose when to stop training; the test set, where there is one, chose nothing. FLOPs are real operations plus
+binary operations / 64.
+
+## How it was made
+
+- data: {made["data"]} ({made["train_rows"]} rows; SHA-256 {made["data_sha256"][:16]}...), licence: {licence}
+- start: {made["recipe"]["start"]["encoder"] or "random"} embeddings; the blocks start from nothing
+- teacher: {_teacher(teacher) if teacher else "none"}
+- {made["epochs"]:.2f} epochs, {made["tokens"]:,} tokens in {made["seconds"] / 3600:.1f} h
+  on {made["machine"]}, seed {made["seed"]}
+- commit {made["commit"]}, {made["date"]}; the whole recipe is in evaluation.json
+
+## Limits
+
+- Trained on English sentences of up to about 40 words; texts beyond {config.max_tokens} tokens are cut.
+- Scores are not calibrated probabilities: early exits are trained to agree with labels and teacher, not to doubt.
+- It repeats the biases of its data and of the encoder it started from; don't let it decide about people.
+"""
+
+
+def _teacher(facts: dict[str, Any]) -> str:
+    text = f"{facts['encoder']}, fine-tuned on the same rows (dev accuracy {facts['dev_accuracy']:.4f})"
+    if facts["unlabelled_rows"]:
+        text += f", which also labelled {facts['unlabelled_rows']:,} sentences of {facts['unlabelled']}"
+    return text

@@ -1,0 +1,24 @@
+"""
+Everything this package raises on purpose, by what the caller can do about it.
+
+BEEError
+├── CheckpointError   a checkpoint folder that can't be served: replace or re-export it
+├── InputError        a text or an option of one request that can't be answered: change the request
+└── TrainingError     a recipe, a data file or a run that can't be trained: change the files or the arguments
+"""
+
+
+class BEEError(Exception):
+    """Base of every error whose message is written for the person who meets it."""
+
+
+class CheckpointError(BEEError):
+    """A checkpoint folder is damaged, foreign or of another version."""
+
+
+class InputError(BEEError):
+    """One request's text or option can't be answered; nothing else is affected."""
+
+
+class TrainingError(BEEError):
+    """A recipe, a data file or a run folder can't be used for training."""

@@ -1,0 +1,75 @@
+"""
+When to leave: entropy of an exit's answer and the rule that reads it. Pure functions in float64, for torch and engine.
+
+The rule (Alg. 2): with S_0 = ln m, leave after the first block c where (S_{c-1} - S_c) / S_{c-1} < delta, and in any
+case after the last one. A policy has the same shape as this rule, so that others can be compared on the same traces.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+DEFAULT_DELTA = 1e-4  # Table 1
+NOTHING_TO_GAIN = 1e-9  # an entropy (nats) below this can't fall by a fraction that means anything
+
+Trace = Sequence[np.ndarray] | np.ndarray
+Policy = Callable[[Trace], bool]
+"""Logits of exits 1..c, each [m] -> whether to leave after exit c."""
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """[..., m] -> probabilities [..., m], float64."""
+    z = np.asarray(logits, dtype=np.float64)
+    p: np.ndarray = np.exp(z - z.max(-1, keepdims=True))
+    return p / np.asarray(p.sum(-1, keepdims=True))
+
+
+def entropy(logits: np.ndarray) -> np.ndarray:
+    """[..., m] -> entropy of the softmax in nats [...], float64 (eq. 12, in the form of eq. 13)."""
+    z = np.asarray(logits, dtype=np.float64)
+    z = z - z.max(-1, keepdims=True)  # eq. 13 is invariant to a shift; unshifted, exp overflows at 710
+    e = np.exp(z)
+    total = e.sum(-1)
+    return np.maximum(np.log(total) - (z * e).sum(-1) / total, 0.0)
+
+
+def leaves(previous: float, current: float, delta: float) -> bool:
+    """Alg. 2's condition: entropies (nats) before and after a block -> whether the block no longer paid."""
+    if previous < NOTHING_TO_GAIN:
+        return True
+    return (previous - current) / previous < delta
+
+
+def entropy_gain(delta: float = DEFAULT_DELTA) -> Policy:
+    """The paper's policy: leave when the entropy no longer falls by the fraction delta."""
+
+    def policy(trace: Trace) -> bool:
+        previous = entropy(trace[-2]) if len(trace) > 1 else math.log(len(trace[-1]))
+        return leaves(float(previous), float(entropy(trace[-1])), delta)
+
+    return policy
+
+
+def absolute_entropy(threshold: float) -> Policy:
+    """DeeBERT (Xin et al. 2020): leave when the entropy (nats) is below a threshold."""
+    return lambda trace: float(entropy(trace[-1])) < threshold
+
+
+def patience(steps: int) -> Policy:
+    """PABEE (Zhou et al. 2020): leave when the label has stayed the same over `steps` further exits."""
+    return lambda trace: len({int(np.argmax(z)) for z in trace[-steps - 1 :]}) == 1 and len(trace) > steps
+
+
+def max_probability(threshold: float) -> Policy:
+    """Leave when the largest probability reaches a threshold."""
+    return lambda trace: float(softmax(trace[-1]).max()) >= threshold
+
+
+def walk(logits: np.ndarray, policy: Policy, min_blocks: int = 1, max_blocks: int | None = None) -> int:
+    """Logits of all exits [C, m] of one row -> the exit it takes, 1-based, within min_blocks..max_blocks."""
+    last = min(max_blocks or len(logits), len(logits))
+    for c in range(1, last):
+        if c >= min_blocks and policy(logits[:c]):
+            return c
+    return last

@@ -1,0 +1,171 @@
+"""
+From a trained network to a checkpoint folder and back, and the proof that both say the same.
+
+Only signs, scales and int8 embedding rows cross. `network_of` rebuilds the torch network from the exported file, so
+that torch and engine are compared on what ships, not on what was trained.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model import bits, card, exits
+from model.checkpoint import Checkpoint, save
+from model.data import Rows, pad, sorted_batches
+from model.embedding import quantize
+from model.engine import Engine, Row
+from model.errors import TrainingError
+from model.evaluate import evaluate
+from model.network import BEExformer
+
+TOLERANCE = 0.1
+"""Largest difference of a logit that is taken for rounding.
+
+Real numbers agree to about 1e-6 between torch and the engine. Where such a number is the argument of a sign and lies
+that close to its threshold, one bit differs, one dot product moves by 2 alpha, and the next blocks carry it on: a rare
+row differs by some hundredths, most by nothing.
+"""
+
+MARGIN = 2e-2
+"""A row is on the edge if a change this small in its entropies or in its logits could change its exit or its label."""
+
+
+def tensors_of(network: BEExformer) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint (see `checkpoint.tensor_spec`) from a binary network."""
+    if not network.config.binary:
+        raise TrainingError("a full-precision network has no signs to export; it is there to be compared with")
+    rows, scale = quantize(network.embedding.weight.detach().numpy())
+    tensors = {"embedding.rows": rows, "embedding.scale": scale}
+    for name, layer in network.binary_layers():
+        name = _file_name(name)
+        tensors[f"{name}.words"] = bits.pack_weights(layer.weight.detach().numpy())
+        for part in ("alpha", "beta", "bias"):
+            tensors[f"{name}.{part}"] = getattr(layer, part).detach().numpy().copy()
+    for name, norm in network.named_modules():
+        if isinstance(norm, torch.nn.LayerNorm):
+            tensors[f"{_file_name(name)}.weight"] = norm.weight.detach().numpy().copy()
+            tensors[f"{_file_name(name)}.bias"] = norm.bias.detach().numpy().copy()
+    return tensors
+
+
+def network_of(checkpoint: Checkpoint) -> BEExformer:
+    """The torch network of an exported file, in evaluation mode; its latent weights are the signs themselves."""
+    network = BEExformer(checkpoint.config).eval()
+    tensors = checkpoint.tensors
+    with torch.no_grad():
+        rows = tensors["embedding.rows"] * tensors["embedding.scale"][:, None]
+        network.embedding.weight.copy_(torch.from_numpy(rows))
+        for name, layer in network.binary_layers():
+            name = _file_name(name)
+            signs = bits.unpack_weights(tensors[f"{name}.words"]).astype(np.float32)
+            layer.weight.copy_(torch.from_numpy(signs))
+            for part in ("alpha", "beta", "bias"):
+                getattr(layer, part).copy_(torch.from_numpy(tensors[f"{name}.{part}"]))
+        for name, norm in network.named_modules():
+            if isinstance(norm, torch.nn.LayerNorm):
+                norm.weight.copy_(torch.from_numpy(tensors[f"{_file_name(name)}.weight"]))
+                norm.bias.copy_(torch.from_numpy(tensors[f"{_file_name(name)}.bias"]))
+    return network
+
+
+def _file_name(module: str) -> str:
+    """Name of a module in the network -> in the file, where blocks count from 1 and have no inner modules."""
+    parts = module.split(".")
+    if parts[0] == "blocks":
+        return f"blocks.{int(parts[1]) + 1}.{parts[-1]}"
+    return module
+
+
+@torch.inference_mode()
+def network_logits(network: BEExformer, ids: list[np.ndarray], batch_size: int = 64) -> np.ndarray:
+    """Logits of every exit for ragged rows of token ids: [rows, exits, m] float32."""
+    out = np.empty((len(ids), len(network.config.exits), network.config.n_class), np.float32)
+    training = network.training
+    network.eval()
+    for batch in sorted_batches(np.array([len(row) for row in ids]), batch_size):
+        padded, lengths = pad([ids[i] for i in batch])
+        out[batch] = network(torch.from_numpy(padded), torch.from_numpy(lengths)).numpy()
+    network.train(training)
+    return out
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How torch and engine compare on one exported file, row by row."""
+
+    rows: int
+    differ: int  # rows with another label or exit
+    differ_inside_margin: int  # of those, rows whose decision lies closer than MARGIN to the edge
+    logits_max: float  # largest difference of a logit, any row, any exit
+    logits_median: float  # median over rows of a row's largest difference
+
+    @property
+    def holds(self) -> bool:
+        return self.differ == self.differ_inside_margin and self.logits_max <= TOLERANCE
+
+
+def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
+    """Run the exported file's network and the engine on the same rows and compare every exit of every row."""
+    ours = engine.logits(rows)
+    theirs = network_logits(network_of(checkpoint), [row.ids for row in rows])
+    apart = np.abs(ours - theirs).max((1, 2))
+    differ = inside = 0
+    for row, a, b in zip(rows, ours, theirs, strict=True):
+        policy = exits.entropy_gain(row.delta)
+        leave_a, leave_b = (exits.walk(z, policy, row.min_blocks, row.max_blocks) for z in (a, b))
+        if leave_a != leave_b or a[leave_a - 1].argmax() != b[leave_b - 1].argmax():
+            differ += 1
+            inside += _margin(b[:leave_b], row.delta) < MARGIN or _margin(a[:leave_a], row.delta) < MARGIN
+    return Parity(len(rows), differ, inside, float(apart.max()), float(np.median(apart)))
+
+
+def _margin(trace: np.ndarray, delta: float) -> float:
+    """Distance of one row's decisions from their edges: logits of the exits it walked [c, m]."""
+    entropies = np.concatenate([[np.log(trace.shape[1])], exits.entropy(trace)])
+    gains = np.abs((entropies[:-1] - entropies[1:]) / np.maximum(entropies[:-1], exits.NOTHING_TO_GAIN) - delta)
+    top = np.sort(trace[-1])
+    return float(min(gains.min(), top[-1] - top[-2]))
+
+
+def finish(
+    network: BEExformer,
+    *,
+    name: str,
+    labels: list[str],
+    tokenizer: str,
+    metric: str,
+    dev: Rows,
+    test: Rows | None,
+    provenance: dict[str, Any],
+    licence: str,
+    out: Path,
+) -> tuple[dict[str, Any], Parity]:
+    """Pack a trained network, verify it against the engine on dev, evaluate it there and once on test, write `out`.
+
+    Raises TrainingError, and leaves what stood in `out` alone, if torch and engine disagree.
+    """
+    checkpoint = Checkpoint(
+        name=name,
+        config=network.config,
+        labels=tuple(labels),
+        default_delta=exits.DEFAULT_DELTA,
+        tensors=tensors_of(network),
+        tokenizer=tokenizer,
+        evaluation={},
+        card="",
+    )
+    engine = Engine(checkpoint)
+    encoded = [engine.encode(text, dev.pairs[i] if dev.pairs else None) for i, text in enumerate(dev.texts)]
+    parity = verify(checkpoint, engine, encoded)
+    if not parity.holds:
+        raise TrainingError(f"torch and engine disagree on the exported network, nothing was written: {parity}")
+    evaluation: dict[str, Any] = {"dev": evaluate(engine, dev, metric)}
+    if test:
+        evaluation["test"] = evaluate(engine, test, metric)
+    evaluation["provenance"] = {**provenance, "parity": asdict(parity)}
+    checkpoint = replace(checkpoint, evaluation=evaluation)
+    save(replace(checkpoint, card=card.write(checkpoint, licence)), out)
+    return evaluation, parity

@@ -1,0 +1,145 @@
+"""
+The BEExformer in torch: what is trained, and what the engine must agree with.
+
+Shapes: B rows, L tokens, D = d_model, H heads, m classes. Every equation of the paper has its number beside its line;
+what is read differently stands in docs/design.md. Knows nothing of data, optimizers or files.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.binarize import BinaryLinear, g
+from model.config import BEEConfig
+from model.embedding import sinusoid
+
+
+def _dropout(ratio: float) -> nn.Module:
+    return nn.Dropout(ratio) if ratio else nn.Identity()
+
+
+class Attention(nn.Module):
+    """Binarized multi-head attention: h [B, L, D], mask [B, L] -> [B, L, D]."""
+
+    def __init__(self, config: BEEConfig, precision: torch.dtype) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.precision = precision
+        D = config.d_model
+        self.qkv = BinaryLinear(D, 3 * D, config.binary, precision)  # eq. 16-18, one product: they share their input
+        self.o = BinaryLinear(D, D, config.binary, precision)
+
+    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
+        B, L, D = h.shape
+        q, k, v = self.qkv(h).to(self.precision).view(B, L, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)
+        scores = (q @ k.transpose(-1, -2)).float() * (D // self.n_head) ** -0.5  # eq. 15, scaled by sqrt(D/H)
+        weights = scores.masked_fill(~mask[:, None, None, :], -torch.inf).softmax(-1)
+        heads = weights.to(self.precision) @ v
+        return self.o(heads.transpose(1, 2).reshape(B, L, D).float())  # eq. 19
+
+
+class SLFN(nn.Module):
+    """Binarized selective learn-forget network in place of the feed-forward layer: x, h [B, L, D] -> [B, L, D].
+
+    depth: h is the block's input, all tokens at once. time: h is the state of the previous token, zero before the
+    first, and the tokens are walked one by one.
+    """
+
+    def __init__(self, config: BEEConfig, precision: torch.dtype) -> None:
+        super().__init__()
+        D = config.d_model
+        self.carry, self.slfn = config.carry, config.slfn
+        self.gates_h = BinaryLinear(D, 3 * D, config.binary, precision)  # U of Sh, Sg, Tg
+        self.gates_x = BinaryLinear(D, 2 * D, config.binary, precision)  # W of Sg, Tg
+
+    def step(self, x: Tensor, h: Tensor) -> Tensor:
+        sh, sg_h, tg_h = self.gates_h(h).chunk(3, -1)
+        sg_x, tg_x = self.gates_x(x).chunk(2, -1)
+        Sh = torch.sigmoid(sh)  # eq. 20, with a U of its own
+        Sg = torch.sigmoid(sg_x + sg_h)  # eq. 21
+        Tg = torch.tanh(tg_x + tg_h)  # eq. 22
+        carry = x if self.carry == "x" else h
+        return g(Sh) * carry + g(Sg) * g(Tg)  # eq. 23, with Sh in its first term
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        if self.slfn == "depth":
+            return self.step(x, h)
+        states = [torch.zeros_like(x[:, 0])]
+        for i in range(x.shape[1]):
+            states.append(self.step(x[:, i], states[-1]))
+        return torch.stack(states[1:], 1)
+
+
+class Block(nn.Module):
+    """f_c of eq. 3-5: h_{c-1} [B, L, D], mask [B, L] -> h_c [B, L, D]."""
+
+    def __init__(self, config: BEEConfig, precision: torch.dtype, dropout: float) -> None:
+        super().__init__()
+        self.attention = Attention(config, precision)
+        self.slfn = SLFN(config, precision)
+        self.norm_x = nn.LayerNorm(config.d_model)
+        self.norm_h = nn.LayerNorm(config.d_model)
+        self.dropout = _dropout(dropout)
+
+    def forward(self, h: Tensor, mask: Tensor) -> Tensor:
+        x = self.norm_x(h + self.dropout(self.attention(h, mask)))
+        return self.norm_h(self.dropout(self.slfn(x, h)))
+
+
+class Head(nn.Module):
+    """Auxiliary block Phi_c of eq. 14: mean over real tokens [B, D] -> logits [B, m] (float32)."""
+
+    def __init__(self, config: BEEConfig, precision: torch.dtype, dropout: float) -> None:
+        super().__init__()
+        self.hidden = BinaryLinear(config.d_model, config.d_head, config.binary, precision)
+        self.out = BinaryLinear(config.d_head, config.n_class, config.binary, precision)
+        self.dropout = _dropout(dropout)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.out(self.dropout(F.hardtanh(self.hidden(pooled))))
+
+
+class BEExformer(nn.Module):
+    """ids [B, L] int64 (0 pads), lengths [B] int64 -> logits of every exit [B, exits, m] (float32)."""
+
+    positions: Tensor
+
+    def __init__(self, config: BEEConfig, dropout: float = 0.0, precision: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model // 2)
+        nn.init.normal_(self.embedding.weight, std=0.5)
+        self.register_buffer("positions", torch.from_numpy(sinusoid(config)), persistent=False)
+        self.dropout = _dropout(dropout)
+        self.blocks = nn.ModuleList(Block(config, precision, dropout) for _ in range(config.n_block))
+        self.heads = nn.ModuleDict({str(c): Head(config, precision, dropout) for c in config.exits})
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """[B, L] -> [B, L, D]: learned half beside the sinusoid (eq. 2)."""
+        positions = self.positions[: ids.shape[1]].expand(len(ids), -1, -1)
+        return torch.cat([self.dropout(self.embedding(ids)), positions], -1)
+
+    def cascade(self, h: Tensor, lengths: Tensor) -> Tensor:
+        """h_0 [B, L, D] -> logits of every exit [B, exits, m]."""
+        mask = torch.arange(h.shape[1]) < lengths[:, None]
+        logits = []
+        for c, block in enumerate(self.blocks, start=1):
+            h = block(h, mask)  # eq. 5
+            if str(c) in self.heads:
+                pooled = (h * mask[..., None]).sum(1) / lengths[:, None]
+                logits.append(self.heads[str(c)](pooled))  # eq. 14
+        return torch.stack(logits, 1)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        return self.cascade(self.embed(ids), lengths)  # eq. 3-4
+
+    def binary_layers(self) -> Iterator[tuple[str, BinaryLinear]]:
+        return ((name, layer) for name, layer in self.named_modules() if isinstance(layer, BinaryLinear))
+
+
+def soft_routing_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logits of every exit [B, exits, m], target distributions [B, m] -> the mean over exits (eq. 25) of the mean
+    cross-entropy over rows (eq. 24), a scalar in nats."""
+    return -(targets[:, None] * F.log_softmax(logits, -1)).sum(-1).mean(0).mean()

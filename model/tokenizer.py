@@ -1,0 +1,79 @@
+"""
+Text to token ids: WordPiece from the `tokenizers` library, the vocabulary inside the checkpoint.
+
+A single text becomes `[CLS] a [SEP]`, a pair `[CLS] a [SEP] b [SEP]`; id 0 is the pad (Alg. 1) and is never made here.
+Text of any script, emoji and control characters are fine; what can't be encoded is an InputError.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer as WordPieceTokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from model.errors import CheckpointError, InputError
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Ids of one row [L] int32, special tokens included, and whether the text was cut to fit."""
+
+    ids: np.ndarray
+    truncated: bool
+
+
+class Tokenizer:
+    """The tokenizer of a checkpoint: cuts to `max_tokens` where allowed, the longer text of a pair first."""
+
+    def __init__(self, json: str, max_tokens: int) -> None:
+        try:
+            self.inner = WordPieceTokenizer.from_str(json)
+        except Exception as error:  # the library raises nothing narrower
+            raise CheckpointError(f"tokenizer.json holds no tokenizer ({error}); export the checkpoint anew") from None
+        self.inner.no_padding()
+        self.inner.enable_truncation(max_tokens, strategy="longest_first")
+        self.max_tokens = max_tokens
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.inner.get_vocab_size())
+
+    def encode(self, text: str, text_pair: str | None = None, *, truncate: bool = True) -> Tokens:
+        """Raises InputError for a blank text, a lone surrogate, or a text too long where `truncate` is False."""
+        for name, value in (("text", text), ("text_pair", text_pair)):
+            if value is None:
+                continue
+            if not value.strip():
+                raise InputError(f"{name} is empty or blank; send at least one visible character")
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise InputError(
+                    f"{name} has a lone surrogate at character {error.start}; send well-formed Unicode"
+                ) from None
+        # the batch call lets go of the GIL, the single one would hold it over a long text
+        encoding = self.inner.encode_batch_fast([text if text_pair is None else (text, text_pair)])[0]
+        truncated = bool(encoding.overflowing)
+        if truncated and not truncate:
+            raise InputError(
+                f"the text is longer than the model's window of {self.max_tokens} tokens; shorten it or allow truncate"
+            )
+        return Tokens(np.array(encoding.ids, dtype=np.int32), truncated)
+
+
+def train_wordpiece(texts: Iterable[str], vocab_size: int) -> str:
+    """A lower-casing WordPiece vocabulary learned from `texts`, as the JSON of a tokenizer."""
+    tokenizer = WordPieceTokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", cls), ("[SEP]", sep)]
+    )
+    return str(tokenizer.to_str())

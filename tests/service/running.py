@@ -1,0 +1,125 @@
+"""
+The service in two forms: in this process behind a test client, and for real as `beexformer serve` in another one.
+
+Both serve the golden checkpoint with the real engine; `Held`, where a test must stop the engine, has a gate before
+`predict`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from starlette.testclient import TestClient
+
+from app.errors import MEDIA_TYPE
+from app.main import create_app
+from app.settings import Settings
+from model.engine import Engine
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "v1" / "checkpoint"
+ANSWERS = json.loads((GOLDEN.parent / "answers.json").read_text())
+BEEXFORMER = Path(sys.executable).parent / "beexformer"
+PATIENCE = 90  # seconds until a fixture gives up; kernels may have to be compiled first
+
+
+class Held(Engine):
+    """The real engine, but `predict` waits for `gate` and notes what it was given."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[list[int]] = []  # token counts of the rows of each batch
+
+    def predict(self, rows: Any, on_exit: Any = None) -> Any:
+        self.batches.append([len(row.ids) for row in rows])
+        assert self.gate.wait(PATIENCE)
+        return super().predict(rows, on_exit)
+
+
+def wait_until(true: Callable[[], Any]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+@contextmanager
+def client_of(load: Callable[[Path], Engine] = Engine.load, **settings: Any) -> Iterator[TestClient]:
+    """A ready app with these settings, in this process."""
+    app = create_app(Settings(checkpoints=(GOLDEN,), **settings), load)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        yield client
+
+
+@dataclass
+class Server:
+    """A running server process."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def http(self) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=PATIENCE)
+
+    def ready(self) -> bool:
+        try:
+            return httpx2.get(f"{self.url}/readyz", timeout=PATIENCE).status_code == 200
+        except httpx2.ConnectError:  # several workers: the port is bound before the first one listens
+            return False
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@contextmanager
+def server_of(folder: Path, *command: str | Path, **env: str) -> Iterator[Server]:
+    """A ready server on a free port, logging into `folder`; ended with the block."""
+    log = folder / "server.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([str(part) for part in command], stderr=stderr, env={**os.environ, **env})
+        try:
+            server = Server(process, "", log)
+            wait_until(lambda: process.poll() is not None or "Uvicorn running on" in log.read_text())
+            assert process.poll() is None, log.read_text()
+            running = next(line for line in server.lines() if line["message"].startswith("Uvicorn running on"))
+            server.url = running["message"].split()[3]
+            wait_until(server.ready)
+            yield server
+        finally:
+            process.terminate()
+            process.wait(PATIENCE)
+
+
+def samples(text: str) -> dict[tuple[str, ...], float]:
+    """An exposition as {(name, label=value, ...): value}."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    return {
+        (sample.name, *(f"{name}={value}" for name, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def problem(response: Any, status: int, slug: str) -> dict[str, Any]:
+    """The problem in a response, after checking what all problems have in common."""
+    body: dict[str, Any] = response.json()
+    assert (response.status_code, body["status"], response.headers["content-type"]) == (status, status, MEDIA_TYPE)
+    assert body["type"] == f"urn:problem-type:beexformer:{slug}"
+    assert body["title"]
+    assert body["detail"]
+    assert body["instance"] == response.url.raw_path.decode()
+    assert body["request_id"] == response.headers["x-request-id"]
+    return body

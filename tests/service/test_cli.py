@@ -1,0 +1,171 @@
+"""The command line: classify and models on the golden checkpoint; serve is in test_settings and test_server."""
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import ANSWERS, BEEXFORMER, GOLDEN, PATIENCE
+from starlette.testclient import TestClient
+
+from app import cli
+
+GOOD = ANSWERS[0]["text"]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """`beexformer` with these arguments: (exit code, stdout, stderr)."""
+
+    def run(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["beexformer", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def classify(run: Any, *arguments: str | Path, stdin: bytes = b"") -> tuple[int, list[dict[str, Any]], str]:
+    code, out, err = run("classify", "--checkpoint", GOLDEN, *arguments, stdin=stdin)
+    return code, [json.loads(line) for line in out.splitlines()], err
+
+
+def test_help_lists_the_verbs(run: Any) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    for verb in ("serve", "classify", "models"):
+        assert verb in out
+
+
+def test_a_sentence_gets_the_answer_that_http_gives(run: Any, client: TestClient) -> None:
+    code, [answer], err = classify(run, GOOD)
+    assert (code, err) == (0, "")
+    assert answer == client.post("/classify", json={"text": GOOD}).json()
+
+
+def test_options_are_those_of_a_request(run: Any, client: TestClient) -> None:
+    options = ("--delta", "-1", "--min-blocks", "2", "--max-blocks", "4", "--model", "golden", "--text-pair", "a film")
+    _, [answer], _ = classify(run, GOOD, *options)
+    asked = {"text": GOOD, "text_pair": "a film", "delta": -1, "min_blocks": 2, "max_blocks": 4}
+    assert answer == client.post("/classify", json=asked).json()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ((" ",), "empty or blank"),
+        ((GOOD, "--delta", "nan"), "delta"),
+        ((GOOD, "--delta", "1.5"), "delta"),
+        ((GOOD, "--min-blocks", "3", "--max-blocks", "2"), "above max_blocks"),
+        ((GOOD, "--model", "platinum"), "platinum"),
+        ((GOOD, "--checkpoint", "/nowhere"), "/nowhere"),
+        (("missing.txt",), "missing.txt"),
+        (("-", "--delta", "7"), "delta"),
+        (("-", "--text-pair", "b"), "--text-pair"),
+    ],
+)
+def test_what_can_not_be_done_is_one_sentence_and_exit_code_2(run: Any, arguments: Any, word: str) -> None:
+    code, answers, err = classify(run, *arguments)
+    assert (code, answers, len(err.splitlines())) == (2, [], 1)
+    assert word in err
+
+
+def test_a_text_file_gives_a_line_for_each_line(run: Any, tmp_path: Path, client: TestClient) -> None:
+    texts = [f"{'a warm film ' * (i % 7 + 1)}" for i in range(200)]
+    (tmp_path / "texts.txt").write_text("\ufeff" + "\r\n".join(texts))
+    code, answers, err = classify(run, tmp_path / "texts.txt", "--threads", "3")
+    assert (code, err) == (0, "")
+    assert [answer["tokens"] for answer in answers] == [min(32, 3 * (i % 7 + 1) + 2) for i in range(200)]
+    assert answers[6] == client.post("/classify", json={"text": texts[6]}).json()
+
+
+def test_a_bad_line_stands_alone_with_its_number(run: Any, tmp_path: Path) -> None:
+    lines = [
+        b'{"text": "a warm film", "label": "positive", "id": 7}',
+        b'{"text": "a warm film", "text_pair": "the worst movie"}',
+        b"not json",
+        b'{"txt": "a"}',
+        b'{"text": 5}',
+        b'["a"]',
+        b"",
+        b'{"text": " "}',
+        b'{"text": "\\ud800"}',
+        b'{"text": "\xff"}',
+        b'{"text": "film"}',
+    ]
+    (tmp_path / "lines.jsonl").write_bytes(b"\n".join(lines))
+    code, answers, err = classify(run, tmp_path / "lines.jsonl")
+    assert code == 1
+    assert "8 lines" in err
+    assert [answer.get("status", 200) for answer in answers] == [200, 200, 400, 422, 422, 422, 400, 422, 422, 422, 200]
+    assert [answer["line"] for answer in answers if "status" in answer] == [3, 4, 5, 6, 7, 8, 9, 10]
+    assert answers[4]["errors"] == [{"pointer": "#/text", "detail": "Input should be a valid string"}]
+
+
+def test_stdin_is_text_or_json_as_asked(run: Any) -> None:
+    code, answers, _ = classify(run, "-", stdin=b'{"text": "film"}\n\nfilm\n')
+    assert (code, [answer.get("line") for answer in answers]) == (1, [None, 2, None])
+    assert answers[0]["tokens"] > answers[2]["tokens"]
+    code, answers, _ = classify(run, "-", "--jsonl", stdin=b'{"text": "film"}\n')
+    assert (code, [answer["tokens"] for answer in answers]) == (0, [3])
+
+
+def test_an_empty_file_gives_nothing(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    assert classify(run, tmp_path / "empty.txt") == (0, [], "")
+
+
+def test_a_pipe_is_answered_line_by_line() -> None:
+    command = [BEEXFORMER, "classify", "-", "--checkpoint", GOLDEN]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        for _ in range(2):
+            process.stdin.write(b"a warm film\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["tokens"] == 5  # before the next line is sent
+        process.stdin.close()
+    assert process.returncode == 0
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("a warm film\n" * 2000)
+    command = [BEEXFORMER, "classify", tmp_path / "many.txt", "--checkpoint", GOLDEN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_a_terminal_sees_progress_and_stdout_stays_clean(tmp_path: Path) -> None:
+    (tmp_path / "many.txt").write_text("a warm film\n" * 100)
+    ours, theirs = pty.openpty()
+    command = [BEEXFORMER, "classify", tmp_path / "many.txt", "--checkpoint", GOLDEN]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, timeout=PATIENCE, check=True)
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert "100%" in shown
+    assert [json.loads(line)["tokens"] for line in ended.stdout.splitlines()] == [5] * 100
+
+
+def test_models_are_listed(run: Any, tmp_path: Path) -> None:
+    code, out, _ = run("models", "--checkpoint", GOLDEN)
+    assert code == 0
+    for word in ("golden", "negative, positive", "0.10 MB", "50.0%"):
+        assert word in out
+    code, out, _ = run("models", "--checkpoint", GOLDEN.parent, "--json")
+    assert (code, json.loads(out)[0]["config"]["n_block"]) == (0, 6)
+    code, out, err = run("models", "--checkpoint", tmp_path)
+    assert (code, out) == (2, "")
+    assert "holds no checkpoint" in err

@@ -1,0 +1,200 @@
+"""What operators and tools see: metrics, keys, the log, OpenAPI and the pages."""
+
+import json
+import logging
+import re
+from typing import Any
+
+import pytest
+from running import client_of, problem, samples
+from starlette.testclient import TestClient
+
+from app.errors import MEDIA_TYPE
+from app.logs import JSONLines
+from app.schemas import ANSWER, PROBLEM, Answer, ClassifyRequest, Problem
+
+NAMES = {  # what DESIGN and docs promise, and dashboards use
+    "bee_requests": "counter",
+    "bee_request_duration_seconds": "histogram",
+    "bee_phase_duration_seconds": "histogram",
+    "bee_exit": "counter",
+    "bee_exit_index": "histogram",
+    "bee_flops_executed": "counter",
+    "bee_flops_full": "counter",
+    "bee_queue_depth": "gauge",
+    "bee_batch_rows": "histogram",
+    "bee_request_tokens": "histogram",
+    "bee_model_info": "gauge",
+}
+
+
+def test_the_metrics_are_the_documented_ones(client: TestClient) -> None:
+    from prometheus_client.parser import text_string_to_metric_families
+
+    client.post("/classify", json={"text": "film"})
+    response = client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    families = list(text_string_to_metric_families(response.text))
+    assert {family.name: family.type for family in families} == NAMES
+    assert all(family.documentation for family in families)
+    counters = {family.name for family in families if family.type == "counter"}
+    assert {s.name for f in families if f.type == "counter" for s in f.samples} == {
+        f"{name}_total" for name in counters
+    }
+
+
+def test_open_metrics_is_served_to_who_asks(client: TestClient) -> None:
+    response = client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    assert response.text.endswith("# EOF\n")
+
+
+def test_buckets_are_fine_and_there_is_one_for_each_block(client: TestClient) -> None:
+    counted = samples(client.get("/metrics").text)
+    durations = [key for key in counted if key[0] == "bee_request_duration_seconds_bucket"]
+    assert min(float(key[1].removeprefix("le=")) for key in durations) == 0.00025
+    blocks = [key[1] for key in counted if key[0] == "bee_exit_index_bucket"]
+    assert blocks == ["le=1.0", "le=2.0", "le=3.0", "le=4.0", "le=5.0", "le=6.0", "le=+Inf"]
+    assert counted["bee_model_info", "blocks=6", "classes=2", "format_version=1", "model=golden"] == 1
+
+
+def test_what_is_counted_adds_up() -> None:
+    texts = [{"text": "a warm film"}, {"text": "the worst movie ever made", "delta": -1}, {"text": "film", "delta": 1}]
+    with client_of() as client:
+        answers = [client.post("/classify", json=text).json() for text in texts]
+        batch = client.post("/classify/batch", json={"items": [*texts, {"text": " "}, {"text": 1}]}).json()["results"]
+        answers += batch[:3]
+        client.post("/classify", json={"text": "film", "model": "made-up"})
+        client.post("/classify", content=b"{")
+        client.post("/classify", content=b"{", headers={"content-type": "application/json"})
+        client.get("/models/made-up-too")
+        counted = samples(client.get("/metrics").text)
+        assert "made-up" not in client.get("/metrics").text
+    model = "model=golden"
+    requests = {key[1:]: value for key, value in counted.items() if key[0] == "bee_requests_total"}
+    assert requests == {
+        ("code=200", model): 6,
+        ("code=422", model): 1,  # the blank text: its model was known
+        ("code=422", "model="): 1,  # the item that was none
+        ("code=404", "model="): 1,
+        ("code=415", "model="): 1,
+        ("code=400", "model="): 1,
+    }
+    assert counted["bee_request_duration_seconds_count", model] == 7
+    for phase in ("tokenize", "queue", "compute"):
+        assert counted["bee_phase_duration_seconds_count", model, f"phase={phase}"] == 6
+    for block in range(1, 7):
+        left = sum(answer["exit_index"] == block for answer in answers)
+        assert counted["bee_exit_total", f"exit={block}", model] == left
+    assert counted["bee_exit_index_sum", model] == sum(answer["exit_index"] for answer in answers)
+    assert counted["bee_flops_executed_total", model] == sum(answer["flops"] for answer in answers)
+    assert counted["bee_flops_full_total", model] == sum(answer["flops_full"] for answer in answers)
+    assert counted["bee_request_tokens_sum",] == sum(answer["tokens"] for answer in answers)
+    assert counted["bee_batch_rows_sum",] == 6
+    assert counted["bee_queue_depth",] == 0
+
+
+def test_keys_guard_everything_but_probes_metrics_and_docs() -> None:
+    key, other = "first-secret", "second-secret"
+    with client_of(api_keys=(key, other)) as client:
+        for path in ("/livez", "/readyz", "/metrics", "/docs", "/docs/static/swagger-ui.css", "/openapi.json"):
+            assert client.get(path).status_code == 200
+        for headers in (
+            {},
+            {"X-API-Key": ""},
+            {"X-API-Key": "wrong"},
+            {"X-API-Key": "é".encode()},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": f"Basic {key}"},
+            {"Authorization": key},
+        ):
+            for response in (
+                client.post("/classify", json={"text": "film"}, headers=headers),
+                client.post("/classify", content=b"x" * 2_000_000, headers=headers),
+                client.get("/models", headers=headers),
+                client.get("/nothing", headers=headers),
+                client.get("/docsy", headers=headers),
+            ):
+                problem(response, 401, "unauthorized")
+                assert response.headers["www-authenticate"] == "Bearer"
+                assert "secret" not in response.text
+        for headers in ({"X-API-Key": key}, {"Authorization": f"Bearer {other}"}, {"authorization": f"bearer  {key}"}):
+            assert client.post("/classify", json={"text": "film"}, headers=headers).status_code == 200
+
+
+def test_a_request_leaves_one_line_without_its_text(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="bee.access"):
+        client.get("/readyz")
+        client.post("/classify", json={"text": "unspeakable words"}, headers={"X-Request-ID": "abc"})
+        client.post("/classify", json={"text": "unspeakable words", "unspeakable": 1})
+    records = [record for record in caplog.records if record.name == "bee.access"]
+    lines = [json.loads(JSONLines().format(record)) for record in records]
+    assert [line["status"] for line in lines] == [200, 422]
+    assert set(lines[0]) == {
+        *("time", "level", "logger", "message", "pid", "request_id", "method", "path"),
+        *("status", "ms", "model", "exit_index", "items"),
+    }
+    assert (lines[0]["request_id"], lines[0]["path"], lines[0]["model"]) == ("abc", "/classify", "golden")
+    assert "unspeakable" not in json.dumps(lines)
+
+
+def test_models_say_what_they_are(client: TestClient) -> None:
+    [summary] = client.get("/models").json()["models"]
+    described = client.get("/models/golden").json()
+    assert summary == {
+        "name": "golden",
+        "labels": ["negative", "positive"],
+        "default": True,
+        "default_delta": 0.0001,
+        "num_blocks": 6,
+        "size_bytes": described["size_bytes"],
+    }
+    assert described["config"]["n_block"] == 6
+    assert described["evaluation"]["dev"]
+    assert described["format_version"] == 1
+
+
+def test_the_openapi_document_tells_the_truth(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert set(document["paths"]) == {
+        *("/classify", "/classify/batch", "/models", "/models/{name}", "/livez", "/readyz", "/metrics")
+    }
+    for path in ("/classify", "/classify/batch"):
+        answers = document["paths"][path]["post"]["responses"]
+        assert set(answers) == {"200", "400", "401", "404", "413", "415", "422", "500", "503", "504", "default"}
+        for status, answer in answers.items():
+            if status != "200":
+                assert answer["content"] == {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+                assert answer["description"]
+        assert "Retry-After" in answers["503"]["headers"]
+        assert "Server-Timing" in answers["200"]["headers"]
+        [header] = document["paths"][path]["post"]["parameters"]
+        assert (header["name"], header["in"], header["required"]) == ("X-Request-Timeout-Ms", "header", False)
+    schemas = document["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    assert schemas["BatchRequest"]["properties"]["items"]["items"] == {"$ref": "#/components/schemas/ClassifyRequest"}
+    assert schemas["ClassifyRequest"]["additionalProperties"] is False
+    assert schemas["ClassifyRequest"]["required"] == ["text"]
+    for reference in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
+        assert reference in schemas
+
+
+def test_the_examples_are_valid(client: TestClient) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    kinds: tuple[Any, ...] = (ClassifyRequest, Answer, Problem)
+    for kind in kinds:
+        for example in schemas[kind.__name__]["examples"]:
+            assert kind(**example)
+    assert list(ANSWER) == list(Answer.model_fields)
+    assert set(PROBLEM) <= set(Problem.model_fields)
+    assert client.post("/classify", json=schemas["ClassifyRequest"]["examples"][0]).status_code == 200
+
+
+def test_the_docs_page_needs_nobody_else(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert assets
+    for asset in assets:
+        assert asset.startswith("/docs/static/")
+        assert client.get(asset).status_code == 200

@@ -1,0 +1,256 @@
+"""The server as a process: start, refusal to start, hard knocks, several workers, an orderly end."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from running import ANSWERS, BEEXFORMER, GOLDEN, PATIENCE, Server, problem, samples, server_of, wait_until
+from safetensors.numpy import load, save
+
+from app import cli
+
+ONE = {"text": "a warm film"}
+HEAD = b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_it_serves_the_golden_answers(server: Server) -> None:
+    with server.http() as http:
+        for expected in ANSWERS:
+            asked = {name: expected[name] for name in ("text", "text_pair", "delta") if name in expected}
+            answer = http.post("/classify", json=asked)
+            assert answer.status_code == 200
+            assert (answer.json()["label"], answer.json()["exit_index"]) == (expected["label"], expected["exit_index"])
+
+
+def test_it_is_small_and_has_no_torch(server: Server) -> None:
+    pid = server.process.pid
+    assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text()
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    assert int(status["VmRSS"].split()[0]) <= 350 * 1024
+
+
+def test_a_body_without_a_length_is_cut_off_at_the_limit(server: Server) -> None:
+    sent = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal sent
+        yield b'{"text": "'
+        while sent < 200_000_000:
+            sent += 65536
+            yield b"a" * 65536
+
+    with server.http() as http:
+        problem(
+            http.post("/classify", content=endless(), headers={"content-type": "application/json"}), 413, "too-large"
+        )
+        status = dict(
+            line.split(":", 1) for line in Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+        )
+        assert int(status["VmRSS"].split()[0]) <= 350 * 1024  # it was not kept
+        assert http.post("/classify", json=ONE).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        HEAD + b"Content-Length: 24\r\n\r\n",
+        HEAD + b'Content-Length: 24\r\n\r\n{"text": ',
+        HEAD + b'Content-Length: 16\r\n\r\n{"text": "film"}',
+        b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"POST /classify HTTP/1.1\r\nContent-Length: many\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    ],
+    ids=["nothing", "no body", "half a body", "whole and gone", "negative length", "no number", "tls", "long line"],
+)
+def test_a_broken_client_hurts_nobody(server: Server, sent: bytes) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as client:
+        client.sendall(sent)
+    with server.http() as http:
+        assert http.post("/classify", json=ONE).status_code == 200
+    assert server.process.poll() is None
+    assert not [line for line in server.lines() if "traceback" in line]
+
+
+def spoil(folder: Path, name: str, change: Any) -> None:
+    """Change a file of a checkpoint and put its new digest into config.json, as a careless exporter would."""
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+    config = json.loads((folder / "config.json").read_text())
+    config["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def flip_a_byte(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_short(folder: Path) -> None:
+    os.truncate(folder / "model.safetensors", 5000)
+
+
+def lose_a_tensor(folder: Path) -> None:
+    spoil(folder, "model.safetensors", lambda b: save({k: v for k, v in load(b).items() if k != "heads.1.out.bias"}))
+
+
+def plant_a_nan(folder: Path) -> None:
+    def change(content: bytes) -> bytes:
+        tensors = {name: tensor.copy() for name, tensor in load(content).items()}
+        tensors["heads.1.out.bias"][0] = np.nan
+        return save(tensors)
+
+    spoil(folder, "model.safetensors", change)
+
+
+def come_from_the_future(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "format_version": 99}))
+
+
+def lose_the_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def break_the_tokenizer(folder: Path) -> None:
+    spoil(folder, "tokenizer.json", lambda content: content[:100])
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (flip_a_byte, "damaged"),
+        (cut_short, "damaged"),
+        (lose_a_tensor, "heads.1.out.bias"),
+        (plant_a_nan, "NaN"),
+        (come_from_the_future, "format 99"),
+        (lose_the_config, "config.json"),
+        (break_the_tokenizer, "tokenizer"),
+        (shutil.rmtree, "no folder"),
+    ],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_damaged_checkpoint_ends_the_start_with_one_sentence(
+    damage: Any,
+    word: str,
+    workers: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(GOLDEN, folder)
+    damage(folder)
+    flags = ["--checkpoints", str(folder), "--port", "0", "--workers", workers]
+    monkeypatch.setattr(sys, "argv", ["beexformer", "serve", *flags])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    [sentence] = err.splitlines()
+    assert out == ""
+    assert word in sentence
+    assert str(folder) in sentence or "checkpoint 'golden'" in sentence
+
+
+def test_a_damaged_checkpoint_ends_the_process(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN, tmp_path / "checkpoint")
+    flip_a_byte(tmp_path / "checkpoint")
+    ended = subprocess.run(
+        [BEEXFORMER, "serve", "--checkpoints", tmp_path / "checkpoint", "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, len(ended.stderr.splitlines())) == (2, "", 1)
+
+
+def test_an_unknown_default_model_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--checkpoints", str(GOLDEN), "--default-model", "platinum"]
+    monkeypatch.setattr(sys, "argv", ["beexformer", "serve", *flags])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "beexformer: no model is named 'platinum'; loaded: golden\n"
+
+
+def test_sigterm_lets_waiting_texts_finish_and_refuses_new_ones(tmp_path: Path) -> None:
+    script = Path(__file__).parent / "slow_server.py"
+    with server_of(tmp_path, sys.executable, script, GOLDEN) as server, ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(httpx2.post, f"{server.url}/classify", json=ONE, timeout=PATIENCE) for _ in range(4)]
+        with server.http() as http:
+            wait_until(lambda: samples(http.get("/metrics").text)[("bee_queue_depth",)] == 3)
+        server.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "draining" in server.log.read_text())
+        # over new connections: the socket still listens
+        problem(httpx2.get(f"{server.url}/readyz"), 503, "draining")
+        refused = httpx2.post(f"{server.url}/classify", json=ONE)
+        problem(refused, 503, "draining")
+        assert refused.headers["retry-after"]
+        assert httpx2.get(f"{server.url}/livez").status_code == 200
+        assert [one.result().status_code for one in asked] == [200] * 4
+        server.process.wait(PATIENCE)
+
+
+def test_sigterm_ends_an_idle_server_with_exit_code_0(tmp_path: Path) -> None:
+    with server_of(tmp_path, BEEXFORMER, "serve", "--port", "0", BEE_CHECKPOINTS=str(GOLDEN)) as server:
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE) == 0
+    assert not [line for line in server.lines() if line["level"] in ("warning", "error") or "traceback" in line]
+
+
+def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> None:
+    metrics = tmp_path / "tmp"
+    metrics.mkdir()
+    command = (BEEXFORMER, "serve", "--port", "0", "--workers", "2", "--checkpoints", GOLDEN)
+    with server_of(tmp_path, *command, TMPDIR=str(metrics)) as server:
+
+        def ready() -> set[int]:
+            lines = [line for line in server.lines() if line["message"] == "ready"]
+            return {line["pid"] for line in lines}
+
+        def counted() -> dict[tuple[str, ...], float]:
+            with httpx2.Client(base_url=server.url, timeout=PATIENCE) as http:
+                return samples(http.get("/metrics").text)
+
+        wait_until(lambda: len(ready()) == 2)
+        for _ in range(20):  # a connection each, so that both workers get some
+            assert httpx2.post(f"{server.url}/classify", json=ONE, timeout=PATIENCE).status_code == 200
+        requests = ("bee_requests_total", "code=200", "model=golden")
+        for _ in range(6):
+            assert counted()[requests] == 20
+        os.kill(min(ready()), signal.SIGKILL)
+        wait_until(lambda: len(ready()) == 3)
+        for _ in range(6):
+            now = counted()
+            assert now[requests] == 20
+            assert now[("bee_exit_index_count", "model=golden")] == 20
+            assert now[("bee_queue_depth",)] == 0
+            assert now[("bee_model_info", "blocks=6", "classes=2", "format_version=1", "model=golden")] == 1
+        living = [file.stem.rpartition("_")[2] for file in metrics.rglob("gauge_live*.db")]
+        assert {int(pid) for pid in living} == ready() - {min(ready())}
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE) == 0
+    assert list(metrics.iterdir()) == []
