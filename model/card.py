@@ -40,7 +40,7 @@ binary operations / 64.
 - data: {made["data"]} ({made["train_rows"]} rows; SHA-256 {made["data_sha256"][:16]}...), licence: {licence}
 - start: {made["recipe"]["start"]["encoder"] or "random"} embeddings; the blocks start from nothing
 - teacher: {_teacher(teacher) if teacher else "none"}
-- {made["epochs"]:.2f} epochs, {made["tokens"]:,} tokens in {made["seconds"] / 3600:.1f} h
+- {made["tokens"]:,} tokens in {made["seconds"] / 3600:.1f} h
   on {made["machine"]}, seed {made["seed"]}
 - commit {made["commit"]}, {made["date"]}; the whole recipe is in evaluation.json
 

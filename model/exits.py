@@ -22,7 +22,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """[..., m] -> probabilities [..., m], float64."""
     z = np.asarray(logits, dtype=np.float64)
     p: np.ndarray = np.exp(z - z.max(-1, keepdims=True))
-    return p / np.asarray(p.sum(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    return p
 
 
 def entropy(logits: np.ndarray) -> np.ndarray:
@@ -31,7 +32,8 @@ def entropy(logits: np.ndarray) -> np.ndarray:
     z = z - z.max(-1, keepdims=True)  # eq. 13 is invariant to a shift; unshifted, exp overflows at 710
     e = np.exp(z)
     total = e.sum(-1)
-    return np.maximum(np.log(total) - (z * e).sum(-1) / total, 0.0)
+    nats: np.ndarray = np.maximum(np.log(total) - (z * e).sum(-1) / total, 0.0)
+    return nats
 
 
 def leaves(previous: float, current: float, delta: float) -> bool:

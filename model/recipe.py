@@ -96,6 +96,14 @@ class Optim(_Section):
     seed: int = 1
 
 
+class Finish(_Section):
+    """A second phase on the labelled rows alone, after one that had text from elsewhere; the rate decays linearly."""
+
+    epochs: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    evaluations: int = Field(4, ge=1, description="evaluations and checkpoints an epoch")
+
+
 class Recipe(_Section):
     """One training run."""
 
@@ -105,6 +113,13 @@ class Recipe(_Section):
     start: Start = Start.model_validate({})
     teacher: Teacher | None = None
     optim: Optim = Optim.model_validate({})
+    finish: Finish | None = None
+
+    def finishing(self) -> "Recipe":
+        """The second phase as a recipe of its own."""
+        assert self.finish is not None
+        changes = {**self.finish.model_dump(), "schedule": "linear", "warmup": 0.0}
+        return self.model_copy(update={"optim": self.optim.model_copy(update=changes), "finish": None})
 
 
 def read(path: Path) -> Recipe:

@@ -34,6 +34,7 @@ class Tokenizer:
         except Exception as error:  # the library raises nothing narrower
             raise CheckpointError(f"tokenizer.json holds no tokenizer ({error}); export the checkpoint anew") from None
         self.inner.no_padding()
+        self.inner.encode_special_tokens = True  # "[SEP]" typed by someone is text, not a separator
         self.inner.enable_truncation(max_tokens, strategy="longest_first")
         self.max_tokens = max_tokens
 
@@ -65,7 +66,10 @@ class Tokenizer:
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> str:
-    """A lower-casing WordPiece vocabulary learned from `texts`, as the JSON of a tokenizer."""
+    """A lower-casing WordPiece vocabulary learned from `texts`, as the JSON of a tokenizer.
+
+    Not reproducible: the library breaks ties in the order of a hash table, so keep what this returns.
+    """
     tokenizer = WordPieceTokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

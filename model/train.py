@@ -7,6 +7,7 @@ resumed run ends with the same weights as an unbroken one.
 """
 
 import ctypes
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -15,7 +16,6 @@ import platform
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from model.recipe import Recipe
 from model.tokenizer import Tokenizer, train_wordpiece
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Prepared:
     """Data as the loop wants it: rows of ids with target distributions [N, m] float32, and what they came from."""
 
@@ -113,11 +113,14 @@ def _splits(recipe: Recipe, root: Path) -> tuple[Rows, Rows, Rows | None, list[s
     return train, dev, test, labels
 
 
-def _vocabulary(recipe: Recipe, train: Rows, cache: Path) -> tuple[str, np.ndarray | None]:
+def _vocabulary(recipe: Recipe, train: Rows, work: Path) -> tuple[str, np.ndarray | None]:
     """Tokenizer as JSON, and real embedding rows [V, D/2] where a pretrained encoder gives them (by PCA)."""
     if recipe.start.encoder is None:
-        return train_wordpiece([*train.texts, *(train.pairs or [])], recipe.start.vocab_size), None
-    folder = locate(recipe.start.encoder, cache)
+        kept = work / "tokenizer.json"  # learning it again would give another one
+        if not kept.exists():
+            kept.write_text(train_wordpiece([*train.texts, *(train.pairs or [])], recipe.start.vocab_size))
+        return kept.read_text(), None
+    folder = locate(recipe.start.encoder, work.parent / "encoders")
     weights = load_file(folder / "model.safetensors")
     rows = next(tensor for name, tensor in weights.items() if name.endswith("word_embeddings.weight")).astype(
         np.float64
@@ -180,7 +183,7 @@ def _taught(
 def prepare(recipe: Recipe, root: Path, work: Path, show: Show) -> Prepared:
     """Read and tokenize everything the run needs; with a teacher in the recipe, train and ask it first."""
     train, dev, test, labels = _splits(recipe, root)
-    json_text, embedding = _vocabulary(recipe, train, work.parent / "encoders")
+    json_text, embedding = _vocabulary(recipe, train, work)
     tokenizer = Tokenizer(json_text, recipe.network.max_tokens)
     targets = _one_hot(train.labels, len(labels), recipe.optim.label_smoothing)
     extra: list[str] = []
@@ -341,8 +344,8 @@ class _as_exported:
         self.network.train()
 
 
-def fit(trainer: Trainer, work: Path, show: Show) -> BEExformer:
-    """Train until the last epoch or until patience ends; the network with the best dev score."""
+def fit(trainer: Trainer, work: Path, show: Show) -> None:
+    """Train until the last epoch or until patience ends; the weights with the best dev score are in `best.pt`."""
     plan = trainer.recipe.optim
     saved, best = work / "state.pt", work / "best.pt"
     if saved.exists():
@@ -402,8 +405,6 @@ def fit(trainer: Trainer, work: Path, show: Show) -> BEExformer:
                     if trainer.waited >= plan.patience:
                         show.say(f"no better score in {plan.patience} evaluations: stopped early")
                         break
-    trainer.network.load_state_dict(torch.load(best, weights_only=True))
-    return trainer.network.eval()
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
@@ -436,14 +437,25 @@ def run(recipe: Recipe, root: Path, out: Path, work: Path, console: Console) -> 
             f"{recipe.name}: {len(data.ids)} rows, {trainer.lengths.sum()} tokens an epoch, "
             f"{sum(p.numel() for p in trainer.network.parameters())} parameters"
         )
-        network = fit(trainer, work, show)
+        fit(trainer, work, show)
+        if recipe.finish:
+            labelled = dataclasses.replace(
+                data, ids=data.ids[: len(data.train)], targets=data.targets[: len(data.train)]
+            )
+            finisher = Trainer(recipe.finishing(), labelled)
+            finisher.network.load_state_dict(trainer.network.state_dict())
+            finisher.tokens, finisher.seconds = trainer.tokens, trainer.seconds
+            trainer, work = finisher, work / "finish"
+            work.mkdir(exist_ok=True)
+            fit(trainer, work, show)
+        trainer.network.load_state_dict(torch.load(work / "best.pt", weights_only=True))
         found = trainer.evaluate()
         show.say(f"best network: dev {found['score']:.4f}, at full depth {found['full_depth_score']:.4f}")
         if not recipe.network.binary or recipe.network.slfn != "depth":
             show.say("this variant is there to be compared with: nothing to pack, no checkpoint written")
             return {"dev": found}
         evaluation, parity = export.finish(
-            network,
+            trainer.network.eval(),
             name=recipe.name,
             labels=data.labels,
             tokenizer=data.tokenizer,
@@ -472,7 +484,6 @@ def _provenance(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
         "commit": head.stdout.strip() or "unknown",
         "date": datetime.date.today().isoformat(),
         "seed": recipe.optim.seed,
-        "epochs": trainer.step / trainer.steps_per_epoch,
         "tokens": trainer.tokens,
         "seconds": round(trainer.seconds),
         "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}",

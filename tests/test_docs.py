@@ -1,11 +1,87 @@
-"""The documents say what the code does."""
+"""The documents say what the code does. What needs a running service is in tests/service/test_readme.py."""
 
+import ast
+import re
+import tomllib
 from pathlib import Path
 
-from app.settings import markdown
+import pytest
+import typer
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+from app.cli import app
+from app.errors import BUG, TABLE
+from app.settings import Settings, markdown
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+DESIGN = (ROOT / "docs" / "design.md").read_text()
+COMMANDS = sorted(set(re.findall(r"beexformer ((?:serve|classify|models|train|evaluate)\b[^\n`#|>]*)", README)))
+EQUATIONS = re.findall(r"^\| eq\. (\d+)(?:-(\d+))? \|", DESIGN, re.MULTILINE)
+SYMBOLS = sorted(set(re.findall(r"`((?:app|model)/\w+\.py):([\w.]+)`", DESIGN)))
+
+
+def flags(verb: str) -> set[str]:
+    if verb == "serve":  # its flags are made from the settings
+        return {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
+    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    return {flag for parameter in command.params for flag in parameter.opts}
+
+
+def names(body: list[ast.stmt], prefix: str = "") -> set[str]:
+    """What a module defines, members of its classes as Class.member."""
+    found = set()
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(prefix + node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= names(node.body, f"{prefix}{node.name}.")
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {prefix + target.id for target in targets if isinstance(target, ast.Name)}
+    return found
 
 
 def test_every_setting_is_in_the_readme() -> None:
     assert markdown() in README, f"put this table into README.md:\n{markdown()}"
+
+
+def test_the_newest_entry_of_the_changelog_is_this_version() -> None:
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest
+    assert newest[1] == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_the_readme_shows_every_verb() -> None:
+    assert {command.split()[0] for command in COMMANDS} == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_flags_in_the_readme_exist(command: str) -> None:
+    assert set(re.findall(r"--[a-z-]+", command)) <= flags(command.split()[0])
+
+
+@pytest.mark.parametrize("verb", re.findall(r"\bmake (\S+?)[`\s]", README))
+def test_make_verbs_in_the_readme_exist(verb: str) -> None:
+    assert re.search(rf"^{re.escape(verb)}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("status", "slug"), sorted({kind[:2] for kind in (*TABLE.values(), BUG)}))
+def test_every_problem_is_in_the_readme(status: int, slug: str) -> None:
+    assert re.search(rf"^\| {status} \|.*`{slug}`", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("package", ["app", "model"])
+def test_every_module_is_in_the_tree_and_the_other_way_round(package: str) -> None:
+    [tree] = re.findall(rf"^{package}/ .*\n((?:  .*\n)+)", README, re.MULTILINE)
+    modules = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"^  (\w+\.py) ", tree, re.MULTILINE)) == modules
+
+
+def test_every_equation_is_in_the_design_once() -> None:
+    numbers = [number for low, high in EQUATIONS for number in range(int(low), int(high or low) + 1)]
+    assert numbers == list(range(1, 26))
+
+
+@pytest.mark.parametrize(("path", "symbol"), SYMBOLS)
+def test_what_the_design_points_to_exists(path: str, symbol: str) -> None:
+    assert symbol in names(ast.parse((ROOT / path).read_text()).body)

@@ -1,0 +1,103 @@
+"""A folder that is not exactly right is refused, with words that help."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from model.checkpoint import FILES, Checkpoint, read, save, tensor_spec
+from model.errors import CheckpointError
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def redescribe(folder: Path, **changes: Any) -> None:
+    """Edit config.json and make its digests right again, so that the next check is reached."""
+    described = json.loads((folder / "config.json").read_text())
+    described["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
+    described.update(changes)
+    (folder / "config.json").write_text(json.dumps(described))
+
+
+def edit_tensors(folder: Path, edit: Callable[[dict[str, np.ndarray]], object]) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    redescribe(folder)
+
+
+def flip_a_byte(folder: Path) -> None:
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-100] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+
+
+def cut_the_file(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    redescribe(folder)
+
+
+SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "flipped byte": (flip_a_byte, "model.safetensors is damaged"),
+    "truncated, digest right": (cut_the_file, "can't be read"),
+    "other version": (lambda f: redescribe(f, format_version=2), "format 2 and this release reads 1"),
+    "no version": (lambda f: redescribe(f, format_version=None), "format None"),
+    "missing file": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json can't be read"),
+    "missing config": (lambda f: (f / "config.json").unlink(), "config.json can't be read"),
+    "config no JSON": (lambda f: (f / "config.json").write_text("{"), "is no JSON object"),
+    "no digests": (lambda f: redescribe(f, sha256={}), "must list the SHA-256"),
+    "foreign network": (lambda f: redescribe(f, network={"layers": 12}), "doesn't describe a network"),
+    "label too many": (lambda f: redescribe(f, labels=["a", "b", "c"]), "must name 2 different labels"),
+    "same label twice": (lambda f: redescribe(f, labels=["a", "a"]), "must name 2 different labels"),
+    "delta": (lambda f: redescribe(f, default_delta=3), "not in"),
+    "missing tensor": (
+        lambda f: edit_tensors(f, lambda t: t.pop("blocks.2.o.alpha")),
+        "lacks tensor 'blocks.2.o.alpha'",
+    ),
+    "extra tensor": (lambda f: edit_tensors(f, lambda t: t.update(x=np.ones(2))), "foreign tensor 'x'"),
+    "wrong shape": (
+        lambda f: edit_tensors(f, lambda t: t.update({"heads.1.out.bias": np.ones(3, np.float32)})),
+        r"is float32 \[3\] and must be float32 \[2\]",
+    ),
+    "wrong type": (lambda f: edit_tensors(f, lambda t: t.update({"heads.1.out.bias": np.ones(2)})), "is float64"),
+    "NaN scale": (lambda f: edit_tensors(f, lambda t: t["blocks.1.qkv.alpha"].fill(np.nan)), "NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_spoiled_folder_is_refused_with_one_sentence(folder: Path, name: str) -> None:
+    spoil, words = SPOILED[name]
+    spoil(folder)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        read(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint folder"):
+        read(tmp_path / "nothing")
+
+
+def test_what_is_saved_is_read(checkpoint: Checkpoint, folder: Path) -> None:
+    found = read(folder)
+    assert (found.name, found.config, found.labels) == (checkpoint.name, checkpoint.config, checkpoint.labels)
+    assert found.size_bytes == sum(file.stat().st_size for file in folder.iterdir())
+    for name in tensor_spec(checkpoint.config):
+        assert (found.tensors[name] == checkpoint.tensors[name]).all()
+
+
+def test_saving_replaces_in_one_move_and_leaves_nothing_behind(checkpoint: Checkpoint, folder: Path) -> None:
+    save(checkpoint, folder)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_wrong_tensors_are_not_saved(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="lacks"):
+        save(Checkpoint(**{**vars(checkpoint), "tensors": {}}), tmp_path / "bad")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,26 @@
+from typing import Any
+
+import pytest
+
+from model.config import BEEConfig
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"d_model": 100}, "multiple of 64"),
+        ({"n_head": 3}, "not divisible"),
+        ({"n_class": 1}, "n_class=1"),
+        ({"n_block": 0}, "n_block=0"),
+        ({"max_tokens": 2}, "max_tokens=2"),
+        ({"carry": "y"}, "carry='y'"),
+    ],
+)
+def test_nonsense_is_refused_at_birth(fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        BEEConfig(**{"vocab_size": 10, "n_class": 2, **fields})
+
+
+def test_exits_of_the_variants() -> None:
+    assert BEEConfig(10, 2, n_block=3).exits == (1, 2, 3)
+    assert BEEConfig(10, 2, n_block=3, early_exit=False).exits == (3,)

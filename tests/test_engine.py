@@ -1,0 +1,141 @@
+"""A row's answer: its own, exact, and never its neighbours'."""
+
+import json
+import math
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import random_checkpoint, random_texts
+
+from model import exits, flops
+from model.engine import Engine, Prediction, Row
+from model.errors import InputError
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="module")
+def rows(engine: Engine) -> list[Row]:
+    rng = np.random.default_rng(1)
+    deltas = rng.choice([-1.0, -0.01, 1e-4, 0.1, 1.0], 64)
+    return [
+        engine.encode(text, delta=float(delta), min_blocks=int(low))
+        for text, delta, low in zip(random_texts(64), deltas, rng.integers(1, 7, 64), strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone(engine: Engine, rows: list[Row]) -> list[Prediction]:
+    return [engine.predict([row])[0] for row in rows]
+
+
+def test_a_row_does_not_feel_its_neighbours(engine: Engine, rows: list[Row], alone: list[Prediction]) -> None:
+    assert engine.predict(rows) == alone
+    assert engine.predict(rows[::-1]) == alone[::-1]
+    assert len({answer.exit_index for answer in alone}) > 3, "rows must leave at different blocks for this to mean much"
+
+
+def test_answers_are_the_same_from_two_threads(engine: Engine, rows: list[Row], alone: list[Prediction]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda part: engine.predict(part), [rows[:40], rows[40:]] * 5))
+    assert [answer for part in found for answer in part] == alone * 5
+
+
+def test_answers_are_the_same_after_a_restart(folder: Path) -> None:
+    code = (
+        "import sys; from model.engine import Engine; engine = Engine.load(sys.argv[1])\n"
+        "print([engine.predict([engine.encode(text)])[0] for text in sys.argv[2:]])"
+    )
+    engine, texts = Engine.load(folder), random_texts(8)
+    here = [engine.predict([engine.encode(text)])[0] for text in texts]
+    command = [sys.executable, "-c", code, str(folder), *texts]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == repr(here)
+
+
+def test_rows_are_handed_out_as_they_leave(engine: Engine, rows: list[Row], alone: list[Prediction]) -> None:
+    seen: list[tuple[int, Prediction]] = []
+    engine.predict(rows, on_exit=lambda i, answer: seen.append((i, answer)))
+    assert sorted(i for i, _ in seen) == list(range(64))
+    assert all(alone[i] == answer for i, answer in seen)
+    left = [answer.exit_index for _, answer in seen]
+    assert left == sorted(left)
+
+
+def test_the_answer_follows_the_rule_on_the_trace(engine: Engine, rows: list[Row], alone: list[Prediction]) -> None:
+    for row, answer, logits in zip(rows, alone, engine.logits(rows), strict=True):
+        c = exits.walk(logits, exits.entropy_gain(row.delta), row.min_blocks, row.max_blocks)
+        assert answer.exit_index == c == len(answer.entropies)
+        assert answer.logits == tuple(logits[c - 1].tolist())
+        assert answer.entropies == tuple(exits.entropy(logits[:c]).tolist())
+        assert answer.label == engine.labels[int(logits[c - 1].argmax())]
+        assert answer.score == answer.scores[answer.label] == max(answer.scores.values())
+        assert math.isclose(sum(answer.scores.values()), 1)
+        assert answer.flops == flops.walk(engine.config, len(row.ids), c).flops
+
+
+def test_delta_one_leaves_after_block_one(engine: Engine) -> None:
+    answer = engine.predict([engine.encode("a funny film", delta=1.0)])[0]
+    assert answer.exit_index == 1
+    assert 0.8 < answer.flops_saved_ratio < 0.85
+
+
+def test_full_depth_saves_nothing(engine: Engine) -> None:
+    answer = engine.predict([engine.encode("a funny film", delta=1.0, min_blocks=6)])[0]
+    assert (answer.exit_index, answer.flops_saved, answer.flops_saved_ratio) == (6, 0, 0)
+
+
+def test_max_blocks_ends_the_walk(engine: Engine) -> None:
+    assert engine.predict([engine.encode("dull", delta=-1.0, max_blocks=2)])[0].exit_index == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"delta": math.nan}, "delta is nan"),
+        ({"delta": 1.5}, "delta is 1.5"),
+        ({"min_blocks": 0}, "min_blocks is 0"),
+        ({"max_blocks": 7}, "max_blocks is 7 and must lie in 1..6"),
+        ({"min_blocks": 4, "max_blocks": 3}, "min_blocks is 4, above max_blocks"),
+    ],
+)
+def test_options_out_of_range_are_refused(engine: Engine, options: dict[str, float], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        engine.encode("fine", **options)  # type: ignore[arg-type]
+
+
+def test_no_rows_no_answers(engine: Engine) -> None:
+    assert engine.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    "shape", [{"d_model": 64, "n_head": 1, "n_block": 1}, {"d_model": 192, "n_head": 6, "carry": "h"}]
+)
+def test_other_shapes_and_classes(shape: dict[str, object]) -> None:
+    engine = Engine(random_checkpoint(labels=("a", "b", "c", "d", "e"), **shape))
+    answer = engine.predict([engine.encode("the worst movie", "ever made")])[0]
+    assert set(answer.scores) == set("abcde")
+    assert answer.num_blocks == shape.get("n_block", 6)
+
+
+def test_without_early_exit_there_is_one_exit() -> None:
+    engine = Engine(random_checkpoint(early_exit=False))
+    answer = engine.predict([engine.encode("the worst movie", delta=1.0)])[0]
+    assert (answer.exit_index, len(answer.entropies), answer.flops_saved) == (6, 1, 0)
+    with pytest.raises(InputError, match="only exit after block 6"):
+        engine.encode("the worst movie", max_blocks=3)
+
+
+@pytest.mark.parametrize("version", ["v1"])
+def test_a_golden_checkpoint_of_every_version_answers_as_it_did(version: str) -> None:
+    """Labels, exits and FLOPs exactly. Scores to 1e-4: sums are split into as many lanes as the CPU has."""
+    engine = Engine.load(GOLDEN / version / "checkpoint")
+    for expected in json.loads((GOLDEN / version / "answers.json").read_text()):
+        answer = engine.predict([engine.encode(expected["text"], delta=expected["delta"])])[0]
+        for field in ("label", "exit_index", "flops", "tokens"):
+            assert getattr(answer, field) == expected[field]
+        assert answer.scores == pytest.approx(expected["scores"], abs=1e-4)
+        assert answer.entropies == pytest.approx(expected["entropies"], abs=1e-4)

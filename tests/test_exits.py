@@ -1,0 +1,63 @@
+"""The rule and its rivals, with numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model import exits
+
+EVEN = np.array([0.0, 0.0])
+SURE = np.array([0.0, math.log(3)])  # probabilities 1/4 and 3/4
+
+
+def test_entropy_by_hand() -> None:
+    assert exits.entropy(EVEN) == pytest.approx(math.log(2))
+    assert exits.entropy(SURE) == pytest.approx(2 * math.log(2) - 0.75 * math.log(3))  # 0.5623 nats
+    assert exits.entropy(np.array([1000.0, -1000.0])) == 0.0
+    assert exits.entropy(np.zeros((4, 6))) == pytest.approx(np.full(4, math.log(6)))
+
+
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=6))
+def test_entropy_is_that_of_the_softmax(logits: list[float]) -> None:
+    p = exits.softmax(np.array(logits))
+    assert p.sum() == pytest.approx(1)
+    assert exits.entropy(np.array(logits)) == pytest.approx(-(p * np.log(np.maximum(p, 1e-300))).sum(), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("previous", "current", "delta", "leaves"),
+    [
+        (0.5, 0.4, 0.1, False),  # fell by a fifth
+        (0.5, 0.4, 0.3, True),
+        (0.5, 0.5, 0.0, False),  # a gain of nothing is not below nothing
+        (0.5, 0.5, 1e-4, True),
+        (0.5, 0.6, -0.1, True),  # rose by a fifth
+        (0.5, 0.6, -0.3, False),
+        (0.5, 0.0, 1.0, False),  # fell by all of it: 1 < 1 is false
+        (0.5, 1e-6, 1.0, True),
+        (0.0, 0.0, -1.0, True),  # nothing left to gain
+    ],
+)
+def test_the_rule_by_hand(previous: float, current: float, delta: float, leaves: bool) -> None:
+    assert exits.leaves(previous, current, delta) is leaves
+
+
+def test_walk_leaves_where_the_entropy_stops_falling() -> None:
+    trace = np.stack([SURE, 2 * SURE, 2 * SURE, 3 * SURE])
+    assert exits.walk(trace, exits.entropy_gain(1e-4)) == 3
+    assert exits.walk(trace, exits.entropy_gain(-1e-4)) == 4
+    assert exits.walk(trace, exits.entropy_gain(1.0)) == 1
+    assert exits.walk(trace, exits.entropy_gain(1.0), min_blocks=4) == 4
+    assert exits.walk(trace, exits.entropy_gain(-1.0), max_blocks=2) == 2
+
+
+def test_the_other_policies() -> None:
+    trace = np.stack([EVEN, SURE, 2 * SURE, 4 * SURE])
+    assert exits.walk(trace, exits.absolute_entropy(0.57)) == 2
+    assert exits.walk(trace, exits.max_probability(0.85)) == 3
+    assert exits.walk(trace, exits.max_probability(2.0)) == 4
+    assert exits.walk(np.stack([SURE, -SURE, SURE, SURE, SURE]), exits.patience(2)) == 5
+    assert exits.walk(np.stack([SURE, SURE, SURE, -SURE]), exits.patience(2)) == 3

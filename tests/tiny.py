@@ -1,0 +1,59 @@
+"""Small networks and texts made from a seed, for the tests of `model`. Nothing comes from elsewhere."""
+
+import numpy as np
+
+from model import bits
+from model.checkpoint import Checkpoint, tensor_spec
+from model.config import BEEConfig
+from model.embedding import quantize
+from model.tokenizer import Tokenizer, train_wordpiece
+
+WORDS = [
+    "a",
+    "warm",
+    "funny",
+    "film",
+    "the",
+    "worst",
+    "movie",
+    "ever",
+    "made",
+    "it",
+    "is",
+    "charming",
+    "and",
+    "often",
+    "affecting",
+    "journey",
+    "dull",
+    "lifeless",
+]
+
+
+def random_checkpoint(
+    seed: int = 0, labels: tuple[str, ...] = ("negative", "positive"), **fields: object
+) -> Checkpoint:
+    """An untrained binary network as a checkpoint, without torch: signs, scales and thresholds from a seed."""
+    tokenizer = train_wordpiece([" ".join(WORDS)] * 5, 120)
+    shape = {"d_model": 128, "n_block": 6, "n_head": 4, "d_head": 64, "max_tokens": 48, **fields}
+    config = BEEConfig(vocab_size=Tokenizer(tokenizer, 48).vocab_size, n_class=len(labels), **shape)  # type: ignore[arg-type]
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for name, (dtype, shape_) in tensor_spec(config).items():
+        if dtype == "uint64":
+            tensors[name] = bits.pack_weights(rng.normal(size=(shape_[1], shape_[0] * 64)))
+        elif name.endswith("alpha"):
+            width = tensor_spec(config)[name.replace("alpha", "beta")][1][0]
+            tensors[name] = (rng.uniform(0.5, 1.5, shape_) * width**-0.5).astype(np.float32)
+        elif "norm" in name and name.endswith("weight"):
+            tensors[name] = rng.uniform(0.5, 1.5, shape_).astype(np.float32)
+        elif dtype == "float32":
+            tensors[name] = rng.normal(0, 0.3, shape_).astype(np.float32)
+    rows = rng.normal(0, 0.5, (config.vocab_size, config.d_model // 2)).astype(np.float32)
+    tensors["embedding.rows"], tensors["embedding.scale"] = quantize(rows)
+    return Checkpoint("tiny", config, labels, 1e-4, tensors, tokenizer, {}, "# tiny\n")
+
+
+def random_texts(count: int, seed: int = 0, longest: int = 30) -> list[str]:
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, rng.integers(1, longest))) for _ in range(count)]
