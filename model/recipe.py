@@ -100,6 +100,7 @@ class Finish(_Section):
     """A second phase on the labelled rows alone, after one that had text from elsewhere; the rate decays linearly."""
 
     epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     evaluations: int = Field(4, ge=1, description="evaluations and checkpoints an epoch")
 

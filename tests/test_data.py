@@ -1,0 +1,98 @@
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from model.data import Columns, find_split, length_batches, pad, read_rows, sentences, split_rows
+from model.errors import TrainingError
+
+CSV = 'text,label\n"good, really",pos\n"two\nlines",neg\n'
+
+
+def test_csv_tsv_jsonl_and_parquet_say_the_same(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,label\n"he said ""no""",neg\nfine,pos\n')
+    (tmp_path / "a.tsv").write_text('text\tlabel\nhe said "no"\tneg\nfine\tpos\n')
+    (tmp_path / "a.jsonl").write_text(
+        '{"text": "he said \\"no\\"", "label": "neg"}\n{"text": "fine", "label": "pos"}\n'
+    )
+    with gzip.open(tmp_path / "b.tsv.gz", "wt") as out:
+        out.write((tmp_path / "a.tsv").read_text())
+    pa.parquet.write_table(
+        pa.table({"text": ['he said "no"', "fine"], "label": ["neg", "pos"]}), tmp_path / "a.parquet"
+    )
+    for name in ("a.csv", "a.tsv", "a.jsonl", "a.parquet", "b.tsv.gz"):
+        rows, labels = read_rows(tmp_path / name, Columns())
+        assert (rows.texts, rows.labels.tolist(), labels) == (['he said "no"', "fine"], [0, 1], ["neg", "pos"])
+
+
+def test_integer_labels_are_indices_of_given_names_or_names_themselves(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("s1\ts2\tlabel\na\tb\t1\nc\td\t0\ne\tf\t2\n")
+    columns = Columns("s1", "s2", "label")
+    rows, labels = read_rows(tmp_path / "a.tsv", columns, ["x", "y", "z"])
+    assert (rows.labels.tolist(), labels, rows.pairs) == ([1, 0, 2], ["x", "y", "z"], ["b", "d", "f"])
+    assert read_rows(tmp_path / "a.tsv", columns)[1] == ["0", "1", "2"]
+    assert read_rows(tmp_path / "a.tsv", columns, ["2", "1", "0"])[0].labels.tolist() == [1, 2, 0]
+
+
+def test_quotes_and_nulls_of_glue_are_plain_text(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"half a quote\t0\nnull\t1\n')
+    assert read_rows(tmp_path / "a.tsv", Columns())[0].texts == ['"half a quote', "null"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "text,mark\nx,1\n", "no column 'label'; it has text, mark"),
+        ("a.csv", "text,label\n", "no rows"),
+        ("a.jsonl", '{"text": "x", "label": "a"}\n{"text": "y"}\n', "row 2 has no label"),
+        ("a.csv", "text,label\nx,0.5\n", "holds real numbers"),
+        ("a.csv", "text,label\nx,maybe\n", "row 1 has the label 'maybe'"),
+        ("a.csv", "text,label\nx,y,z\n", "can't be read as CSV"),
+        ("a.xls", "", "unknown format"),
+    ],
+)
+def test_a_file_that_does_not_fit_says_why(tmp_path: Path, name: str, content: str, words: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(TrainingError, match=words):
+        read_rows(tmp_path / name, Columns(), ["pos", "neg"])
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no such file"):
+        read_rows(tmp_path / "a.csv", Columns())
+    assert find_split(tmp_path, "train") is None
+
+
+def test_a_held_out_tenth_shares_no_row(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\n" + "".join(f"row {i},{i % 2}\n" for i in range(50)))
+    rows, _ = read_rows(tmp_path / "a.csv", Columns())
+    rest, held = split_rows(rows, 0.1, seed=3)
+    assert (len(rest), len(held)) == (45, 5)
+    assert not set(rest.texts) & set(held.texts)
+
+
+def test_sentences_are_distinct_and_the_same_for_a_seed(tmp_path: Path) -> None:
+    path = tmp_path / "free.txt"
+    path.write_text("One two three. Four five six! Too short.\nOne two three. " + "word " * 50 + ".\n")
+    assert sorted(sentences(path, 9, seed=1)) == ["Four five six!", "One two three."]
+    assert sentences(path, 1, seed=1) == sentences(path, 2, seed=1)[:1]
+
+
+def test_batches_hold_every_row_once_and_waste_little() -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 60, 5000)
+    batches = length_batches(lengths, 32, np.random.default_rng(1))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(5000))
+    padded = sum(len(batch) * lengths[batch].max() for batch in batches)
+    assert padded / lengths.sum() < 1.05
+    again = length_batches(lengths, 32, np.random.default_rng(1))
+    assert all((a == b).all() for a, b in zip(batches, again, strict=True))
+
+
+def test_pad_is_algorithm_1() -> None:
+    ids, lengths = pad([[5, 6, 7], [8]])
+    assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert lengths.tolist() == [3, 1]

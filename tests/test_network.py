@@ -1,0 +1,100 @@
+import math
+
+import pytest
+import torch
+
+from model.config import BEEConfig
+from model.network import BEExformer, soft_routing_loss
+
+SMALL = {"vocab_size": 30, "n_class": 3, "d_model": 64, "n_block": 3, "n_head": 2, "d_head": 64, "max_tokens": 16}
+
+
+def network(**fields: object) -> BEExformer:
+    torch.manual_seed(0)
+    made = BEExformer(BEEConfig(**{**SMALL, **fields}))  # type: ignore[arg-type]
+    for name, parameter in made.named_parameters():
+        if name.endswith(("beta", "bias")):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return made
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.tensor([[2, 5, 7, 3, 0], [2, 9, 3, 0, 0], [2, 4, 4, 8, 3]]), torch.tensor([4, 3, 5])
+
+
+VARIANTS = {
+    "proposed": {},
+    "carry h": {"carry": "h"},
+    "time": {"slfn": "time"},
+    "FP": {"binary": False},
+    "WEE": {"early_exit": False},
+    "WEE-FP": {"binary": False, "early_exit": False},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_learns_a_batch_by_heart_and_every_parameter_takes_part(variant: str) -> None:
+    made = network(**VARIANTS[variant])
+    ids, lengths = batch()
+    targets = torch.eye(3)
+    assert made(ids, lengths).shape == (3, len(made.config.exits), 3)
+    first = soft_routing_loss(made(ids, lengths), targets)
+    first.backward()
+    still = [name for name, parameter in made.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    assert not still
+    optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = soft_routing_loss(made(ids, lengths), targets)
+        loss.backward()
+        optimizer.step()
+        for _, layer in made.binary_layers():
+            layer.clamp_latent()
+    assert loss < first / 2
+    assert (made(ids, lengths)[:, -1].argmax(-1) == torch.arange(3)).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_pads_change_nothing(variant: str) -> None:
+    made = network(**VARIANTS[variant]).eval()
+    ids, lengths = batch()
+    together = made(ids, lengths)
+    alone = torch.cat([made(row[None, :n], n[None]) for row, n in zip(ids, lengths, strict=True)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_time_reads_the_past_only_where_depth_reads_the_block_input() -> None:
+    time, depth = network(slfn="time").blocks[0].slfn, network().blocks[0].slfn
+    x, h = torch.randn(1, 6, 64), torch.randn(1, 6, 64)
+    changed = x.clone()
+    changed[:, 3] += 1
+    assert (time(x, h)[:, :3] == time(changed, h)[:, :3]).all()
+    assert (time(x, h)[:, 4] != time(changed, h)[:, 4]).any(), "the next token feels it"
+    same = depth(x, h) == depth(changed, h)
+    assert same[:, [0, 1, 2, 4, 5]].all(), "tokens of one block don't meet in the depth reading"
+    assert (time(x, h) == time(x, -h)).all()
+
+
+def test_slfn_is_equations_20_to_23() -> None:
+    slfn = network().blocks[0].slfn
+    x, h = torch.randn(1, 2, 64), torch.randn(1, 2, 64)
+    sh, sg_h, tg_h = slfn.gates_h(h).split(64, -1)
+    sg_x, tg_x = slfn.gates_x(x).split(64, -1)
+    Sh, Sg, Tg = 1 / (1 + (-sh).exp()), 1 / (1 + (-sg_x - sg_h).exp()), (tg_x + tg_h).tanh()
+    expected = (2 * Sh - Sh**2) * x + (2 * Sg - Sg**2) * torch.where(Tg < 0, 2 * Tg + Tg**2, 2 * Tg - Tg**2)
+    torch.testing.assert_close(slfn(x, h), expected)
+
+
+def test_soft_routing_loss_by_hand() -> None:
+    even, sure = [0.0, 0.0], [0.0, math.log(3)]
+    logits = torch.tensor([[even, sure]])  # one row, two exits
+    expected = (math.log(2) + math.log(4 / 3)) / 2
+    assert soft_routing_loss(logits, torch.tensor([[0.0, 1.0]])).item() == pytest.approx(expected)
+
+
+def test_bfloat16_products_of_signs_are_exact() -> None:
+    layer = network().blocks[0].slfn.gates_x
+    x = torch.randn(5, 64)
+    expected = layer(x)
+    layer.precision = torch.bfloat16
+    assert (layer(x) == expected).all(), "sums of 64 signs fit into bfloat16's eight bits"
