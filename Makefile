@@ -19,6 +19,9 @@ check: .venv/dev  ## format, lint and types, no tests
 train: .venv/dev  ## train what ships: make train BEE_DATA=folder
 	$(BIN)/beexformer train --recipe recipes/sst2.toml --data $(BEE_DATA) --out model/checkpoints/sst2
 
+bench: .venv/dev  ## tokens a second of training
+	$(BIN)/python bench/train.py
+
 image:  ## build the serving image
 	docker compose build
 

@@ -93,7 +93,7 @@ def classify(
             raise BEEError("--text-pair goes with a sentence; in a .jsonl file each line may have a text_pair")
         bad = classify_file(engine, source, options, jsonl=jsonl, threads=threads or cpus())
         if bad:
-            print(f"beexformer: {bad} lines could not be answered", file=sys.stderr)
+            print(f"beexformer: lines that could not be answered: {bad}", file=sys.stderr)
             raise SystemExit(1)
         return
     print(classify_text(engine, source, text_pair, options))

@@ -40,6 +40,7 @@ class Checkpoint:
     evaluation: dict[str, Any]
     card: str
     size_bytes: int = 0
+    format_version: int = FORMAT
 
 
 def tensor_spec(config: BEEConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -147,6 +148,7 @@ def read(folder: Path) -> Checkpoint:
         tokenizer=contents["tokenizer.json"].decode(),
         evaluation=_parse(contents["evaluation.json"], folder / "evaluation.json"),
         card=contents["README.md"].decode(),
+        format_version=version,
         size_bytes=sum(map(len, contents.values())) + (folder / "config.json").stat().st_size,
     )
 

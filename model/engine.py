@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from model import exits, flops, kernels
-from model.checkpoint import FORMAT, Checkpoint, read
+from model.checkpoint import Checkpoint, read
 from model.embedding import embed, sinusoid
 from model.errors import CheckpointError, InputError
 from model.tokenizer import Tokenizer
@@ -72,7 +72,7 @@ class Engine:
             "name": self.name,
             "labels": list(self.labels),
             "default_delta": self.default_delta,
-            "format_version": FORMAT,
+            "format_version": checkpoint.format_version,
             "size_bytes": checkpoint.size_bytes,
             "config": self.config.to_dict(),
             "evaluation": checkpoint.evaluation,

@@ -38,7 +38,7 @@ def entropy(logits: np.ndarray) -> np.ndarray:
 
 def leaves(previous: float, current: float, delta: float) -> bool:
     """Alg. 2's condition: entropies (nats) before and after a block -> whether the block no longer paid."""
-    if previous < NOTHING_TO_GAIN:
+    if previous < NOTHING_TO_GAIN or delta >= 1.0:  # an entropy never falls to zero, but float64 says it does
         return True
     return (previous - current) / previous < delta
 

@@ -199,7 +199,10 @@ def prepare(recipe: Recipe, root: Path, work: Path, show: Show) -> Prepared:
         inputs = list(zip(texts, pairs, strict=True)) if pairs else texts
         return [np.array(e.ids, dtype=np.int32) for e in tokenizer.inner.encode_batch(inputs)]
 
-    ids = encode(train.texts, train.pairs) + encode(extra, None)
+    ids = encode(train.texts, train.pairs)
+    median, p99 = np.percentile([len(row) for row in ids], [50, 99])
+    facts |= {"tokens_median": int(median), "tokens_p99": int(p99)}
+    ids += encode(extra, None)
     return Prepared(
         config, labels, json_text, embedding, ids, targets, train, dev, encode(dev.texts, dev.pairs), test, facts
     )

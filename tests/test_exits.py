@@ -36,7 +36,7 @@ def test_entropy_is_that_of_the_softmax(logits: list[float]) -> None:
         (0.5, 0.5, 1e-4, True),
         (0.5, 0.6, -0.1, True),  # rose by a fifth
         (0.5, 0.6, -0.3, False),
-        (0.5, 0.0, 1.0, False),  # fell by all of it: 1 < 1 is false
+        (0.5, 0.0, 1.0, True),  # delta = 1 always leaves, also where the entropy underflows
         (0.5, 1e-6, 1.0, True),
         (0.0, 0.0, -1.0, True),  # nothing left to gain
     ],

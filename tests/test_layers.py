@@ -25,7 +25,7 @@ SERVING_SIDE = {
     "checkpoint",
     "engine",
 }
-TORCH_SIDE = {"binarize", "network", "data", "encoders", "teacher", "train", "recipe", "evaluate", "export"}
+TORCH_SIDE = {"binarize", "network", "data", "encoders", "teacher", "train", "recipe", "evaluate", "export", "card"}
 TORCH = {f"model.{name}" for name in TORCH_SIDE} | {"torch", "transformers", "pyarrow", "matplotlib"}
 APP = sorted((ROOT / "app").glob("**/*.py"))
 MODEL = sorted((ROOT / "model").glob("*.py"))
