@@ -1,5 +1,7 @@
-"""Fixtures of the tests of `model`."""
+"""Fixtures of the tests of `model`; and what is left out where the extra [train] is not installed."""
 
+import importlib.util
+import os
 from pathlib import Path
 
 import hypothesis
@@ -8,6 +10,17 @@ from tiny import random_checkpoint
 
 from model.checkpoint import Checkpoint, save
 from model.engine import Engine
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks here are tiny, and waiting threads cost more than they do
+
+TRAINING = ["binarize", "data", "evaluate", "network", "parity", "recipe", "teacher", "train"]
+WITHOUT_TRAINING = importlib.util.find_spec("torch") is None
+collect_ignore = [f"test_{name}.py" for name in TRAINING] if WITHOUT_TRAINING else []
+
+
+def pytest_report_header() -> str | None:
+    return "without the extra [train]: tests of the training half are left out" if WITHOUT_TRAINING else None
+
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # no test here asserts a time
 hypothesis.settings.load_profile("untimed")

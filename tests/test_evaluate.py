@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_it_counts_what_the_service_answers(engine: Engine) -> None:
 
 def test_table_and_picture(engine: Engine, tmp_path: Path) -> None:
     found = evaluate(engine, ROWS)
-    console = Console(record=True, width=100, quiet=True)
+    console = Console(record=True, width=100, file=io.StringIO())
     console.print(tables("tiny", found))
     text = console.export_text()
     assert f"accuracy {found['score']:.4f}" in text
