@@ -92,6 +92,9 @@ class Optim(_Section):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of products; signs are exact in both")
     compile: bool = Field(False, description="fuse elementwise parts with torch.compile; needs a C++ compiler")
     evaluations: int = Field(1, ge=1, description="evaluations and checkpoints an epoch")
+    average_from: float | None = Field(
+        None, ge=0, lt=1, description="share of the steps after which evaluated weights are averaged into one network"
+    )
     log_steps: int = Field(50, ge=1, description="steps a line of the log stands for")
     seed: int = 1
 
@@ -103,6 +106,7 @@ class Finish(_Section):
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     evaluations: int = Field(4, ge=1, description="evaluations and checkpoints an epoch")
+    average_from: float | None = Field(None, ge=0, lt=1, description="as in [optim]")
 
 
 class Recipe(_Section):

@@ -6,6 +6,7 @@ optimizers and random state after every evaluation, the best weights, and the lo
 resumed run ends with the same weights as an unbroken one.
 """
 
+import copy
 import ctypes
 import dataclasses
 import datetime
@@ -238,6 +239,8 @@ class Trainer:
         self.lengths = np.array([len(row) for row in data.ids])
         self.steps_per_epoch = math.ceil(len(data.ids) / plan.batch_size)
         self.epoch = self.position = 0  # position: batches of this epoch that are done
+        self.average: BEExformer | None = None
+        self.averaged = 0  # evaluations in the average
         self.best, self.waited, self.tokens, self.seconds = -math.inf, 0, 0, 0.0
 
     @property
@@ -284,10 +287,24 @@ class Trainer:
         self.tokens += int(lengths.sum())
         return value
 
-    def evaluate(self) -> dict[str, Any]:
-        """Dev rows through the network as it will be exported, at the default delta and at full depth."""
-        with _as_exported(self.network):
-            logits = export.network_logits(self.network, self.data.dev_ids)
+    def candidate(self) -> BEExformer:
+        """The network that would be exported now: the trained one, or from `average_from` on the running mean of its
+        real-valued weights over the evaluations. Latent weights jitter across zero; their mean's signs don't."""
+        plan = self.recipe.optim
+        if plan.average_from is None or self.step < plan.average_from * self.steps:
+            return self.network
+        if self.average is None:
+            self.average, self.averaged = copy.deepcopy(self.network), 0
+        self.averaged += 1
+        with torch.no_grad():
+            for mean, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.add_((new - mean) / self.averaged)
+        return self.average
+
+    def evaluate(self, network: BEExformer) -> dict[str, Any]:
+        """Dev rows through a network as it will be exported, at the default delta and at full depth."""
+        with _as_exported(network):
+            logits = export.network_logits(network, self.data.dev_ids)
         tokens = np.array([len(row) for row in self.data.dev_ids])
         return evaluate_logits(
             self.data.config, logits, tokens, self.data.dev.labels, self.recipe.data.metric, DEFAULT_DELTA
@@ -296,6 +313,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
+            "average": self.average and self.average.state_dict(),
             "optimizers": [o.state_dict() for o in self.optimizers],
             "plateaus": [p.state_dict() for p in self.plateaus],
             "rng": torch.get_rng_state(),
@@ -307,6 +325,9 @@ class Trainer:
         if state["recipe"] != self.recipe.model_dump_json():
             raise TrainingError(f"{folder} holds a run of another recipe; remove the folder or give another --work")
         self.network.load_state_dict(state["network"])
+        if state["average"] is not None:
+            self.average = copy.deepcopy(self.network)
+            self.average.load_state_dict(state["average"])
         for ours, saved in ((self.optimizers, state["optimizers"]), (self.plateaus, state["plateaus"])):
             one: Any
             for one, its in zip(ours, saved, strict=True):
@@ -316,7 +337,7 @@ class Trainer:
             setattr(self, key, state["position"][key])
 
 
-_POSITION = ("epoch", "position", "best", "waited", "tokens", "seconds")
+_POSITION = ("epoch", "position", "averaged", "best", "waited", "tokens", "seconds")
 
 
 class _as_exported:
@@ -382,7 +403,8 @@ def fit(trainer: Trainer, work: Path, show: Show) -> None:
                     trainer.seconds += spent
                     since, tokens, losses = time.monotonic(), trainer.tokens, losses[-plan.log_steps :]
                 if trainer.position % every == 0 or trainer.position == trainer.steps_per_epoch:
-                    found = trainer.evaluate()
+                    candidate = trainer.candidate()
+                    found = trainer.evaluate(candidate)
                     score = found["score"]
                     if plan.schedule == "plateau":
                         for plateau in trainer.plateaus:
@@ -392,7 +414,7 @@ def fit(trainer: Trainer, work: Path, show: Show) -> None:
                     trainer.waited = 0 if better else trainer.waited + 1
                     if better:
                         trainer.best = score
-                        _save(trainer.network.state_dict(), best)
+                        _save(candidate.state_dict(), best)
                     short = {key: found[key] for key in ("score", "full_depth_score", "flops_saved_ratio", "exits")}
                     short["per_exit"] = [round(line["score"], 4) for line in found["per_exit"]]
                     log.write(json.dumps({"step": trainer.step, "dev": short, "best": trainer.best}) + "\n")
@@ -452,7 +474,7 @@ def run(recipe: Recipe, root: Path, out: Path, work: Path, console: Console) -> 
             work.mkdir(exist_ok=True)
             fit(trainer, work, show)
         trainer.network.load_state_dict(torch.load(work / "best.pt", weights_only=True))
-        found = trainer.evaluate()
+        found = trainer.evaluate(trainer.network)
         show.say(f"best network: dev {found['score']:.4f}, at full depth {found['full_depth_score']:.4f}")
         if not recipe.network.binary or recipe.network.slfn != "depth":
             show.say("this variant is there to be compared with: nothing to pack, no checkpoint written")

@@ -55,7 +55,7 @@ def test_a_run_ends_with_a_checkpoint_the_engine_serves(root: Path) -> None:
 
 @pytest.mark.parametrize("schedule", ["plateau", "linear"])
 def test_a_killed_run_goes_on_to_the_same_weights(root: Path, monkeypatch: pytest.MonkeyPatch, schedule: str) -> None:
-    recipe = plan(optim={**OPTIM, "schedule": schedule, "warmup": 0.2})
+    recipe = plan(optim={**OPTIM, "schedule": schedule, "warmup": 0.2, "average_from": 0.2})
     (root / "work" / "run").mkdir(parents=True)
     (root / "work" / "killed").mkdir()
     run(recipe, root)
@@ -123,6 +123,22 @@ def test_pairs_of_three_classes_in_jsonl_with_their_own_dev_and_test(root: Path)
     evaluation = run(plan(data=data, network={**NETWORK, "d_model": 128}), root)
     assert (evaluation["dev"]["rows"], evaluation["test"]["rows"], evaluation["dev"]["metric"]) == (30, 30, "macro_f1")
     assert Engine.load(root / "out" / "run").labels == ("0", "1", "2")
+
+
+def test_the_candidate_is_the_mean_of_the_evaluated_weights(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    candidate = train.Trainer.candidate
+
+    def watched(self: train.Trainer) -> Any:
+        seen.append(self.network.blocks[0].slfn.gates_x.weight.detach().clone())
+        return candidate(self)
+
+    monkeypatch.setattr(train.Trainer, "candidate", watched)
+    run(plan(optim={**OPTIM, "average_from": 0.4}), root)
+    state = torch.load(root / "work" / "run" / "state.pt", weights_only=True)
+    assert len(seen) == 4
+    assert state["position"]["averaged"] == 3, "the evaluations at steps 7, 11 and 14 of 14"
+    torch.testing.assert_close(state["average"]["blocks.0.slfn.gates_x.weight"], torch.stack(seen[1:]).mean(0))
 
 
 def test_one_class_is_refused(root: Path) -> None:
