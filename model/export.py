@@ -27,9 +27,9 @@ ROUNDING = 1e-4
 TOLERANCE = 0.5
 """Largest difference of a logit that a flipped bit is allowed.
 
-Real numbers agree to about 1e-6. Where such a number is the argument of a sign and lies that close to its threshold, one
-bit differs, one dot product moves by 2 alpha, and the next blocks carry it on. Most rows have no such bit and agree to
-rounding; over dev, the largest difference seen was 0.05 in one network and 0.18 in another (docs/log.md).
+Real numbers agree to about 1e-6. Where such a number is the argument of a sign and lies that close to its threshold,
+one bit differs, one dot product moves by 2 alpha, and the next blocks carry it on. Most rows have no such bit; over dev
+the largest difference seen was 0.05 in one network and 0.18 in another (docs/log.md).
 """
 
 MARGIN = 2e-2
