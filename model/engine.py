@@ -77,7 +77,10 @@ class Engine:
             "config": self.config.to_dict(),
             "evaluation": checkpoint.evaluation,
         }
-        self._tokenizer = Tokenizer(checkpoint.tokenizer, self.config.max_tokens)
+        try:
+            self._tokenizer = Tokenizer(checkpoint.tokenizer, self.config.max_tokens)
+        except CheckpointError as error:
+            raise CheckpointError(f"checkpoint {self.name!r}: {error}") from None
         if self._tokenizer.vocab_size > self.config.vocab_size:
             raise CheckpointError(
                 f"checkpoint {self.name!r} has {self.config.vocab_size} embedding rows for a vocabulary of "
