@@ -43,15 +43,17 @@ def test_every_variant_learns_a_batch_by_heart_and_every_parameter_takes_part(va
     still = [name for name, parameter in made.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert not still
     optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
-    for _ in range(60):
+    for _ in range(300):
+        logits = made(ids, lengths)
+        loss = soft_routing_loss(logits, targets)
+        if loss < first / 2 and (logits[:, -1].argmax(-1) == torch.arange(3)).all():
+            return
         optimizer.zero_grad()
-        loss = soft_routing_loss(made(ids, lengths), targets)
         loss.backward()
         optimizer.step()
         for _, layer in made.binary_layers():
             layer.clamp_latent()
-    assert loss < first / 2
-    assert (made(ids, lengths)[:, -1].argmax(-1) == torch.arange(3)).all()
+    pytest.fail(f"300 steps on three rows left the loss at {loss:.3f}, from {first:.3f}")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
