@@ -140,7 +140,7 @@ async def _warm(registry: Registry) -> None:
     try:
         await asyncio.to_thread(registry.warm)
         log.info("ready", extra={"fields": {"models": [engine.name for engine in registry]}})
-    except Exception:
+    except Exception:  # whatever it is, the process must stay up to answer 503, and the log has it
         log.exception("an engine failed its first forward; /livez and /readyz answer 503")
 
 

@@ -51,7 +51,7 @@ class Registry:
         try:
             for engine in self:
                 engine.warm()
-        except Exception:
+        except Exception:  # raised again: only the state is noted here
             self.state = "failed"
             raise
         self.state = "ready"
