@@ -58,7 +58,7 @@ def is_file(source: str) -> bool:
 def classify_text(engine: Engine, text: str, text_pair: str | None, options: Options) -> str:
     """The answer to one text as a line of JSON."""
     [found] = engine.predict([options.encode(engine, text, text_pair)])
-    return Answer.of(engine.name, found).model_dump_json()
+    return Answer.of(engine.name, found).model_dump_json(exclude_none=True)
 
 
 def classify_file(engine: Engine, source: str, options: Options, *, jsonl: bool, threads: int) -> int:
@@ -94,7 +94,10 @@ def _classify(engine: Engine, options: Options, jsonl: bool, chunk: list[tuple[i
             outcomes.append(json.dumps({"line": number, **found}, ensure_ascii=False))
     rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
     answers = iter(engine.predict(rows))
-    lines = [o if isinstance(o, str) else Answer.of(engine.name, next(answers)).model_dump_json() for o in outcomes]
+    lines = [
+        o if isinstance(o, str) else Answer.of(engine.name, next(answers)).model_dump_json(exclude_none=True)
+        for o in outcomes
+    ]
     return lines, len(outcomes) - len(rows)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from model import kernel_cache
 from model.errors import BEEError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ Checkpoint = Annotated[
 def main() -> None:
     """The console entry."""
     try:
+        kernel_cache.use_read_only()
         app()
     except BEEError as error:
         print(f"beexformer: {error}", file=sys.stderr)
@@ -60,6 +62,7 @@ def serve(context: typer.Context) -> None:
         raise BEEError("\nbeexformer: ".join(sentences(error))) from None
     except SettingsError as error:
         raise BEEError(str(error)) from None
+    os.environ["BEE_CPU"] = settings.cpu  # the kernels read it when they are imported, here and in worker processes
     from app.main import serve as run
 
     run(settings)

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import respond
 
-OPEN = ("/livez", "/readyz", "/metrics", "/docs", "/openapi.json")  # no key needed, nor for what is under /docs/
+OPEN = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")  # no key needed
+OPEN_UNDER = ("/assets/", "/docs/")  # nor for what is under these
 QUIET = ("/livez", "/readyz", "/metrics")  # logged at debug only
 log = logging.getLogger("bee.access")
 errors = logging.getLogger("bee.error")
@@ -110,7 +111,7 @@ class Edge:
             self._log(scope, exchange, status)
 
     def _admit(self, path: str, headers: Headers) -> None:
-        if self.keys and path not in OPEN and not path.startswith("/docs/"):
+        if self.keys and path not in OPEN and not path.startswith(OPEN_UNDER):
             scheme, _, token = headers.get("authorization", "").partition(" ")
             given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
             # every key is compared, each in constant time, so that the time taken tells nothing

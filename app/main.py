@@ -33,6 +33,7 @@ from uvicorn.supervisors import Multiprocess
 from app import errors, logs
 from app.edge import Edge
 from app.metrics import MULTIPROCESS, Metrics
+from app.page import add_page
 from app.registry import Registry
 from app.routes import Service, router
 from app.scheduler import Scheduler
@@ -54,7 +55,7 @@ def create_app(settings: Settings | None = None, load: Callable[[Path], Engine] 
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        warming = asyncio.create_task(_warm(service.registry))
+        warming = asyncio.create_task(_warm(service))
         with _draining_on_signals(service.scheduler, settings.shutdown_seconds):
             yield
         service.scheduler.close()
@@ -72,6 +73,7 @@ def create_app(settings: Settings | None = None, load: Callable[[Path], Engine] 
     )
     app.state.service = service
     app.include_router(router)
+    add_page(app)
     app.add_middleware(
         Edge,
         keys=settings.api_keys,
@@ -112,19 +114,16 @@ def serve(settings: Settings) -> None:
 
 
 def _assemble(settings: Settings, registry: Registry) -> Service:
-    models = {
-        engine.name: {
-            "blocks": str(engine.config.n_block),
-            "classes": str(len(engine.labels)),
-            "format_version": str(engine.description["format_version"]),
-        }
-        for engine in registry
-    }
-    metrics = Metrics(models, settings.max_batch_rows)
+    metrics = Metrics(
+        list(registry),
+        threads=settings.engine_threads,
+        max_batch_rows=settings.max_batch_rows,
+        max_queue=settings.max_queue,
+    )
 
     def run(engine: Engine, rows: list[Row]) -> list[Prediction]:
-        metrics.batch_rows.observe(len(rows))
-        return engine.predict(rows)
+        with metrics.batch(len(rows)):
+            return engine.predict(rows)
 
     scheduler = Scheduler(
         run,
@@ -136,10 +135,11 @@ def _assemble(settings: Settings, registry: Registry) -> Service:
     return Service(settings, registry, scheduler, metrics, ThreadPoolExecutor(1, thread_name_prefix="tokenize"))
 
 
-async def _warm(registry: Registry) -> None:
+async def _warm(service: Service) -> None:
     try:
-        await asyncio.to_thread(registry.warm)
-        log.info("ready", extra={"fields": {"models": [engine.name for engine in registry]}})
+        await asyncio.to_thread(service.registry.warm)
+        service.metrics.ready.set(1)
+        log.info("ready", extra={"fields": {"models": [engine.name for engine in service.registry]}})
     except Exception:  # whatever it is, the process must stay up to answer 503, and the log has it
         log.exception("an engine failed its first forward; /livez and /readyz answer 503")
 

@@ -1,36 +1,53 @@
 """
-Counters and histograms, named once. Knows prometheus-client and what an answer is; nothing of HTTP or queues.
+Counters and histograms, named once. Knows prometheus-client, engines and their answers; nothing of HTTP or queues.
 
 - label values come from configuration only: a model name that isn't loaded is counted under model=""
 - a "request" is a text to classify: each item of a batch counts, and a body refused as a whole counts once
-- with several server processes (PROMETHEUS_MULTIPROC_DIR is set) a scrape of any of them sums over all
+- with several server processes (PROMETHEUS_MULTIPROC_DIR is set) a scrape of any of them sums over all; only process_*
+  stand one by one there, told apart by pid, because a sum of CPU seconds would fall when a process dies
 """
 
+import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Metric,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
 
-from model.engine import Prediction
+from model.engine import Engine, Prediction, Row
 
 SECONDS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2.5, 5, 10)
+ENTROPIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 PHASES = ("tokenize", "queue", "compute")
+FAILURES = (500, 503, 504)  # at 0 from the start: a rate never sees the first of what wasn't there before it
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Metrics:
-    """All that /metrics shows. `models` has the labels of bee_model_info by model name, `blocks` among them."""
+    """All that /metrics shows of `engines`, and of the queue and threads before them."""
 
-    def __init__(self, models: Mapping[str, Mapping[str, str]], max_batch_rows: int) -> None:
+    def __init__(self, engines: Collection[Engine], *, threads: int, max_batch_rows: int, max_queue: int) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
         self._folder = os.environ.get(MULTIPROCESS)
         if self._folder:
             _bury_the_dead(Path(self._folder))
-        blocks = max(int(described["blocks"]) for described in models.values())
+        else:
+            ProcessCollector(registry=registry)
+        blocks = max(engine.config.n_block for engine in engines)
         rows = [1 << i for i in range(max_batch_rows.bit_length())]
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -39,38 +56,68 @@ class Metrics:
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
             return Histogram(name, text, labels, registry=registry, buckets=buckets)
 
+        def gauge(name: str, text: str, *labels: str, over_processes: str = "livesum") -> Gauge:
+            return Gauge(name, text, labels, registry=registry, multiprocess_mode=over_processes)  # type: ignore[arg-type]
+
         self._requests = counter("bee_requests", "Texts to classify, by status code of the outcome", "model", "code")
         self._duration = histogram("bee_request_duration_seconds", "Arrival to outcome of a text", SECONDS, "model")
         self._phase = histogram(
             "bee_phase_duration_seconds", "Parts of the duration: tokenize, queue, compute", SECONDS, "model", "phase"
         )
         self._exits = counter("bee_exit", "Answers by the block they left after", "model", "exit")
+        self._exits_at_default = counter(
+            "bee_exit_at_default", "The same, only at the model's own delta and without bounds", "model", "exit"
+        )
         self._exit_index = histogram(
             "bee_exit_index", "Block that answers left after", tuple(range(1, blocks + 1)), "model"
+        )
+        self._entropy = histogram(
+            "bee_exit_entropy_ratio",
+            "Entropy of answers as a share of ln(classes), by exit",
+            ENTROPIES,
+            "model",
+            "exit",
         )
         self._flops = counter("bee_flops_executed", "Operations executed: real ones plus binary ones / 64", "model")
         self._flops_full = counter("bee_flops_full", "Operations of the same texts through all blocks", "model")
         self._tokens = histogram("bee_request_tokens", "Tokens of answered texts", (4, 8, 16, 32, 64, 128, 256, 512))
-        self.batch_rows = histogram("bee_batch_rows", "Rows run together on one engine thread", tuple(rows))
-        self.queue_depth = Gauge("bee_queue_depth", "Rows waiting", registry=registry, multiprocess_mode="livesum")
-        info = Gauge(
-            "bee_model_info",
-            "1 for each loaded model",
-            ("model", *sorted(next(iter(models.values())))),
-            registry=registry,
-            multiprocess_mode="livemax",
+        self._batch_rows = histogram("bee_batch_rows", "Rows run together on one engine thread", tuple(rows))
+        self._busy = counter("bee_engine_busy_seconds", "Time that engine threads spent on batches")
+        gauge("bee_engine_threads", "Engine threads of all processes").set(threads)
+        self.queue_depth = gauge("bee_queue_depth", "Rows waiting")
+        gauge("bee_queue_limit", "Rows that may wait before new ones are refused").set(max_queue)
+        self.ready = gauge("bee_ready", "1 once every engine has answered a real forward", over_processes="livemin")
+        labels = ("model", "blocks", "classes", "format_version")
+        info = gauge("bee_model_info", "1 for each loaded model", *labels, over_processes="livemax")
+        training = gauge(
+            "bee_exit_training_rows",
+            "Dev rows of training by the block they left after at the model's own delta",
+            "model",
+            "exit",
+            over_processes="livemax",
         )
-        for model, described in models.items():
-            info.labels(model=model, **described).set(1)
-        self._of_model = {model: self._children(model, int(described["blocks"])) for model, described in models.items()}
+        for engine in engines:
+            shape = (engine.config.n_block, len(engine.labels), engine.description["format_version"])
+            info.labels(engine.name, *map(str, shape)).set(1)
+            for exit_index, count in enumerate(training_exits(engine), start=1):
+                training.labels(engine.name, str(exit_index)).set(count)
+        self._of_model = {engine.name: _OfModel(self, engine) for engine in engines}
+        for code in FAILURES:
+            for model in ("", *self._of_model):
+                self._requests.labels(model, str(code))
 
-    def answered(self, model: str, found: Prediction, phases: tuple[float, float, float], seconds: float) -> None:
+    def answered(
+        self, model: str, row: Row, found: Prediction, phases: tuple[float, float, float], seconds: float
+    ) -> None:
         """One text was answered, `seconds` after it came; `phases` has the seconds of PHASES."""
         children = self._of_model[model]
         for histogram, value in zip(children.phases, phases, strict=True):
             histogram.observe(value)
         children.exits[found.exit_index].inc()
+        if (row.delta, row.min_blocks, row.max_blocks) == children.default:
+            children.exits_at_default[found.exit_index].inc()
         children.exit_index.observe(found.exit_index)
+        children.entropy[found.exit_index].observe(found.entropies[-1] / children.entropy_max)
         children.flops.inc(found.flops)
         children.flops_full.inc(found.flops_full)
         self._tokens.observe(found.tokens)
@@ -82,6 +129,16 @@ class Metrics:
         if model:
             self._of_model[model].duration.observe(seconds)
 
+    @contextmanager
+    def batch(self, rows: int) -> Iterator[None]:
+        """An engine thread runs these rows together."""
+        self._batch_rows.observe(rows)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._busy.inc(time.perf_counter() - start)
+
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """(body, content type) of a scrape, of all processes together where there are several."""
         encode, content_type = choose_encoder(accept)
@@ -89,27 +146,64 @@ class Metrics:
         if self._folder:
             registry = CollectorRegistry()
             MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
+            registry.register(_Processes(Path(self._folder)))
         return encode(registry), content_type
-
-    def _children(self, model: str, blocks: int) -> "_OfModel":
-        # looked up once: labels() costs more than the counting, and every series is there from the start, at 0
-        self._requests.labels(model, "200")
-        return _OfModel(self, model, blocks)
 
 
 class _OfModel:
-    def __init__(self, metrics: Metrics, model: str, blocks: int) -> None:
+    """The series of one model, looked up once, as labels() costs more than the counting; so all are there from 0 on."""
+
+    def __init__(self, metrics: Metrics, engine: Engine) -> None:
+        model, exits = engine.name, range(1, engine.config.n_block + 1)
+        metrics._requests.labels(model, "200")
         self.duration = metrics._duration.labels(model)
         self.phases = [metrics._phase.labels(model, phase) for phase in PHASES]
-        self.exits = {i: metrics._exits.labels(model, str(i)) for i in range(1, blocks + 1)}
+        self.exits = {i: metrics._exits.labels(model, str(i)) for i in exits}
+        self.exits_at_default = {i: metrics._exits_at_default.labels(model, str(i)) for i in exits}
         self.exit_index = metrics._exit_index.labels(model)
+        self.entropy = {i: metrics._entropy.labels(model, str(i)) for i in exits}
         self.flops = metrics._flops.labels(model)
         self.flops_full = metrics._flops_full.labels(model)
+        self.default = (engine.default_delta, 1, engine.config.n_block)  # delta and bounds where a request says nothing
+        self.entropy_max = math.log(len(engine.labels))
+
+
+def training_exits(engine: Engine) -> list[int]:
+    """Rows of the dev set by exit at the model's own delta; [] where the checkpoint doesn't say that.
+
+    A checkpoint's evaluation is free text to everything else, so nothing is taken for granted here."""
+    dev = engine.description["evaluation"].get("dev")
+    if not isinstance(dev, dict) or dev.get("delta") != engine.default_delta:
+        return []
+    counts = dev.get("exits")
+    if not isinstance(counts, list) or len(counts) != engine.config.n_block:
+        return []
+    return counts if all(type(count) is int and count >= 0 for count in counts) and any(counts) else []
+
+
+class _Processes(Collector):
+    """process_* of every living server process, by pid."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        families: dict[str, Metric] = {}
+        for pid in sorted({_pid(file) for file in self._folder.glob("gauge_live*.db")}):
+            for one in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+                family = families.setdefault(one.name, Metric(one.name, one.documentation, one.type))
+                for sample in one.samples:
+                    family.add_sample(sample.name, {"pid": str(pid)}, sample.value)
+        return families.values()
+
+
+def _pid(file: Path) -> int:
+    return int(file.stem.rpartition("_")[2])
 
 
 def _bury_the_dead(folder: Path) -> None:
     """A worker that was killed must not be summed as if it lived: its gauges go when its successor starts."""
     for file in folder.glob("gauge_live*.db"):
-        pid = int(file.stem.rpartition("_")[2])
+        pid = _pid(file)
         if not Path(f"/proc/{pid}").exists():
             mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

@@ -47,10 +47,11 @@ class Registry:
             ) from None
 
     def warm(self) -> None:
-        """One real forward of every engine; only then is the state "ready"."""
+        """One real forward of every engine, and its cost measured; only then is the state "ready"."""
         try:
             for engine in self:
                 engine.warm()
+                engine.calibrate()
         except Exception:  # raised again: only the state is noted here
             self.state = "failed"
             raise

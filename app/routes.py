@@ -95,7 +95,12 @@ TIMED = {
 }
 
 
-@router.post("/classify", responses={200: TIMED, **responses(*REFUSALS)}, tags=["classify"])
+@router.post(
+    "/classify",
+    responses={200: TIMED, **responses(*REFUSALS)},
+    response_model_exclude_none=True,
+    tags=["classify"],
+)
 async def classify(body: ClassifyRequest, request: Request, timeout_ms: TimeoutMs = None) -> Answer:
     """Classify one text."""
     [outcome] = await _answer(request, [body], timeout_ms)
@@ -150,7 +155,8 @@ async def models(request: Request) -> Models:
 @router.get("/models/{name}", responses=responses(401, 404), tags=["models"])
 async def model(name: str, request: Request) -> ModelDescription:
     """All that a checkpoint says about itself: labels, network, scores per exit and along delta."""
-    return ModelDescription(**_service(request).registry.get(name).description)
+    engine = _service(request).registry.get(name)
+    return ModelDescription(**engine.description, cost_model=engine.cost.to_dict() if engine.cost else None)
 
 
 @router.get("/livez", responses=responses(503), tags=["operation"])
@@ -185,11 +191,13 @@ def _problem_of_item(i: int, error: Exception, request_id: str) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """An item after tokenizing: what to run or why not, for which engine (None: no such model), and the seconds."""
+    """An item after tokenizing: what to run or why not, for which engine (None: no such model), the seconds, and if its
+    answer says what the cost model predicts."""
 
     row: Row | Exception
     engine: Engine | None
     seconds: float
+    cost: bool
 
 
 async def _answer(request: Request, items: Items, timeout_ms: int | None) -> list[Answer | Exception]:
@@ -235,7 +243,8 @@ def _encode(registry: Registry, items: Items) -> list[_Text]:
             )
         except (RequestValidationError, UnknownModel, InputError) as error:
             row = error
-        texts.append(_Text(row, engine, time.perf_counter() - start))
+        asked = isinstance(item, ClassifyRequest) and item.cost
+        texts.append(_Text(row, engine, time.perf_counter() - start, asked))
     return texts
 
 
@@ -269,11 +278,13 @@ def _settle(metrics: Metrics, exchange: Exchange, text: _Text, future: asyncio.F
         metrics.ended(name, kind(error)[0], exchange.seconds)
         return error
     assert name
+    assert text.engine
+    assert isinstance(text.row, Row)
     found = future.result()
     phases = (text.seconds, found.queued, found.computed)
-    metrics.answered(name, found.result, phases, exchange.seconds)
+    metrics.answered(name, text.row, found.result, phases, exchange.seconds)
     exchange.note(name, found.result.exit_index, phases)
-    return Answer.of(name, found.result)
+    return Answer.of(name, found.result, text.engine.cost if text.cost else None)
 
 
 def _service(request: Request) -> Service:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
+from model.cost import CostModel
 from model.engine import Prediction
 
 ANSWER: dict[str, Any] = {
@@ -62,6 +63,21 @@ class ClassifyRequest(BaseModel):
     truncate: bool = Field(
         default=True, description="cut a text longer than the model's window; false refuses it with 422"
     )
+    cost: bool = Field(default=False, description="say what the engine's cost model predicts for this text")
+
+
+class Cost(BaseModel):
+    """What the engine's cost model, calibrated on this machine at start, predicts for a text."""
+
+    predicted_ms: float = Field(description="engine milliseconds of the walk that was taken")
+    predicted_ms_full: float = Field(description="engine milliseconds of the same text through all blocks")
+
+    @classmethod
+    def of(cls, model: CostModel, found: Prediction) -> "Cost":
+        return cls(
+            predicted_ms=model.milliseconds(found.tokens, found.exit_index),
+            predicted_ms_full=model.milliseconds(found.tokens, found.num_blocks),
+        )
 
 
 class Answer(BaseModel):
@@ -83,9 +99,10 @@ class Answer(BaseModel):
     model: str
     tokens: int = Field(description="tokens read, special ones included")
     truncated: bool = Field(description="the text was longer than the model's window and was cut")
+    cost: Cost | None = Field(default=None, description="only if it was asked for")
 
     @classmethod
-    def of(cls, model: str, found: Prediction) -> "Answer":
+    def of(cls, model: str, found: Prediction, cost_model: CostModel | None = None) -> "Answer":
         return cls(
             label=found.label,
             score=found.score,
@@ -101,6 +118,7 @@ class Answer(BaseModel):
             model=model,
             tokens=found.tokens,
             truncated=found.truncated,
+            cost=Cost.of(cost_model, found) if cost_model else None,
         )
 
 
@@ -175,6 +193,10 @@ class ModelDescription(BaseModel):
     size_bytes: int
     config: dict[str, Any] = Field(description="shape of the network")
     evaluation: dict[str, Any] = Field(description="scores per exit and along delta on the data it was evaluated on")
+    cost_model: dict[str, Any] | None = Field(
+        description="predicts engine milliseconds on this machine: coefficients (a, p, q, r) of a + blocks * (p + "
+        "q tokens + r pairs), pairs being tokens rounded up to 4 times tokens rounded up to 16; null until ready"
+    )
 
 
 class Health(BaseModel):

@@ -6,6 +6,7 @@ A misspelt BEE_* variable is refused: pydantic-settings ignores names it doesn't
 """
 
 import difflib
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "BEE_"
 FOREIGN = {"BEE_DATA"}  # the data folder of `make train`; not ours to read, but no misspelling either
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 SHIPPED = Path(__file__).parent.parent / "model" / "checkpoints"
 
 
@@ -47,6 +49,11 @@ class Settings(BaseSettings):
     workers: int = Field(default=1, ge=1, le=256, description="server processes; each loads the checkpoints itself")
     threads: int = Field(
         default=0, ge=0, le=1024, description="engine threads of a process; 0 shares the CPUs among workers"
+    )
+    cpu: Literal["auto", "native", "x86-64-v4-vpopcntdq", "x86-64-v3", "x86-64-v2"] = Field(
+        default="auto",
+        description="instructions that kernels are compiled for: `auto`, the highest of the levels that this CPU has, "
+        "one of them, or `native`, this very CPU's. Answers are the same",
     )
     max_batch_rows: int = Field(
         default=32, ge=1, le=4096, description="rows that one engine thread takes from the queue at once"
@@ -106,8 +113,13 @@ class Settings(BaseSettings):
 
 
 def cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPUs that this process may use: those it may run on, or what a container's limit leaves of them."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (int(part) for part in CPU_LIMIT.read_text().split())
+    except (OSError, ValueError):  # no control group of version 2, or no limit ("max") in it
+        return usable
+    return min(usable, math.ceil(quota / period))
 
 
 def sentences(error: ValidationError) -> list[str]:

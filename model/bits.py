@@ -10,6 +10,7 @@ Signs as bits. The one place that says what a bit means.
 import numpy as np
 
 WORD = 64
+TILE = 16  # outputs that a kernel computes side by side
 
 
 def pack(x: np.ndarray) -> np.ndarray:
@@ -42,3 +43,15 @@ def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     differ: np.ndarray = np.bitwise_count(a[:, :, None] ^ b[None, :, :]).sum(1, dtype=np.int32)
     product: np.ndarray = np.int32(a.shape[1] * WORD) - 2 * differ
     return product
+
+
+def tile(words: np.ndarray) -> np.ndarray:
+    """Packed weights [w, n] -> [n'/16, w, 16], n' being n padded with zeros to a multiple of 16: what a product over 16
+    outputs reads lies together."""
+    padded = np.pad(words, ((0, 0), (0, -words.shape[1] % TILE)))
+    return np.ascontiguousarray(padded.reshape(len(words), -1, TILE).transpose(1, 0, 2))
+
+
+def untile(tiles: np.ndarray) -> np.ndarray:
+    """[n'/16, w, 16] -> packed weights [w, n'], padding included."""
+    return np.ascontiguousarray(tiles.transpose(1, 0, 2)).reshape(tiles.shape[1], -1)

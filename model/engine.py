@@ -7,19 +7,18 @@ The engine: a checkpoint folder in, answers out. Knows tokens, blocks and exits;
   rows, and each calling thread has a workspace of its own
 """
 
-import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from model import exits, flops, kernels
+from model import bits, cost, flops, kernels, target
 from model.checkpoint import Checkpoint, read
-from model.embedding import embed, sinusoid
-from model.errors import CheckpointError, InputError
+from model.embedding import sinusoid
+from model.errors import BEEError, CheckpointError, InputError
 from model.tokenizer import Tokenizer
 
 
@@ -64,6 +63,8 @@ class Engine:
     """Runs one checkpoint; safe to call from several threads at once."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        if target.problem:
+            raise BEEError(target.problem)
         self.name = checkpoint.name
         self.config = checkpoint.config
         self.labels = checkpoint.labels
@@ -86,14 +87,9 @@ class Engine:
                 f"checkpoint {self.name!r} has {self.config.vocab_size} embedding rows for a vocabulary of "
                 f"{self._tokenizer.vocab_size}; export it anew with `beexformer train`"
             )
-        tensors = checkpoint.tensors
-        self._rows, self._scale = tensors["embedding.rows"], tensors["embedding.scale"]
-        self._positions = sinusoid(self.config)
-        self._blocks = [_block(tensors, f"blocks.{c}") for c in range(1, self.config.n_block + 1)]
-        self._heads = {
-            c: kernels.Head(_linear(tensors, f"heads.{c}.hidden"), _linear(tensors, f"heads.{c}.out"))
-            for c in self.config.exits
-        }
+        self._network = _network(checkpoint)
+        self.cost: cost.CostModel | None = None  # until `calibrate`
+        self._flops: dict[int, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
         self._of_thread = threading.local()
 
     @classmethod
@@ -104,6 +100,18 @@ class Engine:
     def warm(self) -> Prediction:
         """Compile the kernels, or load them from the cache, and answer one row through all blocks."""
         return self.predict([self.encode("ready", min_blocks=self.config.n_block)])[0]
+
+    def calibrate(self) -> None:
+        """Time some rows, for half a second, so that `cost` can say what others will take on this machine."""
+
+        def run(tokens: int, blocks: int) -> None:
+            ids = np.arange(tokens, dtype=np.int32) % self.config.vocab_size
+            self.predict([Row(ids, False, 0.0, blocks, blocks)])
+
+        C = self.config.n_block
+        self.cost = cost.calibrate(
+            run, self.config.max_tokens, (1, (1 + C) // 2, C) if self.config.early_exit else (C,)
+        )
 
     def encode(
         self,
@@ -135,96 +143,116 @@ class Engine:
         self, rows: Sequence[Row], on_exit: Callable[[int, Prediction], None] | None = None
     ) -> list[Prediction]:
         """Answers in the order of `rows`; `on_exit(i, answer)` is called for row i as soon as it has left."""
-        answers: list[Prediction | None] = [None] * len(rows)
-        if not rows:
-            return []
-        work = self._workspace()
-        lengths = np.array([len(row.ids) for row in rows])
-        stops = np.cumsum(lengths)
-        starts = stops - lengths
-        h = np.concatenate([embed(self._rows, self._scale, self._positions, row.ids) for row in rows])
-        entropies: list[list[float]] = [[] for _ in rows]
-        active = np.arange(len(rows))
-        for c, layers in enumerate(self._blocks, start=1):
-            kernels.block(h, starts[active], stops[active], layers, self.config.n_head, self.config.carry == "x", work)
-            if c not in self._heads:
-                continue
-            logits = np.empty((len(active), self.config.n_class), np.float32)
-            kernels.head(h, starts[active], stops[active], self._heads[c], work, logits)
-            staying = []
-            for i, z, entropy in zip(active.tolist(), logits, exits.entropy(logits), strict=True):
-                row, trace = rows[i], entropies[i]
-                previous = trace[-1] if trace else math.log(self.config.n_class)
-                trace.append(float(entropy))
-                stops_here = c >= row.min_blocks and exits.leaves(previous, trace[-1], row.delta)
-                if c >= row.max_blocks or stops_here:
-                    answers[i] = answer = self._answer(row, z, c, trace)
-                    if on_exit:
-                        on_exit(i, answer)
-                else:
-                    staying.append(i)
-            if not staying:
-                break
-            active = np.array(staying)
-        return [answer for answer in answers if answer is not None]
+        scratch = self._scratch()
+        answers = []
+        for i, row in enumerate(rows):
+            answer = self._answer(row, self._walk(row.ids, row.delta, row.min_blocks, row.max_blocks, scratch), scratch)
+            answers.append(answer)
+            if on_exit:
+                on_exit(i, answer)
+        return answers
 
     def logits(self, rows: Sequence[Row]) -> np.ndarray:
         """Logits of every exit at full depth, whatever the rows' own bounds: [rows, exits, m] float32."""
-        work = self._workspace()
-        out = np.empty((len(rows), len(self.config.exits), self.config.n_class), np.float32)
+        scratch, C, m = self._scratch(), self.config.n_block, self.config.n_class
+        out = np.empty((len(rows), len(self.config.exits), m), np.float32)
         for i, row in enumerate(rows):
-            h = embed(self._rows, self._scale, self._positions, row.ids)
-            start, stop = np.array([0]), np.array([len(row.ids)])
-            for c, layers in enumerate(self._blocks, start=1):
-                kernels.block(h, start, stop, layers, self.config.n_head, self.config.carry == "x", work)
-                if c in self._heads:
-                    kernels.head(h, start, stop, self._heads[c], work, out[i, self.config.exits.index(c)][None])
+            self._walk(row.ids, 0.0, C, C, scratch)
+            out[i] = scratch.logits[:, :m]
         return out
 
-    def _answer(self, row: Row, logits: np.ndarray, exit_index: int, trace: list[float]) -> Prediction:
-        scores = [float(p) for p in exits.softmax(logits)]
-        best = int(np.argmax(logits))
+    def _walk(self, ids: np.ndarray, delta: float, min_blocks: int, max_blocks: int, scratch: "_Scratch") -> int:
+        config = self.config
+        carry_x = config.carry == "x"
+        return kernels.walk(  # type: ignore[no-any-return]
+            ids,
+            delta,
+            min_blocks,
+            max_blocks,
+            config.n_head,
+            carry_x,
+            self._network,
+            *scratch,  # in walk's order
+        )
+
+    def _answer(self, row: Row, exit_index: int, scratch: "_Scratch") -> Prediction:
+        e = self.config.exits.index(exit_index)
+        values = scratch.scores.tolist()
+        best = values.index(max(values))
+        costs = self._costs(len(row.ids))
         return Prediction(
             label=self.labels[best],
-            score=scores[best],
-            scores=dict(zip(self.labels, scores, strict=True)),
-            logits=tuple(float(z) for z in logits),
+            score=values[best],
+            scores=dict(zip(self.labels, values, strict=True)),
+            logits=tuple(scratch.logits[e, : len(values)].tolist()),
             exit_index=exit_index,
             num_blocks=self.config.n_block,
-            entropies=tuple(trace),
-            flops=flops.walk(self.config, len(row.ids), exit_index).flops,
-            flops_full=flops.walk(self.config, len(row.ids), self.config.n_block).flops,
+            entropies=tuple(scratch.entropies[: e + 1].tolist()),
+            flops=costs[exit_index - 1],
+            flops_full=costs[-1],
             delta=row.delta,
             tokens=len(row.ids),
             truncated=row.truncated,
         )
 
-    def _workspace(self) -> kernels.Workspace:
-        if not hasattr(self._of_thread, "workspace"):
+    def _costs(self, tokens: int) -> list[float]:
+        if tokens not in self._flops:  # two threads that meet here write the same
+            C = self.config.n_block
+            self._flops[tokens] = [flops.walk(self.config, tokens, c).flops for c in range(1, C + 1)]
+        return self._flops[tokens]
+
+    def _scratch(self) -> "_Scratch":
+        if not hasattr(self._of_thread, "scratch"):
             config = self.config
-            self._of_thread.workspace = kernels.workspace(config.max_tokens, config.d_model, config.d_head)
-        work: kernels.Workspace = self._of_thread.workspace
-        return work
+            E, m = len(config.exits), config.n_class
+            self._of_thread.scratch = _Scratch(
+                kernels.workspace(config.max_tokens, config.d_model, config.d_head),
+                np.empty((E, -(-m // bits.TILE) * bits.TILE), np.float32),
+                np.empty(m),
+                np.empty(E),
+            )
+        scratch: _Scratch = self._of_thread.scratch
+        return scratch
 
 
-def _linear(tensors: dict[str, np.ndarray], name: str) -> kernels.Linear:
-    return kernels.Linear(
-        words=tensors[f"{name}.words"],
-        alpha=tensors[f"{name}.alpha"],
-        bias=tensors[f"{name}.bias"],
-        threshold=-tensors[f"{name}.beta"],  # x + beta < 0 exactly where x < -beta
-    )
+class _Scratch(NamedTuple):
+    """What one thread computes in; after a walk, what `kernels.walk` says of it."""
+
+    work: kernels.Workspace
+    logits: np.ndarray
+    scores: np.ndarray
+    entropies: np.ndarray
 
 
-def _block(tensors: dict[str, np.ndarray], name: str) -> kernels.Block:
-    def norm(part: str) -> kernels.Norm:
-        return kernels.Norm(tensors[f"{name}.{part}.weight"], tensors[f"{name}.{part}.bias"])
+def _network(checkpoint: Checkpoint) -> kernels.Network:
+    """Tensors as the kernels read them: weights in tiles, blocks and heads stacked."""
+    tensors, config = checkpoint.tensors, checkpoint.config
 
-    return kernels.Block(
-        qkv=_linear(tensors, f"{name}.qkv"),
-        o=_linear(tensors, f"{name}.o"),
-        gates_h=_linear(tensors, f"{name}.gates_h"),
-        gates_x=_linear(tensors, f"{name}.gates_x"),
-        norm_x=norm("norm_x"),
-        norm_h=norm("norm_h"),
+    def linear(name: str, of: Sequence[int]) -> kernels.Linear:
+        def stack(part: str) -> np.ndarray:
+            return np.stack([tensors[name.format(c) + part] for c in of])
+
+        words = np.stack([bits.tile(tensors[name.format(c) + ".words"]) for c in of])
+        alpha, bias = stack(".alpha"), stack(".bias")
+        padding = ((0, 0), (0, words.shape[1] * bits.TILE - alpha.shape[1]))
+        # x + beta < 0 exactly where x < -beta
+        return kernels.Linear(words, np.pad(alpha, padding), np.pad(bias, padding), -stack(".beta"))
+
+    def norm(name: str) -> kernels.Norm:
+        return kernels.Norm(
+            *(np.stack([tensors[name.format(c) + part] for c in blocks]) for part in (".weight", ".bias"))
+        )
+
+    blocks, heads = range(1, config.n_block + 1), config.exits
+    return kernels.Network(
+        kernels.Embedding(tensors["embedding.rows"], tensors["embedding.scale"], sinusoid(config)),
+        kernels.Block(
+            qkv=linear("blocks.{}.qkv", blocks),
+            o=linear("blocks.{}.o", blocks),
+            gates_h=linear("blocks.{}.gates_h", blocks),
+            gates_x=linear("blocks.{}.gates_x", blocks),
+            norm_x=norm("blocks.{}.norm_x"),
+            norm_h=norm("blocks.{}.norm_h"),
+        ),
+        kernels.Head(linear("heads.{}.hidden", heads), linear("heads.{}.out", heads)),
     )

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numba.extending import register_jitable
 
 DEFAULT_DELTA = 1e-4  # Table 1
 NOTHING_TO_GAIN = 1e-9  # an entropy (nats) below this can't fall by a fraction that means anything
@@ -36,6 +37,7 @@ def entropy(logits: np.ndarray) -> np.ndarray:
     return nats
 
 
+@register_jitable  # the kernels compile this very function
 def leaves(previous: float, current: float, delta: float) -> bool:
     """Alg. 2's condition: entropies (nats) before and after a block -> whether the block no longer paid."""
     if previous < NOTHING_TO_GAIN or delta >= 1.0:  # an entropy never falls to zero, but float64 says it does

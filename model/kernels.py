@@ -1,26 +1,56 @@
 """
-The arithmetic of the engine, compiled by numba. Beside each kernel stands its plain numpy meaning, `<name>_numpy`.
+The arithmetic of the engine, compiled by numba for whole rows. Beside each kernel stands its plain numpy meaning,
+`<name>_numpy`.
 
 - integers agree exactly with their meaning; floats agree to a few units in the last place
-- a row's numbers depend on that row alone: no kernel mixes rows, and every sum runs over a length that is the row's
+- a row's numbers depend on that row alone, and on no machine: rows never mix, and every sum has one order (see `simd`)
 - kernels hold no GIL and allocate nothing: outputs and scratch are arguments, nothing lives in globals
 
-Shapes: L tokens of one row, D = d_model, H heads, k inputs and n outputs of a binarized layer, W = k/64 words.
+Shapes: L tokens of one row, D = d_model, H heads, k inputs and n outputs of a binarized layer, W = k/64 words. Between
+kernels, real numbers [L, n] lie as tiles [n/16, L, 16] (`tiles` and `rows` convert): what registers take lies together,
+whatever the width. Arrays are flat, and used from their beginning for as many elements as the row needs.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import float32, int32, njit, types, uint64
-from numba.extending import intrinsic
+from numba import float32, njit, uint64
 
-from model import bits
+from model import (
+    bits,
+    exits,
+    target,  # noqa: F401  before the first njit
+)
+from model.simd import (
+    absolute,
+    floor,
+    fma,
+    lanes_between,
+    largest,
+    load_f16,
+    load_u8,
+    mask_bits,
+    popcount,
+    power_of_two,
+    splat_f16,
+    splat_u8,
+    spread_f16,
+    spread_u8,
+    store,
+    to_real,
+    total,
+    transpose_f16,
+    where,
+)
 
-SUMS = {"reassoc", "nsz"}  # sums may be split into vector lanes; nan, inf and division stay IEEE
+compiled = njit(nogil=True, cache=True)
+TILE = bits.TILE
 
 
 class Linear(NamedTuple):
-    """A BinaryLinear, packed: words [W, n] uint64, alpha [n], bias [n], threshold [k] float32 (-beta)."""
+    """A BinaryLinear, packed: words [n/16, W, 16] uint64 (see `bits.tile`), alpha [n], bias [n], threshold [k] float32
+    (-beta). n is padded to a multiple of 16; outputs of the padding are 0."""
 
     words: np.ndarray
     alpha: np.ndarray
@@ -53,55 +83,61 @@ class Head(NamedTuple):
     out: Linear
 
 
+class Embedding(NamedTuple):
+    """rows [V, D/2] int8, scale [V] float32, positions [max_tokens, D/2] float32."""
+
+    rows: np.ndarray
+    scale: np.ndarray
+    positions: np.ndarray
+
+
+class Network(NamedTuple):
+    """A whole network: blocks and heads have a leading axis, C blocks and one head an exit."""
+
+    embedding: Embedding
+    blocks: Block
+    heads: Head
+
+
 class Workspace(NamedTuple):
-    """Scratch of one thread, for rows of up to L tokens; see `workspace`."""
+    """Scratch of one thread, for rows of up to L tokens; flat, float32 but for the packed words."""
 
     words: np.ndarray
+    h: np.ndarray
+    x: np.ndarray
+    mixed: np.ndarray
     wide: np.ndarray
     gates: np.ndarray
-    mixed: np.ndarray
-    x: np.ndarray
+    keys: np.ndarray
     scores: np.ndarray
-    counts: np.ndarray
-    pooled: np.ndarray
     hidden: np.ndarray
 
 
 def workspace(max_tokens: int, d_model: int, d_head: int) -> Workspace:
-    """Scratch for `block` and `head` (float32 but for packed words and counts)."""
-    L, D = max_tokens, d_model
-    real = np.float32
+    """Scratch for `walk`: 40 D bytes a token and a little more."""
+    L, D, real = max_tokens, d_model, np.float32
+    padded = -(-L // TILE) * TILE
     return Workspace(
-        words=np.empty((L, max(D, d_head) // 64), np.uint64),
-        wide=np.empty((L, 3 * D), real),
-        gates=np.empty((L, 2 * D), real),
-        mixed=np.empty((L, D), real),
-        x=np.empty((L, D), real),
-        scores=np.empty(L, real),
-        counts=np.empty(max(3 * D, d_head), np.int64),
-        pooled=np.empty((1, D), real),
-        hidden=np.empty((1, d_head), real),
+        words=np.empty(max(L * D, d_head) // 64, np.uint64),
+        h=np.empty(L * D, real),
+        x=np.empty(L * D, real),
+        mixed=np.empty(L * D, real),
+        wide=np.empty(L * 3 * D + TILE * TILE, real),  # keys of 16 tokens are read at once
+        gates=np.empty(L * 2 * D, real),
+        keys=np.empty(padded * D, real),
+        scores=np.empty(4 * padded, real),
+        hidden=np.empty(max(D, d_head), real),
     )
 
 
-@intrinsic
-def _popcount(typingctx: Any, word: Any) -> Any:
-    """Set bits of a uint64; LLVM emits POPCNT, VPOPCNTQ or a table look-up, whatever the machine has."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
-
-    return types.int64(types.uint64), codegen
+def tiles(x: np.ndarray) -> np.ndarray:
+    """[L, n] -> [n/16, L, 16], flat."""
+    return np.ascontiguousarray(x.reshape(len(x), -1, TILE).transpose(1, 0, 2)).reshape(-1)
 
 
-@intrinsic
-def _as_float(typingctx: Any, word: Any) -> Any:
-    """The float32 whose bits are those of an int32."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(types.float32))
-
-    return types.float32(types.int32), codegen
+def rows(flat: np.ndarray, L: int, n: int) -> np.ndarray:
+    """[n/16, L, 16], flat and perhaps longer -> [L, n]."""
+    return flat[: L * n].reshape(-1, L, TILE).transpose(1, 0, 2).reshape(L, n)
 
 
 # ---------------------------------------------------------------- signs and products
@@ -112,96 +148,104 @@ def pack_numpy(x: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     return bits.pack(np.where(x < threshold, -1.0, 1.0))
 
 
-@njit(nogil=True, cache=True)
-def pack(x: np.ndarray, threshold: np.ndarray, out: np.ndarray) -> None:
-    for i in range(x.shape[0]):
-        for w in range(x.shape[1] // 64):
+@compiled
+def pack(x: np.ndarray, L: int, threshold: np.ndarray, out: np.ndarray) -> None:
+    """x in tiles; out [L, W]."""
+    W = threshold.size // 64
+    for i in range(L):
+        for w in range(W):
             word = uint64(0)
-            for j in range(64):
-                word |= uint64(x[i, 64 * w + j] < threshold[64 * w + j]) << uint64(j)
-            out[i, w] = word
+            for part in range(4):
+                t = 4 * w + part
+                signs = mask_bits(load_f16(x, (t * L + i) * TILE) < load_f16(threshold, t * TILE))
+                word |= signs << uint64(16 * part)
+            out[i * W + w] = word
 
 
-def product_numpy(words: np.ndarray, weights: np.ndarray, alpha: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """words [L, W], weights [W, n] -> alpha * dot + bias, [L, n] float32 (eq. 6)."""
-    return bits.dot(words, weights).astype(np.float32) * alpha + bias
+def product_numpy(words: np.ndarray, layer: Linear) -> np.ndarray:
+    """words [L, W] -> alpha * (signs . sign(W)) + bias, [L, n] float32 (eq. 6)."""
+    return bits.dot(words, bits.untile(layer.words)).astype(np.float32) * layer.alpha + layer.bias
 
 
-@njit(nogil=True, cache=True)
-def product(
-    words: np.ndarray, weights: np.ndarray, alpha: np.ndarray, bias: np.ndarray, counts: np.ndarray, out: np.ndarray
-) -> None:
-    W, n = weights.shape
-    for i in range(words.shape[0]):
-        for j in range(n):
-            counts[j] = 0
-        w = 0
-        while w + 4 <= W:  # four words a pass: the counts are loaded and stored a quarter as often
-            a0, a1, a2, a3 = words[i, w], words[i, w + 1], words[i, w + 2], words[i, w + 3]
-            for j in range(n):
-                counts[j] += (
-                    _popcount(a0 ^ weights[w, j])
-                    + _popcount(a1 ^ weights[w + 1, j])
-                    + _popcount(a2 ^ weights[w + 2, j])
-                    + _popcount(a3 ^ weights[w + 3, j])
-                )
-            w += 4
-        while w < W:
-            a0 = words[i, w]
-            for j in range(n):
-                counts[j] += _popcount(a0 ^ weights[w, j])
-            w += 1
-        for j in range(n):
-            out[i, j] = float32(64 * W - 2 * counts[j]) * alpha[j] + bias[j]
+@compiled
+def product(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) -> None:
+    """words [L, W]; out in tiles. Counts of 2 rows by 16 outputs stay in registers, more would not fit into those of
+    AVX2; the weights of 16 outputs come into the first cache once for all rows."""
+    W = layer.words.shape[1]
+    for t in range(layer.words.shape[0]):
+        i = 0
+        while i + 2 <= L:
+            a0 = a1 = b0 = b1 = splat_u8(0)
+            for w in range(W):
+                a, b = load_u8(layer.words, (t * W + w) * TILE), load_u8(layer.words, (t * W + w) * TILE + 8)
+                x = spread_u8(words, i * W + w)
+                a0, b0 = a0 + popcount(a ^ x), b0 + popcount(b ^ x)
+                x = spread_u8(words, (i + 1) * W + w)
+                a1, b1 = a1 + popcount(a ^ x), b1 + popcount(b ^ x)
+            _scale(to_real(a0, b0), layer, t, out, (t * L + i) * TILE)
+            _scale(to_real(a1, b1), layer, t, out, (t * L + i + 1) * TILE)
+            i += 2
+        while i < L:
+            a0 = b0 = splat_u8(0)
+            for w in range(W):
+                x = spread_u8(words, i * W + w)
+                a0 = a0 + popcount(load_u8(layer.words, (t * W + w) * TILE) ^ x)
+                b0 = b0 + popcount(load_u8(layer.words, (t * W + w) * TILE + 8) ^ x)
+            _scale(to_real(a0, b0), layer, t, out, (t * L + i) * TILE)
+            i += 1
+
+
+@compiled
+def _scale(differ: Any, layer: Linear, t: int, out: np.ndarray, place: int) -> None:
+    """Differing signs of 16 outputs -> alpha * (k - 2 differ) + bias, rounded twice like the meaning."""
+    dot = splat_f16(layer.threshold.size) - (differ + differ)
+    store(out, place, dot * load_f16(layer.alpha, t * TILE) + load_f16(layer.bias, t * TILE))
 
 
 def linear_numpy(x: np.ndarray, layer: Linear) -> np.ndarray:
     """BL(x) = alpha * (sign(x + beta) . sign(W)) + b (eq. 6): [L, k] -> [L, n] float32."""
-    return product_numpy(pack_numpy(x, layer.threshold), layer.words, layer.alpha, layer.bias)
+    return product_numpy(pack_numpy(x, layer.threshold), layer)
 
 
-@njit(nogil=True, cache=True)
-def linear(x: np.ndarray, layer: Linear, words: np.ndarray, counts: np.ndarray, out: np.ndarray) -> None:
-    used = words[: x.shape[0], : x.shape[1] // 64]
-    pack(x, layer.threshold, used)
-    product(used, layer.words, layer.alpha, layer.bias, counts, out)
+@compiled
+def linear(x: np.ndarray, L: int, layer: Linear, words: np.ndarray, out: np.ndarray) -> None:
+    pack(x, L, layer.threshold, words)
+    product(words, L, layer, out)
 
 
 # ---------------------------------------------------------------- functions of one number
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _exp(x: float) -> float:
+@compiled
+def _exp(x: Any) -> Any:
     """exp for x <= 0, float32: x = n ln 2 + r, a polynomial in r, n into the exponent's bits (Cody and Waite)."""
-    x = max(x, float32(-87.0))
-    n = np.floor(x * float32(1.44269504) + float32(0.5))
-    r = x - n * float32(0.693359375) - n * float32(-2.12194440e-4)
-    p = float32(1.9875691500e-4)
-    p = p * r + float32(1.3981999507e-3)
-    p = p * r + float32(8.3334519073e-3)
-    p = p * r + float32(4.1665795894e-2)
-    p = p * r + float32(1.6666665459e-1)
-    p = p * r + float32(5.0000001201e-1)
-    p = p * r * r + r + float32(1.0)
-    return p * _as_float(int32((int32(n) + 127) << 23))
+    x = where(x < splat_f16(-87.0), splat_f16(-87.0), x)
+    n = floor(fma(x, splat_f16(1.44269504), splat_f16(0.5)))
+    r = fma(n, splat_f16(2.12194440e-4), fma(n, splat_f16(-0.693359375), x))
+    p = fma(splat_f16(1.9875691500e-4), r, splat_f16(1.3981999507e-3))
+    p = fma(p, r, splat_f16(8.3334519073e-3))
+    p = fma(p, r, splat_f16(4.1665795894e-2))
+    p = fma(p, r, splat_f16(1.6666665459e-1))
+    p = fma(p, r, splat_f16(5.0000001201e-1))
+    return fma(p, r * r, r + splat_f16(1.0)) * power_of_two(n)
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _tanh(x: float) -> float:
-    """tanh, float32: the clamped rational function of Eigen's ptanh, which vectorizes where libm's doesn't."""
-    x = min(max(x, float32(-7.90531110763549805)), float32(7.90531110763549805))
+@compiled
+def _tanh(x: Any) -> Any:
+    """tanh, float32: the clamped rational function of Eigen's ptanh, which needs no look-up and no branch."""
+    bound = splat_f16(7.90531110763549805)
+    x = where(bound < x, bound, x)
+    x = where(x < splat_f16(-7.90531110763549805), splat_f16(-7.90531110763549805), x)
     y = x * x
-    p = float32(-2.76076847742355e-16)
-    p = p * y + float32(2.00018790482477e-13)
-    p = p * y + float32(-8.60467152213735e-11)
-    p = p * y + float32(5.12229709037114e-08)
-    p = p * y + float32(1.48572235717979e-05)
-    p = p * y + float32(6.37261928875436e-04)
-    p = p * y + float32(4.89352455891786e-03)
-    q = float32(1.19825839466702e-06)
-    q = q * y + float32(1.18534705686654e-04)
-    q = q * y + float32(2.26843463243900e-03)
-    q = q * y + float32(4.89352518554385e-03)
+    p = fma(splat_f16(-2.76076847742355e-16), y, splat_f16(2.00018790482477e-13))
+    p = fma(p, y, splat_f16(-8.60467152213735e-11))
+    p = fma(p, y, splat_f16(5.12229709037114e-08))
+    p = fma(p, y, splat_f16(1.48572235717979e-05))
+    p = fma(p, y, splat_f16(6.37261928875436e-04))
+    p = fma(p, y, splat_f16(4.89352455891786e-03))
+    q = fma(splat_f16(1.19825839466702e-06), y, splat_f16(1.18534705686654e-04))
+    q = fma(q, y, splat_f16(2.26843463243900e-03))
+    q = fma(q, y, splat_f16(4.89352518554385e-03))
     return x * p / q
 
 
@@ -218,36 +262,66 @@ def attend_numpy(qkv: np.ndarray, n_head: int) -> np.ndarray:
     return heads.transpose(1, 0, 2).reshape(L, D)
 
 
-@njit(nogil=True, cache=True, fastmath=SUMS)
-def attend(qkv: np.ndarray, n_head: int, scores: np.ndarray, out: np.ndarray) -> None:
-    L, D = qkv.shape[0], qkv.shape[1] // 3
-    width = D // n_head
-    scale = float32(1.0 / np.sqrt(width))
+@compiled
+def attend(qkv: np.ndarray, L: int, D: int, n_head: int, keys: np.ndarray, scores: np.ndarray, out: np.ndarray) -> None:
+    """Four queries at a time, 16 keys or 16 columns of v in a register; the last four overlap where L isn't 4 m."""
+    width, padded = D // n_head, -(-L // TILE) * TILE
+    scale = splat_f16(1.0 / math.sqrt(width))
+    for t in range(D // TILE):  # keys [D, padded]: a register holds the same column of 16 of them
+        for j in range(0, padded, TILE):
+            transpose_f16(qkv, ((D // TILE + t) * L + j) * TILE, TILE, keys, t * TILE * padded + j, padded)
     for head in range(n_head):
         lo, hi = head * width, (head + 1) * width
-        for i in range(L):
-            q = qkv[i, lo:hi]
-            top = float32(-np.inf)
-            for j in range(L):
-                k = qkv[j, D + lo : D + hi]
-                s = float32(0.0)
-                for d in range(width):
-                    s += q[d] * k[d]
-                scores[j] = s * scale
-                top = max(top, scores[j])
-            for j in range(L):
-                scores[j] = _exp(scores[j] - top)
-            total = float32(0.0)
-            for j in range(L):
-                total += scores[j]
-            mixed = out[i, lo:hi]
-            for d in range(width):
-                mixed[d] = float32(0.0)
-            for j in range(L):
-                weight = scores[j] / total
-                v = qkv[j, 2 * D + lo : 2 * D + hi]
-                for d in range(width):
-                    mixed[d] += weight * v[d]
+        for i in range(0, L, 4):
+            r0, r1, r2, r3 = i * TILE, min(i + 1, L - 1) * TILE, min(i + 2, L - 1) * TILE, min(i + 3, L - 1) * TILE
+            for j in range(0, padded, TILE):
+                s0 = s1 = s2 = s3 = splat_f16(0.0)
+                for d in range(lo, hi):
+                    key, q = load_f16(keys, d * padded + j), (d // TILE) * L * TILE + d % TILE
+                    s0 = fma(key, spread_f16(qkv, q + r0), s0)
+                    s1 = fma(key, spread_f16(qkv, q + r1), s1)
+                    s2 = fma(key, spread_f16(qkv, q + r2), s2)
+                    s3 = fma(key, spread_f16(qkv, q + r3), s3)
+                store(scores, j, s0 * scale)
+                store(scores, padded + j, s1 * scale)
+                store(scores, 2 * padded + j, s2 * scale)
+                store(scores, 3 * padded + j, s3 * scale)
+            t0 = splat_f16(_softmax(scores, 0, L, padded))
+            t1 = splat_f16(_softmax(scores, padded, L, padded))
+            t2 = splat_f16(_softmax(scores, 2 * padded, L, padded))
+            t3 = splat_f16(_softmax(scores, 3 * padded, L, padded))
+            for t in range(lo // TILE, (hi + TILE - 1) // TILE):
+                v, to = (2 * D // TILE + t) * L * TILE, t * L * TILE
+                m0 = m1 = m2 = m3 = splat_f16(0.0)
+                for j in range(L):
+                    value = load_f16(qkv, v + j * TILE)
+                    m0 = fma(value, spread_f16(scores, j), m0)
+                    m1 = fma(value, spread_f16(scores, padded + j), m1)
+                    m2 = fma(value, spread_f16(scores, 2 * padded + j), m2)
+                    m3 = fma(value, spread_f16(scores, 3 * padded + j), m3)
+                mine = lanes_between(lo - t * TILE, hi - t * TILE)  # of narrow heads, several share a tile
+                store(out, to + r0, where(mine, m0 * t0, load_f16(out, to + r0)))
+                store(out, to + r1, where(mine, m1 * t1, load_f16(out, to + r1)))
+                store(out, to + r2, where(mine, m2 * t2, load_f16(out, to + r2)))
+                store(out, to + r3, where(mine, m3 * t3, load_f16(out, to + r3)))
+
+
+@compiled
+def _softmax(scores: np.ndarray, start: int, L: int, padded: int) -> float:
+    """Scores of L keys -> their exp after subtracting the largest, in place; returns 1 / sum."""
+    for j in range(start + L, start + padded):
+        scores[j] = float32(-np.inf)
+    top = load_f16(scores, start)
+    for j in range(start + TILE, start + padded, TILE):
+        v = load_f16(scores, j)
+        top = where(top < v, v, top)
+    shift = splat_f16(largest(top))
+    sums = splat_f16(0.0)
+    for j in range(start, start + padded, TILE):
+        v = _exp(load_f16(scores, j) - shift)
+        store(scores, j, v)
+        sums = sums + v  # the padding adds exp(-87), nothing beside the 1 that is among the rest
+    return float32(1.0) / total(sums)
 
 
 def add_norm_numpy(a: np.ndarray, b: np.ndarray, norm: Norm) -> np.ndarray:
@@ -257,21 +331,35 @@ def add_norm_numpy(a: np.ndarray, b: np.ndarray, norm: Norm) -> np.ndarray:
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + np.float32(1e-5)) * norm.weight + norm.bias
 
 
-@njit(nogil=True, cache=True, fastmath=SUMS)
-def add_norm(a: np.ndarray, b: np.ndarray, norm: Norm, out: np.ndarray) -> None:
-    L, D = a.shape
+@compiled
+def add_norm(a: np.ndarray, b: np.ndarray, L: int, norm: Norm, out: np.ndarray) -> None:
+    """Tiles in, tiles out. 64 partial sums, which is what D is a multiple of. `out` may be a or b."""
+    D, step = norm.weight.size, L * TILE
     for i in range(L):
-        total = float32(0.0)
-        for d in range(D):
-            out[i, d] = a[i, d] + b[i, d]
-            total += out[i, d]
-        mean = total / float32(D)
-        square = float32(0.0)
-        for d in range(D):
-            square += (out[i, d] - mean) * (out[i, d] - mean)
-        scale = float32(1.0) / np.sqrt(square / float32(D) + float32(1e-5))
-        for d in range(D):
-            out[i, d] = (out[i, d] - mean) * scale * norm.weight[d] + norm.bias[d]
+        s0 = s1 = s2 = s3 = splat_f16(0.0)
+        for t in range(0, D // TILE, 4):
+            p0 = (t * L + i) * TILE
+            p1, p2, p3 = p0 + step, p0 + 2 * step, p0 + 3 * step
+            y0, y1 = load_f16(a, p0) + load_f16(b, p0), load_f16(a, p1) + load_f16(b, p1)
+            y2, y3 = load_f16(a, p2) + load_f16(b, p2), load_f16(a, p3) + load_f16(b, p3)
+            s0, s1, s2, s3 = s0 + y0, s1 + y1, s2 + y2, s3 + y3
+            store(out, p0, y0)
+            store(out, p1, y1)
+            store(out, p2, y2)
+            store(out, p3, y3)
+        mean = splat_f16(total((s0 + s1) + (s2 + s3)) / float32(D))
+        s0 = s1 = s2 = s3 = splat_f16(0.0)
+        for t in range(0, D // TILE, 4):
+            p0 = (t * L + i) * TILE
+            y0, y1 = load_f16(out, p0) - mean, load_f16(out, p0 + step) - mean
+            y2, y3 = load_f16(out, p0 + 2 * step) - mean, load_f16(out, p0 + 3 * step) - mean
+            s0, s1, s2, s3 = fma(y0, y0, s0), fma(y1, y1, s1), fma(y2, y2, s2), fma(y3, y3, s3)
+        variance = total((s0 + s1) + (s2 + s3)) / float32(D)
+        scale = splat_f16(float32(1.0) / np.sqrt(variance + float32(1e-5)))
+        for t in range(D // TILE):
+            place = (t * L + i) * TILE
+            y = (load_f16(out, place) - mean) * scale
+            store(out, place, fma(y, load_f16(norm.weight, t * TILE), load_f16(norm.bias, t * TILE)))
 
 
 def select_numpy(x: np.ndarray, h: np.ndarray, gates_x: np.ndarray, gates_h: np.ndarray, carry_x: bool) -> np.ndarray:
@@ -290,29 +378,22 @@ def select_numpy(x: np.ndarray, h: np.ndarray, gates_x: np.ndarray, gates_h: np.
     return np.stack([kept, g(sigmoid(sg_x + sg_h)) * g(np.tanh(tg_x + tg_h))])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def select(
-    x: np.ndarray,
-    h: np.ndarray,
-    gates_x: np.ndarray,
-    gates_h: np.ndarray,
-    carry_x: bool,
-    kept: np.ndarray,
-    new: np.ndarray,
+    carry: np.ndarray, L: int, D: int, gates_x: np.ndarray, gates_h: np.ndarray, kept: np.ndarray, new: np.ndarray
 ) -> None:
-    L, D = x.shape
-    one, two, half = float32(1.0), float32(2.0), float32(0.5)
-    for i in range(L):
-        carry = x[i] if carry_x else h[i]
-        for d in range(D):
-            sh = half * (_tanh(half * gates_h[i, d]) + one)
-            sg = half * (_tanh(half * (gates_x[i, d] + gates_h[i, D + d])) + one)
-            tg = _tanh(gates_x[i, D + d] + gates_h[i, 2 * D + d])
-            kept[i, d] = sh * (two - sh) * carry[d]
-            new[i, d] = sg * (two - sg) * (tg * (two - abs(tg)))
+    """carry is x or h. `kept` and `new` may be it."""
+    one, two, half = splat_f16(1.0), splat_f16(2.0), splat_f16(0.5)
+    for p in range(0, L * D, TILE):
+        sh = half * (_tanh(half * load_f16(gates_h, p)) + one)
+        sg = half * (_tanh(half * (load_f16(gates_x, p) + load_f16(gates_h, L * D + p))) + one)
+        tg = _tanh(load_f16(gates_x, L * D + p) + load_f16(gates_h, 2 * L * D + p))
+        carried = load_f16(carry, p)
+        store(kept, p, sh * (two - sh) * carried)
+        store(new, p, sg * (two - sg) * (tg * (two - absolute(tg))))
 
 
-# ---------------------------------------------------------------- a block, an exit
+# ---------------------------------------------------------------- a block, an exit, a row
 
 
 def block_numpy(h: np.ndarray, layers: Block, n_head: int, carry_x: bool) -> np.ndarray:
@@ -323,43 +404,134 @@ def block_numpy(h: np.ndarray, layers: Block, n_head: int, carry_x: bool) -> np.
     return add_norm_numpy(kept, new, layers.norm_h)
 
 
-@njit(nogil=True, cache=True)
-def block(
-    h: np.ndarray, starts: np.ndarray, stops: np.ndarray, layers: Block, n_head: int, carry_x: bool, work: Workspace
-) -> None:
-    """f_c on every row that is still in, in place: h [T, D] holds the rows, row r in starts[r]:stops[r]."""
-    for r in range(starts.shape[0]):
-        row = h[starts[r] : stops[r]]
-        L = row.shape[0]
-        wide, gates, mixed, x = work.wide[:L], work.gates[:L], work.mixed[:L], work.x[:L]
-        linear(row, layers.qkv, work.words, work.counts, wide)
-        attend(wide, n_head, work.scores, mixed)
-        linear(mixed, layers.o, work.words, work.counts, x)
-        add_norm(row, x, layers.norm_x, x)
-        linear(row, layers.gates_h, work.words, work.counts, wide)
-        linear(x, layers.gates_x, work.words, work.counts, gates)
-        select(x, row, gates, wide, carry_x, mixed, x)
-        add_norm(mixed, x, layers.norm_h, row)
+@compiled
+def block(h: np.ndarray, L: int, layers: Block, n_head: int, carry_x: bool, work: Workspace) -> None:
+    """In place: h holds L D numbers."""
+    D = layers.norm_x.weight.size
+    linear(h, L, layers.qkv, work.words, work.wide)
+    attend(work.wide, L, D, n_head, work.keys, work.scores, work.mixed)
+    linear(work.mixed, L, layers.o, work.words, work.x)
+    add_norm(h, work.x, L, layers.norm_x, work.x)
+    linear(h, L, layers.gates_h, work.words, work.wide)
+    linear(work.x, L, layers.gates_x, work.words, work.gates)
+    select(work.x if carry_x else h, L, D, work.gates, work.wide, work.mixed, work.x)
+    add_norm(work.mixed, work.x, L, layers.norm_h, h)
 
 
 def head_numpy(h: np.ndarray, layers: Head) -> np.ndarray:
-    """Phi_c of eq. 14 on one row: h_c [L, D] -> logits [m] float32."""
+    """Phi_c of eq. 14 on one row: h_c [L, D] -> logits [m] float32, padded to a multiple of 16 with zeros."""
     pooled = h.mean(0, keepdims=True)
     return linear_numpy(linear_numpy(pooled, layers.hidden).clip(-1, 1), layers.out)[0]
 
 
-@njit(nogil=True, cache=True)
-def head(h: np.ndarray, starts: np.ndarray, stops: np.ndarray, layers: Head, work: Workspace, out: np.ndarray) -> None:
-    """Phi_c on every row that is still in: h [T, D] -> out [rows, m]."""
-    pooled, hidden = work.pooled, work.hidden
-    for r in range(starts.shape[0]):
-        pooled[:] = float32(0.0)
-        for i in range(starts[r], stops[r]):
-            for d in range(h.shape[1]):
-                pooled[0, d] += h[i, d]
-        for d in range(h.shape[1]):
-            pooled[0, d] /= float32(stops[r] - starts[r])
-        linear(pooled, layers.hidden, work.words, work.counts, hidden)
-        for d in range(hidden.shape[1]):
-            hidden[0, d] = min(max(hidden[0, d], float32(-1.0)), float32(1.0))
-        linear(hidden, layers.out, work.words, work.counts, out[r : r + 1])
+@compiled
+def head(h: np.ndarray, L: int, layers: Head, work: Workspace, out: np.ndarray) -> None:
+    D, d_head = layers.hidden.threshold.size, layers.out.threshold.size
+    hidden, pooled, one = work.hidden, work.x, splat_f16(1.0)
+    for d in range(0, D, TILE):
+        s = splat_f16(0.0)
+        for i in range(L):
+            s = s + load_f16(h, d * L + i * TILE)
+        store(pooled, d, s / splat_f16(L))
+    linear(pooled, 1, layers.hidden, work.words, hidden)
+    for d in range(0, d_head, TILE):
+        v = load_f16(hidden, d)
+        v = where(v < splat_f16(-1.0), splat_f16(-1.0), v)
+        store(hidden, d, where(one < v, one, v))
+    linear(hidden, 1, layers.out, work.words, out)
+
+
+@compiled
+def embed(ids: np.ndarray, embedding: Embedding, out: np.ndarray) -> None:
+    """`embedding.embed`: a token's int8 row times its scale, beside its position (eq. 2); out in tiles."""
+    L, half = ids.size, embedding.rows.shape[1]
+    for i in range(L):
+        scale = embedding.scale[ids[i]]
+        for d in range(half):
+            out[_place(d, i, L)] = float32(embedding.rows[ids[i], d]) * scale
+            out[_place(half + d, i, L)] = embedding.positions[i, d]
+
+
+@compiled
+def _place(d: int, i: int, L: int) -> int:
+    return (d // TILE * L + i) * TILE + d % TILE
+
+
+@compiled
+def softmax(logits: np.ndarray, out: np.ndarray) -> float:
+    """`exits.softmax` of one exit's logits [m] float32 into out [m], and `exits.entropy` of them in nats, float64."""
+    top = np.float64(logits.max())
+    total_ = 0.0
+    for j in range(out.size):
+        out[j] = math.exp(logits[j] - top)
+        total_ += out[j]
+    mean = 0.0
+    for j in range(out.size):
+        mean += (logits[j] - top) * out[j]
+    for j in range(out.size):
+        out[j] /= total_
+    return max(math.log(total_) - mean / total_, 0.0)
+
+
+@compiled
+def _linear_of(stack: Linear, c: int) -> Linear:
+    return Linear(stack.words[c], stack.alpha[c], stack.bias[c], stack.threshold[c])
+
+
+@compiled
+def _norm_of(stack: Norm, c: int) -> Norm:
+    return Norm(stack.weight[c], stack.bias[c])
+
+
+@compiled
+def block_of(stack: Block, c: int) -> Block:
+    """Block c (from 0) of a network."""
+    return Block(
+        _linear_of(stack.qkv, c),
+        _linear_of(stack.o, c),
+        _linear_of(stack.gates_h, c),
+        _linear_of(stack.gates_x, c),
+        _norm_of(stack.norm_x, c),
+        _norm_of(stack.norm_h, c),
+    )
+
+
+@compiled
+def head_of(stack: Head, e: int) -> Head:
+    """Head e (from 0) of a network."""
+    return Head(_linear_of(stack.hidden, e), _linear_of(stack.out, e))
+
+
+@compiled
+def walk(
+    ids: np.ndarray,
+    delta: float,
+    min_blocks: int,
+    max_blocks: int,
+    n_head: int,
+    carry_x: bool,
+    network: Network,
+    work: Workspace,
+    logits: np.ndarray,
+    scores: np.ndarray,
+    entropies: np.ndarray,
+) -> int:
+    """Alg. 2 on one row: token ids [L] int32 -> the block it leaves after, from 1.
+
+    Exit e (from 0) on the way leaves its logits in logits[e] (float32, padded to a multiple of 16) and its entropy in
+    entropies[e] (nats, float64); scores [m] float64 is the softmax of the last one.
+    """
+    L, C, E = ids.size, network.blocks.norm_x.weight.shape[0], entropies.size
+    embed(ids, network.embedding, work.h)
+    previous = math.log(scores.size)
+    for c in range(1, C + 1):
+        block(work.h, L, block_of(network.blocks, c - 1), n_head, carry_x, work)
+        e = c - 1 - (C - E)  # without early exit, the only head is the last block's
+        if e < 0:
+            continue
+        head(work.h, L, head_of(network.heads, e), work, logits[e])
+        entropies[e] = softmax(logits[e, : scores.size], scores)
+        if c >= max_blocks or (c >= min_blocks and exits.leaves(previous, entropies[e], delta)):
+            return c
+        previous = entropies[e]
+    return C

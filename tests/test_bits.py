@@ -38,3 +38,12 @@ def test_dot_is_the_dot_product_of_signs(m: int, n: int, k: int) -> None:
     packed = bits.dot(bits.pack(a), bits.pack_weights(w))
     assert (packed == np.where(a < 0, -1, 1) @ np.where(w < 0, -1, 1).T).all()
     assert (bits.unpack_weights(bits.pack_weights(w)) == np.where(w < 0, -1, 1)).all()
+
+
+@pytest.mark.parametrize("n", [1, 16, 40])
+def test_tiles_hold_every_word_and_pad_with_zeros(n: int) -> None:
+    words = np.random.default_rng(n).integers(0, 2**64, (3, n), dtype=np.uint64)
+    tiles = bits.tile(words)
+    assert tiles.shape == (-(-n // bits.TILE), 3, bits.TILE)
+    assert (bits.untile(tiles)[:, :n] == words).all()
+    assert not bits.untile(tiles)[:, n:].any()

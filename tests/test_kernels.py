@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from tiny import random_checkpoint
 
-from model import engine as engines
-from model import kernels
+from model import bits, exits, kernels
+from model.embedding import embed
+from model.engine import Engine
+from model.kernels import rows, tiles
 
 LENGTHS = [1, 2, 3, 7, 16, 17, 48]
 ULPS = {"rtol": 2e-5, "atol": 2e-6}  # sums of up to 512 terms in another order, and tanh and exp of a few ulp
@@ -15,69 +17,115 @@ def real(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+def layer(k: int, n: int, seed: int = 0) -> kernels.Linear:
+    padded = -(-n // kernels.TILE) * kernels.TILE
+    words = np.random.default_rng(seed).integers(0, 2**64, (k // 64, n), dtype=np.uint64)
+    return kernels.Linear(bits.tile(words), real(padded), real(padded, seed=1), real(k, seed=2))
+
+
+def test_tiles_and_rows_undo_each_other() -> None:
+    x = real(7, 64)
+    assert (rows(tiles(x), 7, 64) == x).all()
+    assert tiles(x)[16:32].tolist() == x[1, :16].tolist()
+
+
 @pytest.mark.parametrize("k", [64, 128, 320, 512, 768])
-@pytest.mark.parametrize("rows", [1, 5])
-def test_pack_is_exact_and_counts_a_tie_as_plus(rows: int, k: int) -> None:
-    x, threshold = real(rows, k), real(k, seed=1)
+@pytest.mark.parametrize("L", [1, 5])
+def test_pack_is_exact_and_counts_a_tie_as_plus(L: int, k: int) -> None:
+    x, threshold = real(L, k), real(k, seed=1)
     x[0, ::3] = threshold[::3]
-    out = np.empty((rows, k // 64), np.uint64)
-    kernels.pack(x, threshold, out)
-    assert (out == kernels.pack_numpy(x, threshold)).all()
+    out = np.empty(L * k // 64, np.uint64)
+    kernels.pack(tiles(x), L, threshold, out)
+    assert (out.reshape(L, -1) == kernels.pack_numpy(x, threshold)).all()
 
 
+@pytest.mark.parametrize("L", [1, 2, 3])
 @pytest.mark.parametrize("k", [64, 192, 256, 320, 512, 768])
-@pytest.mark.parametrize("n", [1, 2, 63, 64, 1536])
-def test_product_is_exact(n: int, k: int) -> None:
-    rng = np.random.default_rng(k)
-    words = rng.integers(0, 2**64, (3, k // 64), dtype=np.uint64)
-    weights = rng.integers(0, 2**64, (k // 64, n), dtype=np.uint64)
-    alpha, bias = real(n), real(n, seed=1)
-    out, counts = np.empty((3, n), np.float32), np.empty(n, np.int64)
-    kernels.product(words, weights, alpha, bias, counts, out)
-    assert (out == kernels.product_numpy(words, weights, alpha, bias)).all()
+@pytest.mark.parametrize("n", [1, 2, 16, 63, 64, 1536])
+def test_product_is_exact(n: int, k: int, L: int) -> None:
+    words = np.random.default_rng(k).integers(0, 2**64, (L, k // 64), dtype=np.uint64)
+    weights = layer(k, n)
+    padded = weights.alpha.size
+    out = np.empty(L * padded, np.float32)
+    kernels.product(words, L, weights, out)
+    assert (rows(out, L, padded) == kernels.product_numpy(words, weights)).all()
+
+
+@pytest.mark.parametrize("extreme", [0, 2**64 - 1])
+def test_product_holds_the_largest_counts(extreme: int) -> None:
+    words, weights = (
+        np.full((2, 64), extreme, np.uint64),
+        layer(4096, 16)._replace(words=np.zeros((1, 64, 16), np.uint64)),
+    )
+    out = np.empty(32, np.float32)
+    kernels.product(words, 2, weights, out)
+    assert (rows(out, 2, 16) == (4096 if extreme == 0 else -4096) * weights.alpha + weights.bias).all()
+
+
+def attended(qkv: np.ndarray, heads: int) -> np.ndarray:
+    L, D = len(qkv), qkv.shape[1] // 3
+    work = kernels.workspace(L, D, 64)
+    work.wide[: qkv.size] = tiles(qkv)
+    work.wide[qkv.size :] = np.nan  # what is read beyond a row must not matter
+    work.keys[:] = work.scores[:] = np.nan
+    kernels.attend(work.wide, L, D, heads, work.keys, work.scores, work.mixed)
+    return rows(work.mixed, L, D)
 
 
 @pytest.mark.parametrize("L", LENGTHS)
-@pytest.mark.parametrize("heads", [1, 4])
-def test_attend(L: int, heads: int) -> None:
-    qkv, out = real(L, 3 * 128), np.empty((L, 128), np.float32)
-    kernels.attend(qkv, heads, np.empty(L, np.float32), out)
-    np.testing.assert_allclose(out, kernels.attend_numpy(qkv, heads), **ULPS)
+@pytest.mark.parametrize("heads", [1, 4, 16, 64, 192])
+def test_attend_with_heads_of_every_width(L: int, heads: int) -> None:
+    qkv = real(L, 3 * 192)
+    np.testing.assert_allclose(attended(qkv, heads), kernels.attend_numpy(qkv, heads), **ULPS)
 
 
 def test_attend_survives_scores_that_overflow_exp() -> None:
-    qkv, out = 100 * real(5, 3 * 128), np.empty((5, 128), np.float32)
-    kernels.attend(qkv, 4, np.empty(5, np.float32), out)
-    np.testing.assert_allclose(out, kernels.attend_numpy(qkv, 4), rtol=1e-3, atol=1e-3)
+    qkv = 100 * real(5, 3 * 128)
+    np.testing.assert_allclose(attended(qkv, 4), kernels.attend_numpy(qkv, 4), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("L", LENGTHS)
 def test_add_norm(L: int) -> None:
     a, b, norm = real(L, 128), real(L, 128, seed=1), kernels.Norm(real(128, seed=2), real(128, seed=3))
-    out = np.empty_like(a)
-    kernels.add_norm(a, b, norm, out)
-    np.testing.assert_allclose(out, kernels.add_norm_numpy(a, b, norm), **ULPS)
+    out = np.empty(a.size, np.float32)
+    kernels.add_norm(tiles(a), tiles(b), L, norm, out)
+    np.testing.assert_allclose(rows(out, L, 128), kernels.add_norm_numpy(a, b, norm), **ULPS)
 
 
 @pytest.mark.parametrize("carry_x", [True, False])
 def test_select_also_where_gates_saturate(carry_x: bool) -> None:
     x, h, gates_x, gates_h = real(7, 128), real(7, 128, seed=1), 9 * real(7, 256, seed=2), 9 * real(7, 384, seed=3)
-    kept, new = np.empty_like(x), np.empty_like(x)
-    kernels.select(x, h, gates_x, gates_h, carry_x, kept, new)
+    kept, new = np.empty((2, x.size), np.float32)
+    kernels.select(tiles(x if carry_x else h), 7, 128, tiles(gates_x), tiles(gates_h), kept, new)
     expected = kernels.select_numpy(x, h, gates_x, gates_h, carry_x)
-    np.testing.assert_allclose(np.stack([kept, new]), expected, **ULPS)
+    np.testing.assert_allclose(np.stack([rows(kept, 7, 128), rows(new, 7, 128)]), expected, **ULPS)
+
+
+@pytest.mark.parametrize("m", [2, 5, 19])
+def test_softmax_is_that_of_exits(m: int) -> None:
+    logits, scores = 20 * real(m), np.empty(m)
+    entropy = kernels.softmax(logits, scores)
+    np.testing.assert_allclose(scores, exits.softmax(logits), rtol=1e-14)
+    np.testing.assert_allclose(entropy, exits.entropy(logits), rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("d_model", [64, 128, 192])
 @pytest.mark.parametrize("L", LENGTHS)
 def test_block_and_head_are_their_meaning(L: int, d_model: int) -> None:
-    engine = engines.Engine(random_checkpoint(d_model=d_model, n_head=2, n_block=1))
-    layers, head = engine._blocks[0], engine._heads[1]
+    network = Engine(random_checkpoint(d_model=d_model, n_head=2, n_block=1))._network
+    block, head = kernels.block_of(network.blocks, 0), kernels.head_of(network.heads, 0)
     work = kernels.workspace(48, d_model, 64)
     h = real(L, d_model)
-    expected = kernels.block_numpy(h, layers, 2, True)
-    start, stop, logits = np.array([0]), np.array([L]), np.empty((1, 2), np.float32)
-    kernels.block(h, start, stop, layers, 2, True, work)
-    np.testing.assert_allclose(h, expected, rtol=1e-4, atol=1e-4)
-    kernels.head(h, start, stop, head, work, logits)
-    np.testing.assert_allclose(logits[0], kernels.head_numpy(h, head), **ULPS)
+    expected = kernels.block_numpy(h, block, 2, True)
+    flat, logits = tiles(h), np.empty(kernels.TILE, np.float32)
+    kernels.block(flat, L, block, 2, True, work)
+    np.testing.assert_allclose(rows(flat, L, d_model), expected, rtol=1e-4, atol=1e-4)
+    kernels.head(flat, L, head, work, logits)
+    np.testing.assert_allclose(logits, kernels.head_numpy(rows(flat, L, d_model), head), **ULPS)
+
+
+def test_embed_is_its_meaning() -> None:
+    rows_, scale, positions = Engine(random_checkpoint())._network.embedding
+    ids, out = np.array([3, 1, 4, 1, 5], np.int32), np.empty(5 * 128, np.float32)
+    kernels.embed(ids, kernels.Embedding(rows_, scale, positions), out)
+    assert (rows(out, 5, 128) == embed(rows_, scale, positions, ids)).all()

@@ -15,12 +15,12 @@ from model.export import TOLERANCE, Parity, network_of, tensors_of, verify
 @pytest.mark.parametrize("k", [64, 320, 512])
 def test_binary_linear_is_the_packed_product(k: int) -> None:
     torch.manual_seed(k)
-    layer = BinaryLinear(k, 70)
+    layer = BinaryLinear(k, 80)
     torch.nn.init.normal_(layer.beta)
     x = torch.randn(3, k)
     x[0, 0] = -layer.beta[0].item()
     packed = kernels.Linear(
-        bits.pack_weights(layer.weight.detach().numpy()),
+        bits.tile(bits.pack_weights(layer.weight.detach().numpy())),
         layer.alpha.detach().numpy(),
         layer.bias.detach().numpy(),
         -layer.beta.detach().numpy(),

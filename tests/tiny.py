@@ -31,12 +31,14 @@ WORDS = [
 
 
 def random_checkpoint(
-    seed: int = 0, labels: tuple[str, ...] = ("negative", "positive"), **fields: object
+    seed: int = 0, labels: tuple[str, ...] = ("negative", "positive"), vocabulary: int = 0, **fields: object
 ) -> Checkpoint:
-    """An untrained binary network as a checkpoint, without torch: signs, scales and thresholds from a seed."""
+    """An untrained binary network as a checkpoint, without torch: signs, scales and thresholds from a seed. The
+    tokenizer is learned, and not reproducible; `vocabulary` states the embedding's rows, so that all else is."""
     tokenizer = train_wordpiece([" ".join(WORDS)] * 5, 120)
     shape = {"d_model": 128, "n_block": 6, "n_head": 4, "d_head": 64, "max_tokens": 48, **fields}
-    config = BEEConfig(vocab_size=Tokenizer(tokenizer, 48).vocab_size, n_class=len(labels), **shape)  # type: ignore[arg-type]
+    vocab_size = vocabulary or Tokenizer(tokenizer, 48).vocab_size
+    config = BEEConfig(vocab_size=vocab_size, n_class=len(labels), **shape)  # type: ignore[arg-type]
     rng = np.random.default_rng(seed)
     tensors = {}
     for name, (dtype, shape_) in tensor_spec(config).items():

@@ -47,6 +47,20 @@ def test_options_bound_the_walk(client: TestClient) -> None:
     assert ask(model="golden", delta=None, text_pair=None) == ask()
 
 
+def test_the_cost_is_predicted_where_it_is_asked_for(client: TestClient) -> None:
+    short = client.post("/classify", json={"text": "film", "max_blocks": 1, "cost": True}).json()["cost"]
+    assert 0 < short["predicted_ms"] < short["predicted_ms_full"]
+    full = client.post("/classify", json={"text": "film", "min_blocks": 6, "cost": True}).json()["cost"]
+    assert full == {name: short["predicted_ms_full"] for name in ("predicted_ms", "predicted_ms_full")}
+    items = [{"text": "film", "max_blocks": 1, "cost": True}, {"text": "film"}]
+    asked, other = client.post("/classify/batch", json={"items": items}).json()["results"]
+    assert asked["cost"] == short
+    assert "cost" not in other
+    model = client.get("/models/golden").json()["cost_model"]
+    assert len(model["coefficients"]) == 4
+    assert model["fit_error"] >= 0
+
+
 def test_times_and_ids_are_in_the_headers(client: TestClient) -> None:
     response = client.post("/classify", json={"text": GOOD}, headers={"X-Request-ID": "from-me_1.2"})
     assert response.headers["x-request-id"] == "from-me_1.2"

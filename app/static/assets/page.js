@@ -1,0 +1,216 @@
+// The page: what is chosen (text, model, delta), when the service is asked, and who shows the answer.
+
+import { ApiError, ask, pause, useKey } from "./api.js";
+import { showCurve } from "./curve.js";
+import { deltaAt, LEFT, meaning, NEVER, positionOf, request, RIGHT, show } from "./delta.js";
+import { $, make, percent, plural } from "./dom.js";
+import { EXAMPLES, LINES } from "./examples.js";
+import { setUpLines } from "./lines.js";
+import { showCost, showWalk } from "./walk.js";
+
+const TYPING = 250; // ms without a key before a text is sent
+const SLIDING = 90;
+const TIMES = 3; // that a text is asked for, once it stands: one time alone says little
+const RESTING = 400; // ms until then
+const AGAIN = 3000; // between looks for a service that does not answer
+
+let model = null; // the description of the chosen one, with `blocks`
+let delta = null; // null: the model's default
+let full = { key: "", found: null }; // the last answer at full depth: moving delta does not change it
+let asking = new AbortController(); // of the newest question; older ones are aborted and never shown
+let timer = 0;
+
+const effective = () => delta ?? model.default_delta;
+
+function later(milliseconds) {
+  clearTimeout(timer);
+  asking.abort();
+  timer = setTimeout(classify, milliseconds);
+}
+
+async function classify() {
+  clearTimeout(timer);
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  const text = $("text").value;
+  const pair = $("pair-field").hidden ? "" : $("pair").value;
+  if (!model) return void start();
+  if (!text.trim()) {
+    $("answer").dataset.state = "empty";
+    return void notice("");
+  }
+  const body = { text, model: model.name, ...(pair ? { text_pair: pair } : {}), ...("cost_model" in model ? { cost: true } : {}) };
+  const key = JSON.stringify(body);
+  const chosen = effective();
+  try {
+    const here = await question({ ...body, ...request(delta, model.blocks) }, signal);
+    notice("");
+    $("answer").dataset.state = "shown";
+    const known = full.key === key ? full.found : null;
+    showWalk(here, known, chosen);
+    if (!known) {
+      full = { key, found: chosen === NEVER ? here : await question({ ...body, ...request(NEVER, model.blocks) }, signal) };
+      showWalk(here, full.found, chosen);
+    }
+    announce(here.answer, full.found.answer);
+    await pause(RESTING, signal);
+    for (const [found, fields] of [[here, request(delta, model.blocks)], [full.found, request(NEVER, model.blocks)]]) {
+      while (found.ms.length && found.ms.length < TIMES) found.ms.push(...(await question({ ...body, ...fields }, signal)).ms);
+    }
+    showCost(here, full.found, chosen);
+  } catch (error) {
+    if (!signal.aborted) fail(error, classify);
+  }
+}
+
+async function question(body, signal) {
+  const { body: answer, timing } = await ask("classify", { body, signal, onWait: waiting });
+  signal.throwIfAborted();
+  return { answer, ms: timing.compute === undefined ? [] : [timing.compute] };
+}
+
+function announce(here, there) {
+  const left = here.num_blocks - here.exit_index;
+  $("status").textContent = `${here.label}, ${percent(here.score)}. `
+    + (left ? `Left after block ${here.exit_index} of ${here.num_blocks}, ${percent(here.flops_saved_ratio, 0)} of the FLOPs saved. `
+      : `Walked all ${plural(here.num_blocks, "block")}. `)
+    + `At full depth: ${there.label}, ${percent(there.score)}.`;
+}
+
+/** Say what went wrong, and see to it that it goes on by itself where it can. */
+function fail(error, retry) {
+  if (!(error instanceof ApiError)) throw error;
+  $("answer").dataset.state = "stale";
+  if (error.status === 401) {
+    notice("");
+    $("key-form").hidden = false;
+    $("key").focus();
+    $("key-form").onsubmit = (event) => {
+      event.preventDefault();
+      useKey($("key").value);
+      $("key").value = "";
+      $("key-form").hidden = true;
+      retry();
+    };
+    return;
+  }
+  const gone = error.status === 0 || error.status === 502;
+  notice(gone ? `${error.message} This page looks for it every few seconds.` : error.message);
+  if (gone) comeBack(retry);
+}
+
+async function comeBack(retry) {
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  try {
+    for (;;) {
+      await pause(AGAIN, signal);
+      try {
+        await ask("readyz", { signal, onWait: waiting });
+        return void retry();
+      } catch (error) {
+        if (signal.aborted || !(error instanceof ApiError)) throw error;
+      }
+    }
+  } catch (error) {
+    if (!signal.aborted) throw error; // else somebody typed: that question looks for the service itself
+  }
+}
+
+const waiting = (error, seconds) => notice(`${error.message}. Going on by itself in ${seconds} s.`);
+
+function notice(text) {
+  $("notice").hidden = !text;
+  if ($("notice").textContent !== text) $("notice").textContent = text;
+}
+
+function choose(value, { milliseconds = 0, typed = false } = {}) {
+  delta = value;
+  const chosen = effective();
+  $("delta").value = positionOf(chosen);
+  $("delta").setAttribute("aria-valuetext", chosen === NEVER ? show(chosen) : `delta ${chosen}`);
+  if (!typed) $("delta-number").value = chosen === NEVER ? "" : String(chosen);
+  $("delta-number").placeholder = chosen === NEVER ? "never" : "";
+  $("delta-says").textContent = meaning(chosen, model.blocks);
+  $("delta-default").hidden = chosen === model.default_delta;
+  showCurve(model, chosen, choose);
+  later(milliseconds);
+}
+
+function setUpDelta() {
+  Object.assign($("delta"), { min: LEFT, max: RIGHT });
+  const ticks = [[LEFT, "never early"], [positionOf(-0.01), "\u22120.01"], [0, "0"], [positionOf(0.01), "0.01"], [RIGHT, "after block 1"]];
+  for (const [position, text] of ticks) {
+    const tick = make("span", { textContent: text });
+    tick.style.setProperty("--at", (position - LEFT) / (RIGHT - LEFT));
+    $("delta-ticks").append(tick);
+  }
+  $("delta").addEventListener("input", () => choose(deltaAt(Number($("delta").value)), { milliseconds: SLIDING }));
+  $("delta-number").addEventListener("input", () => {
+    const { value, valueAsNumber, validity } = $("delta-number");
+    if (validity.badInput) notice("delta is a number, for example 0.05 or -0.001");
+    else choose(value === "" ? null : valueAsNumber, { milliseconds: TYPING, typed: true });
+  });
+  $("delta-number").addEventListener("change", () => { if ($("delta-number").value === "") choose(delta); });
+  $("delta-default").addEventListener("click", () => { choose(null); $("delta").focus(); });
+}
+
+function setUpText() {
+  $("examples").replaceChildren(...EXAMPLES.map(([kind, text]) => make("li", {}, make("button", {
+    type: "button",
+    className: "chip",
+    title: text,
+    textContent: kind,
+    onclick: () => { $("text").value = text; grow(); later(0); },
+  }))));
+  const grow = () => {
+    $("text").style.height = "";
+    $("text").style.height = `${Math.min($("text").scrollHeight + 2, 320)}px`;
+  };
+  $("text").value ||= EXAMPLES[1][1];
+  grow();
+  $("text").addEventListener("input", () => { grow(); later(TYPING); });
+  $("pair").addEventListener("input", () => later(TYPING));
+  $("pair-toggle").addEventListener("click", () => {
+    const shown = $("pair-field").hidden;
+    $("pair-field").hidden = !shown;
+    $("pair-toggle").setAttribute("aria-expanded", String(shown));
+    $("pair-toggle").textContent = shown ? "Without the second text" : "Add a second text";
+    if (shown) $("pair").focus();
+    later(0);
+  });
+  $("fill").addEventListener("click", () => { $("lines").value = LINES.join("\n"); $("run").focus(); });
+}
+
+async function describe(name) {
+  const { body } = await ask(`models/${encodeURIComponent(name)}`, { onWait: waiting });
+  model = { ...body, blocks: body.config.n_block };
+  $("about").textContent = `Model ${model.name}: ${model.labels.join(", ")}; ${model.blocks} blocks, `
+    + `${(model.size_bytes / 1e6).toFixed(1)} MB.`;
+  $("delta-default").textContent = `the model\u2019s default, ${show(model.default_delta)}`;
+  choose(delta);
+}
+
+async function start() {
+  try {
+    const { body: { models } } = await ask("models", { onWait: waiting });
+    notice("");
+    $("model").replaceChildren(...models.map(({ name }) => make("option", { value: name, textContent: name })));
+    $("model").value = models.find((each) => each.default).name;
+    $("model-field").hidden = models.length < 2;
+    await describe($("model").value);
+  } catch (error) {
+    fail(error, start);
+  }
+}
+
+setUpText();
+setUpDelta();
+setUpLines({
+  options: () => (model ? { model: model.name, ...request(delta, model.blocks) } : {}),
+  fail: (error) => fail(error, () => $("many-form").requestSubmit()),
+});
+$("model").addEventListener("change", () => describe($("model").value).catch((error) => fail(error, start)));
+start();

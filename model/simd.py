@@ -1,0 +1,285 @@
+"""
+Vector registers for numba: types and operations that LLVM turns into the widest instructions of the CPU at hand.
+
+Loops that LLVM vectorizes by itself split a sum into as many lanes as the CPU has, so their last digits depend on the
+machine; and it keeps no tile of them in registers. Here the lanes are part of the program: 16 float32 or 8 uint64, one
+register of AVX-512, two of AVX2, four of SSE or NEON. Every operation below is one IEEE operation a lane in a stated
+order, so numbers are equal, to the bit, on every instruction set.
+
+An array is read and written at a flat index of its C-contiguous elements. Nothing checks bounds: callers do.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+INDEX = ir.IntType(32)
+LLVM = {
+    types.float32: ir.FloatType(),
+    types.uint64: ir.IntType(64),
+    types.boolean: ir.IntType(1),
+}
+
+
+class Vector(types.Type):
+    """`lanes` numbers of type `element`; lives in compiled code only."""
+
+    def __init__(self, element: Any, lanes: int) -> None:
+        self.element, self.lanes = element, lanes
+        super().__init__(f"Vector({element} x {lanes})")
+
+    @property
+    def llvm(self) -> ir.VectorType:
+        return ir.VectorType(LLVM[self.element], self.lanes)
+
+
+F16 = Vector(types.float32, 16)
+U8 = Vector(types.uint64, 8)
+B16 = Vector(types.boolean, 16)
+
+
+@register_model(Vector)
+class _Model(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, vector.llvm)
+
+
+# ---------------------------------------------------------------- memory
+
+
+def _address(context: Any, builder: Any, kinds: Sequence[Any], args: Sequence[Any]) -> Any:
+    data = context.make_array(kinds[0])(context, builder, args[0]).data
+    return builder.gep(data, [context.cast(builder, args[1], kinds[1], types.intp)])
+
+
+def _aligned(access: Any, element: Any) -> Any:
+    access.align = element.bitwidth // 8  # of an element, not of a vector: rows may begin anywhere
+    return access
+
+
+def _load(vector: Vector) -> Any:
+    def load(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            address = builder.bitcast(_address(context, builder, sig.args, args), vector.llvm.as_pointer())
+            return _aligned(builder.load(address), vector.element)
+
+        return vector(array, index), codegen
+
+    return intrinsic(load)
+
+
+def _spread(vector: Vector) -> Any:
+    def spread(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _same(builder, builder.load(_address(context, builder, sig.args, args)), vector)
+
+        return vector(array, index), codegen
+
+    return intrinsic(spread)
+
+
+def _splat(vector: Vector) -> Any:
+    def splat(typingctx: Any, number: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return _same(builder, context.cast(builder, args[0], sig.args[0], vector.element), vector)
+
+        return vector(number), codegen
+
+    return intrinsic(splat)
+
+
+def _same(builder: Any, number: Any, vector: Vector) -> Any:
+    undefined = ir.Constant(vector.llvm, ir.Undefined)
+    first = builder.insert_element(undefined, number, INDEX(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INDEX, vector.lanes), [0] * vector.lanes))
+
+
+load_f16, load_u8 = _load(F16), _load(U8)  # (array, index) -> the elements from index on
+spread_f16, spread_u8 = _spread(F16), _spread(U8)  # (array, index) -> that element in every lane
+splat_f16, splat_u8 = _splat(F16), _splat(U8)  # number -> in every lane
+
+
+@intrinsic
+def store(typingctx: Any, array: Any, index: Any, vector: Any) -> Any:
+    """The elements from index on become the lanes."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        address = builder.bitcast(_address(context, builder, sig.args, args), vector.llvm.as_pointer())
+        _aligned(builder.store(args[2], address), vector.element)
+        return context.get_dummy_value()
+
+    return types.none(array, index, vector), codegen
+
+
+# ---------------------------------------------------------------- arithmetic, lane by lane
+
+
+def _operator(operation: Callable[..., Any], emit: Callable[[Any, Any, Any, bool], Any], result: Any = None) -> None:
+    @infer_global(operation)
+    class _Typing(AbstractTemplate):
+        def generic(self, args: Any, kws: Any) -> Any:
+            if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
+                return signature(result or args[0], *args)
+            return None
+
+    @lower_builtin(operation, Vector, Vector)
+    def _lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return emit(builder, args[0], args[1], sig.args[0].element == types.float32)
+
+
+_operator(operator.add, lambda builder, a, b, real: builder.fadd(a, b) if real else builder.add(a, b))
+_operator(operator.sub, lambda builder, a, b, real: builder.fsub(a, b))
+_operator(operator.mul, lambda builder, a, b, real: builder.fmul(a, b))
+_operator(operator.truediv, lambda builder, a, b, real: builder.fdiv(a, b))
+_operator(operator.xor, lambda builder, a, b, real: builder.xor(a, b))
+_operator(operator.lt, lambda builder, a, b, real: builder.fcmp_ordered("<", a, b), B16)
+
+
+def _llvm_intrinsic(name: str, builder: Any, args: Sequence[Any]) -> Any:
+    kind = args[0].type
+    suffix = f"v{kind.count}" + ("f32" if isinstance(kind.element, ir.FloatType) else str(kind.element))
+    function = ir.FunctionType(kind, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.{suffix}"), args)
+
+
+@intrinsic
+def popcount(typingctx: Any, words: Any) -> Any:
+    """Set bits of each word; VPOPCNTQ where the CPU has it, a table look-up elsewhere."""
+    return words(words), lambda context, builder, sig, args: _llvm_intrinsic("ctpop", builder, args)
+
+
+@intrinsic
+def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, rounded once. A CPU without such an instruction calls libm: as exact, many times slower."""
+    return a(a, b, c), lambda context, builder, sig, args: _llvm_intrinsic("fma", builder, args)
+
+
+@intrinsic
+def floor(typingctx: Any, a: Any) -> Any:
+    return a(a), lambda context, builder, sig, args: _llvm_intrinsic("floor", builder, args)
+
+
+@intrinsic
+def absolute(typingctx: Any, a: Any) -> Any:
+    return a(a), lambda context, builder, sig, args: _llvm_intrinsic("fabs", builder, args)
+
+
+@intrinsic
+def where(typingctx: Any, mask: Any, a: Any, b: Any) -> Any:
+    """a where the mask is set, else b."""
+    return a(mask, a, b), lambda context, builder, sig, args: builder.select(*args)
+
+
+@intrinsic
+def to_real(typingctx: Any, low: Any, high: Any) -> Any:
+    """Twice 8 counts below 2^24 (uint64) -> 16 float32, exactly."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        narrow = [builder.trunc(arg, ir.VectorType(ir.IntType(32), low.lanes)) for arg in args]
+        lanes = ir.Constant(ir.VectorType(INDEX, F16.lanes), list(range(F16.lanes)))
+        return builder.sitofp(builder.shuffle_vector(*narrow, lanes), F16.llvm)  # SSE and AVX2 convert only int32
+
+    return F16(low, high), codegen
+
+
+@intrinsic
+def power_of_two(typingctx: Any, n: Any) -> Any:
+    """2^n for whole n in [-126, 127] (float32): n goes into the exponent's bits."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(32), n.lanes)
+        exponent = builder.add(builder.fptosi(args[0], integers), ir.Constant(integers, [127] * n.lanes))
+        shifted = builder.shl(exponent, ir.Constant(integers, [23] * n.lanes))
+        return builder.bitcast(shifted, args[0].type)
+
+    return n(n), codegen
+
+
+@intrinsic
+def lanes_between(typingctx: Any, low: Any, high: Any) -> Any:
+    """The mask of lanes i with low <= i < high."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = Vector(types.uint64, B16.lanes)
+        counting = ir.Constant(vector.llvm, list(range(B16.lanes)))
+        low, high = (
+            _same(builder, context.cast(builder, arg, kind, types.int64), vector)
+            for arg, kind in zip(args, sig.args, strict=True)
+        )
+        return builder.and_(builder.icmp_signed(">=", counting, low), builder.icmp_signed("<", counting, high))
+
+    return B16(low, high), codegen
+
+
+# ---------------------------------------------------------------- across lanes
+
+
+@intrinsic
+def transpose_f16(typingctx: Any, source: Any, start: Any, step: Any, target: Any, to: Any, to_step: Any) -> Any:
+    """16 rows of 16 float32 at start, start + step, ... of `source` -> columns of the rows at to, to + to_step, ..."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def rows(first: int) -> list[Any]:
+            index, step = (context.cast(builder, args[first + i], sig.args[first + i], types.intp) for i in (1, 2))
+            found = []
+            for _ in range(F16.lanes):
+                place = _address(context, builder, (sig.args[first], types.intp), (args[first], index))
+                found.append(builder.bitcast(place, F16.llvm.as_pointer()))
+                index = builder.add(index, step)
+            return found
+
+        block = [_aligned(builder.load(row), F16.element) for row in rows(0)]
+        for half in (8, 4, 2, 1):  # rows i and i + half swap their off-diagonal squares of that size
+            low = [lane if lane % (2 * half) < half else lane - half + 16 for lane in range(16)]
+            high = [lane + half if lane % (2 * half) < half else lane + 16 for lane in range(16)]
+            for i in (i for i in range(16) if i % (2 * half) < half):
+                pair = block[i], block[i + half]
+                for row, lanes in ((i, low), (i + half, high)):
+                    block[row] = builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(INDEX, 16), lanes))
+        for row, place in zip(block, rows(3), strict=True):
+            _aligned(builder.store(row, place), F16.element)
+        return context.get_dummy_value()
+
+    return types.none(source, start, step, target, to, to_step), codegen
+
+
+@intrinsic
+def mask_bits(typingctx: Any, mask: Any) -> Any:
+    """A mask's lanes as bits of a uint64, first lane lowest."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.zext(builder.bitcast(args[0], ir.IntType(mask.lanes)), ir.IntType(64))
+
+    return types.uint64(mask), codegen
+
+
+def _fold(combine: Callable[[Any, Any, Any], Any]) -> Any:
+    """Lane i with lane i + n/2, and so on by halves: the same order on every machine."""
+
+    def fold(typingctx: Any, vector: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            value, lanes = args[0], vector.lanes
+            while lanes > 1:
+                half = lanes // 2
+                parts = [
+                    builder.shuffle_vector(
+                        value, value, ir.Constant(ir.VectorType(INDEX, half), list(range(start, start + half)))
+                    )
+                    for start in (0, half)
+                ]
+                value, lanes = combine(builder, *parts), half
+            return builder.extract_element(value, INDEX(0))
+
+        return vector.element(vector), codegen
+
+    return intrinsic(fold)
+
+
+total = _fold(lambda builder, a, b: builder.fadd(a, b))  # sum of the lanes
+largest = _fold(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))

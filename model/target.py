@@ -1,0 +1,52 @@
+"""
+Which instructions the kernels are compiled for: a stated level, not the one CPU at hand.
+
+numba stores compiled code under the name and features of a CPU. With its default, the very CPU, an image built here
+compiles anew there; with a few levels that many CPUs share, what was compiled once starts anywhere. `BEE_CPU` chooses:
+`auto` (the highest level this CPU has), a level by name, or `native`. Answers are the same on all of them, to the bit.
+
+Must be imported before the first `@njit`: numba reads the target then, once a process.
+"""
+
+import os
+from collections.abc import Mapping
+
+import llvmlite.binding as llvm
+from numba import config
+
+_V2 = frozenset({"cx16", "popcnt", "sse3", "ssse3", "sse4.1", "sse4.2"})
+_V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+
+LEVELS = {  # best first: name -> (LLVM's CPU, features beside it, what a CPU must have)
+    "x86-64-v4-vpopcntdq": ("x86-64-v4", "+avx512vpopcntdq", _V4 | {"avx512vpopcntdq"}),
+    "x86-64-v3": ("x86-64-v3", "", _V3),
+    "x86-64-v2": ("x86-64-v2", "", _V2),
+}
+CHOICES = ("auto", "native", *LEVELS)
+
+
+def choose(wanted: str, features: Mapping[str, bool]) -> str:
+    """`BEE_CPU` and this CPU's features -> a level, or "native". Raises ValueError, one sentence, where it can't be."""
+    if wanted not in CHOICES:
+        raise ValueError(f"BEE_CPU is {wanted!r} and must be one of {', '.join(CHOICES)}")
+    has = [level for level, (_, _, needs) in LEVELS.items() if all(features.get(name) for name in needs)]
+    if wanted == "native" or (wanted == "auto" and not has):
+        return "native"
+    if wanted == "auto":
+        return has[0]
+    if wanted not in has:
+        raise ValueError(f"BEE_CPU is {wanted!r}, which this CPU lacks; it has {', '.join([*has, 'native'])}")
+    return wanted
+
+
+level, problem = "native", ""
+"""The level that kernels are compiled for, and why it isn't the one that was asked for (empty: it is)."""
+
+if config.CPU_NAME is None:  # else numba's own NUMBA_CPU_NAME has the say
+    try:
+        level = choose(os.environ.get("BEE_CPU", "auto"), llvm.get_host_cpu_features())
+    except ValueError as error:
+        problem = str(error)
+    if level != "native":
+        config.CPU_NAME, config.CPU_FEATURES, _ = LEVELS[level]

@@ -1,0 +1,52 @@
+"""The cost model: finds the coefficients of what it times, whatever they are. Tests never assert a real time."""
+
+import itertools
+
+import pytest
+
+from model import cost
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still unless a test moves it."""
+    now = [0.0]
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def test_it_finds_the_coefficients_of_what_it_times(clock: list[float]) -> None:
+    truth = cost.CostModel((0.03, 0.01, 0.004, 0.00002), 0.0, "")
+
+    def run(tokens: int, blocks: int) -> None:
+        clock[0] += truth.milliseconds(tokens, blocks) / 1000
+
+    found = cost.calibrate(run, 128, (1, 3, 6))
+    assert found.coefficients == pytest.approx(truth.coefficients, rel=1e-6)
+    assert found.fit_error < 1e-9
+    assert found.milliseconds(25, 2) == pytest.approx(truth.milliseconds(25, 2))
+
+
+def test_a_run_that_was_held_up_now_and_then_does_not_count(clock: list[float]) -> None:
+    truth, held_up = cost.CostModel((0.03, 0.01, 0.004, 0.00002), 0.0, ""), itertools.cycle([1, 1, 1, 9, 1, 1, 1])
+
+    def run(tokens: int, blocks: int) -> None:
+        clock[0] += next(held_up) * truth.milliseconds(tokens, blocks) / 1000
+
+    assert cost.calibrate(run, 128, (1, 6)).milliseconds(25, 2) == pytest.approx(truth.milliseconds(25, 2), rel=1e-6)
+
+
+@pytest.mark.parametrize(("max_tokens", "depths"), [(3, (1,)), (48, (6,)), (512, (1, 2, 3))])
+def test_every_length_and_depth_of_a_network_is_within_reach(
+    clock: list[float], max_tokens: int, depths: tuple[int, ...]
+) -> None:
+    timed: list[tuple[int, int]] = []
+
+    def run(tokens: int, blocks: int) -> None:
+        timed.append((tokens, blocks))
+        clock[0] += 0.2
+
+    cost.calibrate(run, max_tokens, depths)
+    assert max(timed) == (max_tokens, depths[-1])
+    assert {blocks for _, blocks in timed} == set(depths)
+    assert all(timed.count(point) >= 3 for point in timed), "a median of fewer would be an accident"
