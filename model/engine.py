@@ -88,6 +88,7 @@ class Engine:
                 f"{self._tokenizer.vocab_size}; export it anew with `beexformer train`"
             )
         self._network = _network(checkpoint)
+        self._arrays = kernels.flat(self._network)
         self.cost: cost.CostModel | None = None  # until `calibrate`
         self._flops: dict[int, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
         self._of_thread = threading.local()
@@ -171,7 +172,7 @@ class Engine:
             max_blocks,
             config.n_head,
             carry_x,
-            self._network,
+            self._arrays,
             *scratch,  # in walk's order
         )
 

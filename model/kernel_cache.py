@@ -1,7 +1,7 @@
 """
 Compiled kernels on disk, the files that numba keeps in NUMBA_CACHE_DIR: filled ahead of time, and used read-only.
 
-    python -m model.kernel_cache     compile for every level in model/target.py, whatever this CPU has
+    python -m model.kernel_cache [LEVEL ...]     compile for these levels, default: all; this CPU need not have them
 
 Knows where compiled code lies; nothing of what it computes.
 """
@@ -9,8 +9,11 @@ Knows where compiled code lies; nothing of what it computes.
 import atexit
 import multiprocessing
 import os
+import platform
 import shutil
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +32,30 @@ def use_read_only() -> None:
     if not os.path.isdir(folder) or os.access(folder, os.W_OK):
         return
     try:
-        links = tempfile.mkdtemp(prefix="beexformer-kernels-")
+        links = Path(tempfile.mkdtemp(prefix="beexformer-kernels-"))
     except OSError:
         raise BEEError(
             f"{folder} is read-only and there is no temporary folder to work in; mount one that can be written at /tmp"
         ) from None
     atexit.register(shutil.rmtree, links, ignore_errors=True)
-    shutil.copytree(os.path.abspath(folder), links, copy_function=os.symlink, dirs_exist_ok=True)
-    os.environ[FOLDER] = links
+    kernels = Path(folder).absolute()
+    for path in kernels.rglob("*"):  # a folder comes before what is in it
+        link = links / path.relative_to(kernels)
+        link.mkdir() if path.is_dir() else link.symlink_to(path)
+    os.environ[FOLDER] = str(links)
 
 
-def fill() -> None:
-    """Compile what serving calls, for every level. What this CPU lacks is compiled all the same; it only can't run."""
+def fill(levels: Sequence[str] = ()) -> None:
+    """Compile what serving calls for these levels of model/target.py, or all: LLVM needs no CPU to compile for it."""
     from model.target import LEVELS
 
     spawn = multiprocessing.get_context("spawn")  # numba reads its target once a process
     with spawn.Pool(1) as process:
         signatures = process.apply(_signatures)
-    for level, (cpu, features, _) in LEVELS.items():
+    if platform.machine() != "x86_64":
+        return  # no levels there: what ran just now was compiled for the CPU at hand
+    for level in levels or LEVELS:
+        cpu, features, _ = LEVELS[level]
         os.environ |= {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
         with spawn.Pool(1) as process:
             process.apply(_compile, (signatures,))
@@ -75,4 +84,4 @@ def _compile(signatures: dict[str, list[Any]]) -> None:
 
 
 if __name__ == "__main__":
-    fill()
+    fill(sys.argv[1:])

@@ -7,8 +7,9 @@ The arithmetic of the engine, compiled by numba for whole rows. Beside each kern
 - kernels hold no GIL and allocate nothing: outputs and scratch are arguments, nothing lives in globals
 
 Shapes: L tokens of one row, D = d_model, H heads, k inputs and n outputs of a binarized layer, W = k/64 words. Between
-kernels, real numbers [L, n] lie as tiles [n/16, L, 16] (`tiles` and `rows` convert): what registers take lies together,
-whatever the width. Arrays are flat, and used from their beginning for as many elements as the row needs.
+kernels, real numbers [L, n] lie as tiles [n/16, S, 16] (`tiles` and `rows` convert): what registers take lies together,
+whatever the width. S is L made odd: at 64 tokens, say, all tiles of a token would meet in the same set of the first
+cache. Arrays are flat, and used from their beginning for as many elements as the row needs.
 """
 
 import math
@@ -115,15 +116,15 @@ class Workspace(NamedTuple):
 
 def workspace(max_tokens: int, d_model: int, d_head: int) -> Workspace:
     """Scratch for `walk`: 40 D bytes a token and a little more."""
-    L, D, real = max_tokens, d_model, np.float32
-    padded = -(-L // TILE) * TILE
+    S, D, real = max_tokens | 1, d_model, np.float32
+    padded = -(-max_tokens // TILE) * TILE
     return Workspace(
-        words=np.empty(max(L * D, d_head) // 64, np.uint64),
-        h=np.empty(L * D, real),
-        x=np.empty(L * D, real),
-        mixed=np.empty(L * D, real),
-        wide=np.empty(L * 3 * D + TILE * TILE, real),  # keys of 16 tokens are read at once
-        gates=np.empty(L * 2 * D, real),
+        words=np.empty(max(S * D, d_head) // 64, np.uint64),
+        h=np.empty(S * D, real),
+        x=np.empty(S * D, real),
+        mixed=np.empty(S * D, real),
+        wide=np.empty(S * 3 * D + TILE * TILE, real),  # keys of 16 tokens are read at once
+        gates=np.empty(S * 2 * D, real),
         keys=np.empty(padded * D, real),
         scores=np.empty(4 * padded, real),
         hidden=np.empty(max(D, d_head), real),
@@ -131,13 +132,15 @@ def workspace(max_tokens: int, d_model: int, d_head: int) -> Workspace:
 
 
 def tiles(x: np.ndarray) -> np.ndarray:
-    """[L, n] -> [n/16, L, 16], flat."""
-    return np.ascontiguousarray(x.reshape(len(x), -1, TILE).transpose(1, 0, 2)).reshape(-1)
+    """[L, n] -> [n/16, S, 16], flat."""
+    padded = np.pad(x, ((0, 1 - len(x) % 2), (0, 0)))
+    return np.ascontiguousarray(padded.reshape(len(padded), -1, TILE).transpose(1, 0, 2)).reshape(-1)
 
 
 def rows(flat: np.ndarray, L: int, n: int) -> np.ndarray:
-    """[n/16, L, 16], flat and perhaps longer -> [L, n]."""
-    return flat[: L * n].reshape(-1, L, TILE).transpose(1, 0, 2).reshape(L, n)
+    """[n/16, S, 16], flat and perhaps longer -> [L, n]."""
+    S = L | 1
+    return flat[: S * n].reshape(-1, S, TILE).transpose(1, 0, 2).reshape(S, n)[:L]
 
 
 # ---------------------------------------------------------------- signs and products
@@ -151,13 +154,13 @@ def pack_numpy(x: np.ndarray, threshold: np.ndarray) -> np.ndarray:
 @compiled
 def pack(x: np.ndarray, L: int, threshold: np.ndarray, out: np.ndarray) -> None:
     """x in tiles; out [L, W]."""
-    W = threshold.size // 64
+    W, S = threshold.size // 64, L | 1
     for i in range(L):
         for w in range(W):
             word = uint64(0)
             for part in range(4):
                 t = 4 * w + part
-                signs = mask_bits(load_f16(x, (t * L + i) * TILE) < load_f16(threshold, t * TILE))
+                signs = mask_bits(load_f16(x, (t * S + i) * TILE) < load_f16(threshold, t * TILE))
                 word |= signs << uint64(16 * part)
             out[i * W + w] = word
 
@@ -171,7 +174,7 @@ def product_numpy(words: np.ndarray, layer: Linear) -> np.ndarray:
 def product(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) -> None:
     """words [L, W]; out in tiles. Counts of 2 rows by 16 outputs stay in registers, more would not fit into those of
     AVX2; the weights of 16 outputs come into the first cache once for all rows."""
-    W = layer.words.shape[1]
+    W, S = layer.words.shape[1], L | 1
     for t in range(layer.words.shape[0]):
         i = 0
         while i + 2 <= L:
@@ -182,8 +185,8 @@ def product(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) -> None:
                 a0, b0 = a0 + popcount(a ^ x), b0 + popcount(b ^ x)
                 x = spread_u8(words, (i + 1) * W + w)
                 a1, b1 = a1 + popcount(a ^ x), b1 + popcount(b ^ x)
-            _scale(to_real(a0, b0), layer, t, out, (t * L + i) * TILE)
-            _scale(to_real(a1, b1), layer, t, out, (t * L + i + 1) * TILE)
+            _scale(to_real(a0, b0), layer, t, out, (t * S + i) * TILE)
+            _scale(to_real(a1, b1), layer, t, out, (t * S + i + 1) * TILE)
             i += 2
         while i < L:
             a0 = b0 = splat_u8(0)
@@ -191,7 +194,7 @@ def product(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) -> None:
                 x = spread_u8(words, i * W + w)
                 a0 = a0 + popcount(load_u8(layer.words, (t * W + w) * TILE) ^ x)
                 b0 = b0 + popcount(load_u8(layer.words, (t * W + w) * TILE + 8) ^ x)
-            _scale(to_real(a0, b0), layer, t, out, (t * L + i) * TILE)
+            _scale(to_real(a0, b0), layer, t, out, (t * S + i) * TILE)
             i += 1
 
 
@@ -265,11 +268,11 @@ def attend_numpy(qkv: np.ndarray, n_head: int) -> np.ndarray:
 @compiled
 def attend(qkv: np.ndarray, L: int, D: int, n_head: int, keys: np.ndarray, scores: np.ndarray, out: np.ndarray) -> None:
     """Four queries at a time, 16 keys or 16 columns of v in a register; the last four overlap where L isn't 4 m."""
-    width, padded = D // n_head, -(-L // TILE) * TILE
+    width, padded, S = D // n_head, -(-L // TILE) * TILE, L | 1
     scale = splat_f16(1.0 / math.sqrt(width))
-    for t in range(D // TILE):  # keys [D, padded]: a register holds the same column of 16 of them
+    for t in range(D // TILE):  # keys [padded/16, D, 16]: a register holds the same column of 16 of them
         for j in range(0, padded, TILE):
-            transpose_f16(qkv, ((D // TILE + t) * L + j) * TILE, TILE, keys, t * TILE * padded + j, padded)
+            transpose_f16(qkv, ((D // TILE + t) * S + j) * TILE, TILE, keys, j * D + t * TILE * TILE, TILE)
     for head in range(n_head):
         lo, hi = head * width, (head + 1) * width
         for i in range(0, L, 4):
@@ -277,7 +280,7 @@ def attend(qkv: np.ndarray, L: int, D: int, n_head: int, keys: np.ndarray, score
             for j in range(0, padded, TILE):
                 s0 = s1 = s2 = s3 = splat_f16(0.0)
                 for d in range(lo, hi):
-                    key, q = load_f16(keys, d * padded + j), (d // TILE) * L * TILE + d % TILE
+                    key, q = load_f16(keys, j * D + d * TILE), (d // TILE) * S * TILE + d % TILE
                     s0 = fma(key, spread_f16(qkv, q + r0), s0)
                     s1 = fma(key, spread_f16(qkv, q + r1), s1)
                     s2 = fma(key, spread_f16(qkv, q + r2), s2)
@@ -291,7 +294,7 @@ def attend(qkv: np.ndarray, L: int, D: int, n_head: int, keys: np.ndarray, score
             t2 = splat_f16(_softmax(scores, 2 * padded, L, padded))
             t3 = splat_f16(_softmax(scores, 3 * padded, L, padded))
             for t in range(lo // TILE, (hi + TILE - 1) // TILE):
-                v, to = (2 * D // TILE + t) * L * TILE, t * L * TILE
+                v, to = (2 * D // TILE + t) * S * TILE, t * S * TILE
                 m0 = m1 = m2 = m3 = splat_f16(0.0)
                 for j in range(L):
                     value = load_f16(qkv, v + j * TILE)
@@ -334,11 +337,12 @@ def add_norm_numpy(a: np.ndarray, b: np.ndarray, norm: Norm) -> np.ndarray:
 @compiled
 def add_norm(a: np.ndarray, b: np.ndarray, L: int, norm: Norm, out: np.ndarray) -> None:
     """Tiles in, tiles out. 64 partial sums, which is what D is a multiple of. `out` may be a or b."""
-    D, step = norm.weight.size, L * TILE
+    D, S = norm.weight.size, L | 1
+    step = S * TILE
     for i in range(L):
         s0 = s1 = s2 = s3 = splat_f16(0.0)
         for t in range(0, D // TILE, 4):
-            p0 = (t * L + i) * TILE
+            p0 = (t * S + i) * TILE
             p1, p2, p3 = p0 + step, p0 + 2 * step, p0 + 3 * step
             y0, y1 = load_f16(a, p0) + load_f16(b, p0), load_f16(a, p1) + load_f16(b, p1)
             y2, y3 = load_f16(a, p2) + load_f16(b, p2), load_f16(a, p3) + load_f16(b, p3)
@@ -350,14 +354,14 @@ def add_norm(a: np.ndarray, b: np.ndarray, L: int, norm: Norm, out: np.ndarray) 
         mean = splat_f16(total((s0 + s1) + (s2 + s3)) / float32(D))
         s0 = s1 = s2 = s3 = splat_f16(0.0)
         for t in range(0, D // TILE, 4):
-            p0 = (t * L + i) * TILE
+            p0 = (t * S + i) * TILE
             y0, y1 = load_f16(out, p0) - mean, load_f16(out, p0 + step) - mean
             y2, y3 = load_f16(out, p0 + 2 * step) - mean, load_f16(out, p0 + 3 * step) - mean
             s0, s1, s2, s3 = fma(y0, y0, s0), fma(y1, y1, s1), fma(y2, y2, s2), fma(y3, y3, s3)
         variance = total((s0 + s1) + (s2 + s3)) / float32(D)
         scale = splat_f16(float32(1.0) / np.sqrt(variance + float32(1e-5)))
         for t in range(D // TILE):
-            place = (t * L + i) * TILE
+            place = (t * S + i) * TILE
             y = (load_f16(out, place) - mean) * scale
             store(out, place, fma(y, load_f16(norm.weight, t * TILE), load_f16(norm.bias, t * TILE)))
 
@@ -383,11 +387,11 @@ def select(
     carry: np.ndarray, L: int, D: int, gates_x: np.ndarray, gates_h: np.ndarray, kept: np.ndarray, new: np.ndarray
 ) -> None:
     """carry is x or h. `kept` and `new` may be it."""
-    one, two, half = splat_f16(1.0), splat_f16(2.0), splat_f16(0.5)
-    for p in range(0, L * D, TILE):
+    n, one, two, half = (L | 1) * D, splat_f16(1.0), splat_f16(2.0), splat_f16(0.5)
+    for p in range(0, n, TILE):
         sh = half * (_tanh(half * load_f16(gates_h, p)) + one)
-        sg = half * (_tanh(half * (load_f16(gates_x, p) + load_f16(gates_h, L * D + p))) + one)
-        tg = _tanh(load_f16(gates_x, L * D + p) + load_f16(gates_h, 2 * L * D + p))
+        sg = half * (_tanh(half * (load_f16(gates_x, p) + load_f16(gates_h, n + p))) + one)
+        tg = _tanh(load_f16(gates_x, n + p) + load_f16(gates_h, 2 * n + p))
         carried = load_f16(carry, p)
         store(kept, p, sh * (two - sh) * carried)
         store(new, p, sg * (two - sg) * (tg * (two - absolute(tg))))
@@ -431,7 +435,7 @@ def head(h: np.ndarray, L: int, layers: Head, work: Workspace, out: np.ndarray) 
     for d in range(0, D, TILE):
         s = splat_f16(0.0)
         for i in range(L):
-            s = s + load_f16(h, d * L + i * TILE)
+            s = s + load_f16(h, d * (L | 1) + i * TILE)
         store(pooled, d, s / splat_f16(L))
     linear(pooled, 1, layers.hidden, work.words, hidden)
     for d in range(0, d_head, TILE):
@@ -454,7 +458,7 @@ def embed(ids: np.ndarray, embedding: Embedding, out: np.ndarray) -> None:
 
 @compiled
 def _place(d: int, i: int, L: int) -> int:
-    return (d // TILE * L + i) * TILE + d % TILE
+    return (d // TILE * (L | 1) + i) * TILE + d % TILE
 
 
 @compiled
@@ -471,6 +475,31 @@ def softmax(logits: np.ndarray, out: np.ndarray) -> float:
     for j in range(out.size):
         out[j] /= total_
     return max(math.log(total_) - mean / total_, 0.0)
+
+
+def flat(network: Network) -> tuple[np.ndarray, ...]:
+    """The arrays of a network in a row, as `walk` takes them: numba needs microseconds to look into nested tuples."""
+
+    def arrays(part: Any) -> list[np.ndarray]:
+        return [part] if isinstance(part, np.ndarray) else [array for inner in part for array in arrays(inner)]
+
+    return tuple(arrays(network))
+
+
+@compiled
+def _network_of(p: Any) -> Network:
+    return Network(
+        Embedding(p[0], p[1], p[2]),
+        Block(
+            Linear(p[3], p[4], p[5], p[6]),
+            Linear(p[7], p[8], p[9], p[10]),
+            Linear(p[11], p[12], p[13], p[14]),
+            Linear(p[15], p[16], p[17], p[18]),
+            Norm(p[19], p[20]),
+            Norm(p[21], p[22]),
+        ),
+        Head(Linear(p[23], p[24], p[25], p[26]), Linear(p[27], p[28], p[29], p[30])),
+    )
 
 
 @compiled
@@ -510,17 +539,18 @@ def walk(
     max_blocks: int,
     n_head: int,
     carry_x: bool,
-    network: Network,
+    arrays: tuple[np.ndarray, ...],
     work: Workspace,
     logits: np.ndarray,
     scores: np.ndarray,
     entropies: np.ndarray,
 ) -> int:
-    """Alg. 2 on one row: token ids [L] int32 -> the block it leaves after, from 1.
+    """Alg. 2 on one row: token ids [L] int32 and `flat(network)` -> the block it leaves after, from 1.
 
     Exit e (from 0) on the way leaves its logits in logits[e] (float32, padded to a multiple of 16) and its entropy in
     entropies[e] (nats, float64); scores [m] float64 is the softmax of the last one.
     """
+    network = _network_of(arrays)
     L, C, E = ids.size, network.blocks.norm_x.weight.shape[0], entropies.size
     embed(ids, network.embedding, work.h)
     previous = math.log(scores.size)

@@ -46,7 +46,7 @@ def test_product_is_exact(n: int, k: int, L: int) -> None:
     words = np.random.default_rng(k).integers(0, 2**64, (L, k // 64), dtype=np.uint64)
     weights = layer(k, n)
     padded = weights.alpha.size
-    out = np.empty(L * padded, np.float32)
+    out = np.empty((L | 1) * padded, np.float32)
     kernels.product(words, L, weights, out)
     assert (rows(out, L, padded) == kernels.product_numpy(words, weights)).all()
 
@@ -57,7 +57,7 @@ def test_product_holds_the_largest_counts(extreme: int) -> None:
         np.full((2, 64), extreme, np.uint64),
         layer(4096, 16)._replace(words=np.zeros((1, 64, 16), np.uint64)),
     )
-    out = np.empty(32, np.float32)
+    out = np.empty(48, np.float32)
     kernels.product(words, 2, weights, out)
     assert (rows(out, 2, 16) == (4096 if extreme == 0 else -4096) * weights.alpha + weights.bias).all()
 
@@ -65,8 +65,8 @@ def test_product_holds_the_largest_counts(extreme: int) -> None:
 def attended(qkv: np.ndarray, heads: int) -> np.ndarray:
     L, D = len(qkv), qkv.shape[1] // 3
     work = kernels.workspace(L, D, 64)
-    work.wide[: qkv.size] = tiles(qkv)
-    work.wide[qkv.size :] = np.nan  # what is read beyond a row must not matter
+    work.wide[:] = np.nan  # what is read beyond a row must not matter
+    work.wide[: (L | 1) * 3 * D] = tiles(qkv)
     work.keys[:] = work.scores[:] = np.nan
     kernels.attend(work.wide, L, D, heads, work.keys, work.scores, work.mixed)
     return rows(work.mixed, L, D)
@@ -87,7 +87,7 @@ def test_attend_survives_scores_that_overflow_exp() -> None:
 @pytest.mark.parametrize("L", LENGTHS)
 def test_add_norm(L: int) -> None:
     a, b, norm = real(L, 128), real(L, 128, seed=1), kernels.Norm(real(128, seed=2), real(128, seed=3))
-    out = np.empty(a.size, np.float32)
+    out = np.empty(tiles(a).size, np.float32)
     kernels.add_norm(tiles(a), tiles(b), L, norm, out)
     np.testing.assert_allclose(rows(out, L, 128), kernels.add_norm_numpy(a, b, norm), **ULPS)
 
@@ -95,7 +95,7 @@ def test_add_norm(L: int) -> None:
 @pytest.mark.parametrize("carry_x", [True, False])
 def test_select_also_where_gates_saturate(carry_x: bool) -> None:
     x, h, gates_x, gates_h = real(7, 128), real(7, 128, seed=1), 9 * real(7, 256, seed=2), 9 * real(7, 384, seed=3)
-    kept, new = np.empty((2, x.size), np.float32)
+    kept, new = np.empty((2, tiles(x).size), np.float32)
     kernels.select(tiles(x if carry_x else h), 7, 128, tiles(gates_x), tiles(gates_h), kept, new)
     expected = kernels.select_numpy(x, h, gates_x, gates_h, carry_x)
     np.testing.assert_allclose(np.stack([rows(kept, 7, 128), rows(new, 7, 128)]), expected, **ULPS)

@@ -1,0 +1,357 @@
+"""
+The engine beside what one would take instead, on the same rows in the same run; and whether it keeps its promises.
+
+    python bench/engine.py --data folder [--seconds 2] [--quick] [--picture docs/pareto.png]
+
+`folder` has glue/sst2/train.tsv.gz and dev.tsv.gz (columns sentence, label). Prints tables and ends with one JSON line;
+every ratio is the peer's time over ours. Takes about a quarter of an hour; --quick leaves out batches and two threads.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import kernel
+import numpy as np
+import peers
+import torch
+from numba import njit
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from timing import interleaved, machine, pin, today
+
+from model import checkpoint, data, kernels
+from model.engine import Engine, Prediction, Row
+
+SHIPPED = Path(checkpoint.__file__).parent / "checkpoints" / "sst2"
+LENGTHS = (10, 25, 64, 128, 512)
+DELTA = 1e-4
+ROWS_OF_LOAD = 100_000
+
+# What the picture needs beside what is measured here: accuracy on SST-2 dev.
+ACCURACY = {
+    "MiniLM-L6": (90.0, "fine-tuned for this project (docs/log.md)"),
+    "BERT-base": (92.7, "Sanh et al. 2019"),
+    "DistilBERT": (91.3, "Sanh et al. 2019"),
+}
+
+
+class Bench:
+    """What every part needs: the checkpoint, the rows, the peers."""
+
+    def __init__(self, data_folder: Path, seconds: float, console: Console) -> None:
+        self.seconds, self.console = seconds, console
+        self.work = Path("runs/bench")
+        self.checkpoint = checkpoint.read(SHIPPED)
+        self.engine = Engine(self.checkpoint)
+        config = replace(self.checkpoint.config, max_tokens=max(LENGTHS))
+        self.long = replace(self.checkpoint, config=config)  # positions are a formula, so its window can be any
+        self.long_engine = Engine(self.long)
+        columns = data.Columns("sentence", None, "label")
+        sst2 = data_folder / "glue" / "sst2"
+        self.train, _ = data.read_rows(sst2 / "train.tsv.gz", columns, ["0", "1"])
+        self.dev, _ = data.read_rows(sst2 / "dev.tsv.gz", columns, ["0", "1"])
+        self.onnx = {
+            f"{name} {kind}": file
+            for name in peers.ENCODERS
+            for kind, file in peers.export(name, self.work).items()
+            if name == "MiniLM-L6" or kind == "int8"
+        }
+        self.lexical = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
+        self.lexical.fit(self.train.texts, self.train.labels)
+
+    def row(self, tokens: int, seed: int = 0) -> Row:
+        """Dev sentences joined and cut to exactly so many tokens, as a row that runs at delta."""
+        texts = np.random.default_rng(seed).permutation(self.dev.texts).tolist()
+        return replace(self.long_engine.encode(" ".join(texts)), ids=self._cut(texts, tokens))
+
+    def _cut(self, texts: Sequence[str], tokens: int) -> np.ndarray:
+        ids = self.long_engine.encode(" ".join(texts)).ids
+        return np.concatenate([ids[: tokens - 1], ids[-1:]])  # the last one is [SEP]
+
+    def at_lengths(self, threads: int, batch: int) -> dict[int, dict[str, float]]:
+        """Milliseconds a row, by tokens and contestant."""
+        pin(threads)
+        torch.set_num_threads(threads)
+        C = self.engine.config.n_block
+        sessions = {name: peers.in_onnx(file, threads) for name, file in self.onnx.items()}
+        sessions["torch fp32"] = peers.in_torch(self.long)
+        sessions["torch FP twin"] = peers.full_precision(self.long)
+        found = {}
+        with ThreadPoolExecutor(threads) as pool:
+
+            def ours(rows: list[Row]) -> Callable[[], object]:
+                if threads == 1 or batch == 1:
+                    return lambda: self.long_engine.predict(rows)
+                parts = [rows[i::threads] for i in range(threads)]
+                return lambda: list(pool.map(self.long_engine.predict, parts))
+
+            for tokens in track(LENGTHS, f"{threads} threads, batch {batch}", console=self.console, transient=True):
+                rows = [self.row(tokens, seed) for seed in range(batch)]
+                ids = np.stack([row.ids for row in rows]).astype(np.int64)
+                words = [" ".join(self.dev.texts)[: 5 * tokens]] * batch
+                calls: dict[str, Callable[[], object]] = {
+                    "full depth": ours([replace(row, min_blocks=C) for row in rows]),
+                    "delta 1e-4": ours(rows),
+                    "TF-IDF + LR": lambda words=words: self.lexical.predict_proba(words),
+                    **{name: (lambda call=call, ids=ids: call(ids)) for name, call in sessions.items()},
+                }
+                times = interleaved(calls, self.seconds)
+                found[tokens] = {name: 1000 * spent / batch for name, spent in times.items()}
+        table = Table(title=f"milliseconds a row: {threads} thread(s), batch of {batch}")
+        for column in ("", *(f"{tokens} tokens" for tokens in LENGTHS)):
+            table.add_column(column, justify="right")
+        for name in found[LENGTHS[0]]:
+            table.add_row(name, *(f"{found[tokens][name]:.3f}" for tokens in LENGTHS))
+        self.console.print(table)
+        return found
+
+    def over_dev(self) -> dict[str, float]:
+        """Mean milliseconds from text to answer over the dev sentences, by contestant; in turns of 40 sentences."""
+        pin(1)
+        torch.set_num_threads(1)
+        engine, C = self.engine, self.engine.config.n_block
+        calls: dict[str, Callable[[str], object]] = {
+            "delta 1e-4": lambda text: engine.predict([engine.encode(text, delta=DELTA)]),
+            "full depth": lambda text: engine.predict([engine.encode(text, min_blocks=C)]),
+            "TF-IDF + LR": lambda text: self.lexical.predict_proba([text]),
+        }
+        network = peers.in_torch(self.checkpoint)
+        calls["torch fp32"] = lambda text: network(self._ids(text))
+        for name, file in self.onnx.items():  # their vocabulary is the one of the shipped checkpoint, or as large
+            session = peers.in_onnx(file, 1)
+            calls[name] = lambda text, session=session: session(self._ids(text))
+        chunks = [self.dev.texts[i : i + 40] for i in range(0, len(self.dev.texts), 40)]
+        spent = dict.fromkeys(calls, 0.0)
+        for chunk in track(chunks, "dev", console=self.console, transient=True):
+            each = {
+                name: (lambda call=call, chunk=chunk: [call(text) for text in chunk]) for name, call in calls.items()
+            }
+            for name, seconds in interleaved(each, 0).items():
+                spent[name] += seconds
+        means = {name: 1000 * seconds / len(self.dev.texts) for name, seconds in spent.items()}
+        table = Table(title="from text to answer, mean over SST-2 dev, one thread")
+        for column in ("", "ms", "times ours at delta 1e-4"):
+            table.add_column(column, justify="right")
+        for name, mean in sorted(means.items(), key=lambda item: item[1]):
+            table.add_row(name, f"{mean:.3f}", f"{mean / means['delta 1e-4']:.1f}")
+        self.console.print(table)
+        return means
+
+    def _ids(self, text: str) -> np.ndarray:
+        return self.engine.encode(text).ids[None].astype(np.int64)
+
+    def flops_ratio(self) -> tuple[float, float]:
+        """(time, FLOPs) of delta 1e-4 over full depth, over all dev rows; tokenizing apart."""
+        pin(1)
+        engine, C = self.engine, self.engine.config.n_block
+        rows = [engine.encode(text, delta=DELTA) for text in self.dev.texts]
+        deep = [replace(row, min_blocks=C) for row in rows]
+        times = interleaved({"delta": lambda: engine.predict(rows), "full": lambda: engine.predict(deep)}, 10)
+        answers = engine.predict(rows)
+        spent = sum(answer.flops for answer in answers) / sum(answer.flops_full for answer in answers)
+        return times["delta"] / times["full"], spent
+
+    def python_share(self) -> dict[str, float]:
+        """What isn't compiled kernels in a request of 25 tokens, tokenizing included, by depth."""
+        pin(1)
+        engine, C = self.engine, self.engine.config.n_block
+        text = next(text for text in self.dev.texts if len(engine.encode(text).ids) == 25)
+        [taken] = engine.predict([engine.encode(text, delta=DELTA)])
+        found = {}
+        for name, depth in (("delta", taken.exit_index), ("full depth", C)):
+            ids = engine.encode(text).ids
+            scratch = engine._scratch()
+            arguments = (ids, DELTA, depth, depth, engine.config.n_head, engine.config.carry == "x", engine._arrays)
+
+            def request(depth: int = depth) -> list[Prediction]:
+                return engine.predict([engine.encode(text, min_blocks=depth, max_blocks=depth)])
+
+            def kernels_alone(arguments: tuple = arguments, scratch: tuple = scratch) -> None:
+                _walks(20, *arguments, *scratch)
+
+            times = interleaved({"request": request, "kernels": kernels_alone}, 3)
+            found[name] = 1 - times["kernels"] / 20 / times["request"]
+        return found
+
+    def two_threads(self) -> float:
+        """Throughput of two threads on rows of their own over that of one."""
+        pin(2)
+        engine = self.engine
+        rows = [engine.encode(text, delta=DELTA) for text in self.dev.texts]
+        with ThreadPoolExecutor(2) as pool:
+            calls = {
+                "one": lambda: engine.predict(rows),
+                "two": lambda: list(pool.map(engine.predict, (rows, rows))),
+            }
+            times = interleaved(calls, 10)
+        return 2 * times["one"] / times["two"]
+
+    def cost_model(self) -> tuple[float, float]:
+        """(share of dev rows whose time is predicted within 15 %, median relative error)."""
+        pin(1)
+        engine = self.engine
+        engine.calibrate()
+        assert engine.cost
+        errors = []
+        for text in track(self.dev.texts, "cost model", console=self.console, transient=True):
+            row = engine.encode(text, delta=DELTA)
+            [answer] = engine.predict([row])
+            spent = []
+            for _ in range(15):
+                start = time.perf_counter()
+                engine.predict([row])
+                spent.append(1000 * (time.perf_counter() - start))
+            predicted = engine.cost.milliseconds(answer.tokens, answer.exit_index)
+            errors.append(abs(predicted / statistics.median(spent) - 1))
+        return float(np.mean(np.array(errors) <= 0.15)), statistics.median(errors)
+
+
+@njit(nogil=True)
+def _walks(times, *arguments):  # type: ignore[no-untyped-def]
+    for _ in range(times):
+        kernels.walk(*arguments)
+
+
+def memory() -> dict[str, float]:
+    """Megabytes of a process with nothing but the engine: peak, and growth from the first tenth of the load on."""
+    code = f"""
+import sys
+from pathlib import Path
+from model.engine import Engine
+def status(name):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) / 1024
+engine = Engine.load(Path(sys.argv[1]))
+words = "a warm , funny and moving film that knows its people well".split()
+after = []
+for i in range({ROWS_OF_LOAD}):
+    engine.predict([engine.encode(" ".join(words[: 1 + i % 12] * (1 + i % 3)))])
+    if i in ({ROWS_OF_LOAD} // 10, {ROWS_OF_LOAD} - 1):
+        after.append(status("VmRSS"))
+print(status("VmHWM"), after[1] - after[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(SHIPPED)], capture_output=True, text=True, check=True)
+    peak, growth = map(float, done.stdout.split())
+    return {"peak_mb": round(peak, 1), "growth_mb": round(growth, 2)}
+
+
+def picture(bench: Bench, means: dict[str, float], file: Path) -> None:
+    """Accuracy against milliseconds, the area of a point being its megabytes."""
+    import matplotlib.pyplot as plt
+
+    evaluated = bench.checkpoint.evaluation["dev"]
+    lexical = 100 * float(np.mean(bench.lexical.predict(bench.dev.texts) == bench.dev.labels))
+    vectorizer, regression = bench.lexical[0], bench.lexical[1]
+    size = sum(map(len, vectorizer.vocabulary_)) + 8 * regression.coef_.size + 8 * len(vectorizer.vocabulary_)
+    points = [
+        (
+            "BEExformer, delta 1e-4",
+            means["delta 1e-4"],
+            100 * evaluated["score"],
+            bench.checkpoint.size_bytes / 1e6,
+            "",
+        ),
+        (
+            "BEExformer, full depth",
+            means["full depth"],
+            100 * evaluated["full_depth_score"],
+            bench.checkpoint.size_bytes / 1e6,
+            "",
+        ),
+        ("TF-IDF + LR", means["TF-IDF + LR"], lexical, size / 1e6, ""),
+    ]
+    for name, path in bench.onnx.items():
+        score, source = ACCURACY[name.split()[0]]
+        points.append((name, means[name], score, path.stat().st_size / 1e6, source))
+    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    for name, ms, score, megabytes, source in points:
+        color = "#e8a200" if name.startswith("BEE") else "#5b6b7b"
+        hollow = source.startswith("Sanh")
+        axes.scatter(
+            ms, score, s=8 * megabytes, color="none" if hollow else color, edgecolors=color, alpha=0.8, linewidths=1.5
+        )
+        note = f"{name}\n{ms:.2f} ms, {megabytes:.0f} MB" + (f"\naccuracy: {source}" if source else "")
+        axes.annotate(
+            note, (ms, score), xytext=(0, -14), textcoords="offset points", ha="center", va="top", fontsize=7.5
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(min(ms for _, ms, *_ in points) / 2.2, max(ms for _, ms, *_ in points) * 2.2)
+    low, high = min(score for _, _, score, *_ in points), max(score for _, _, score, *_ in points)
+    axes.set_ylim(low - 3, high + 1.5)
+    axes.set(
+        xlabel="milliseconds from text to answer, one thread, mean over SST-2 dev",
+        ylabel="accuracy on SST-2 dev, %",
+        title=f"Area: megabytes on disk. {machine()}, {today()}",
+    )
+    axes.grid(alpha=0.25, which="both")
+    figure.savefig(file, dpi=150)
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")  # of exporters
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=2, help="time for each cell of a table (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="one thread and batches of one only")
+    parser.add_argument("--picture", type=Path, help="where to draw accuracy against milliseconds")
+    arguments = parser.parse_args()
+    console = Console(width=150)
+    bench = Bench(arguments.data, arguments.seconds, console)
+    pin(1)
+    torch.set_num_threads(1)
+    product = kernel.measure(0.3, console)
+    alone = bench.at_lengths(threads=1, batch=1)
+    if not arguments.quick:
+        for threads, batch in ((1, 16), (2, 1), (2, 16)):
+            bench.at_lengths(threads, batch)
+    means = bench.over_dev()
+    time_ratio, flops_ratio = bench.flops_ratio()
+    share = bench.python_share()
+    within, median = bench.cost_model()
+    used = memory()
+    if arguments.picture:
+        picture(bench, means, arguments.picture)
+    print(
+        json.dumps(
+            {
+                **product,
+                "full_depth_vs_torch_fp32": round(alone[25]["torch fp32"] / alone[25]["full depth"], 2),
+                "full_depth_vs_torch_fp_twin": round(alone[25]["torch FP twin"] / alone[25]["full depth"], 2),
+                "full_depth_vs_minilm_int8": round(alone[25]["MiniLM-L6 int8"] / alone[25]["full depth"], 2),
+                "by_length_vs_minilm_int8": {
+                    tokens: round(cell["MiniLM-L6 int8"] / cell["full depth"], 2) for tokens, cell in alone.items()
+                },
+                "delta_vs_minilm_int8": round(means["MiniLM-L6 int8"] / means["delta 1e-4"], 2),
+                "delta_vs_bert_base_int8": round(means["BERT-base int8"] / means["delta 1e-4"], 2),
+                "delta_ms": round(means["delta 1e-4"], 3),
+                "full_depth_ms_by_length": {tokens: round(cell["full depth"], 3) for tokens, cell in alone.items()},
+                "time_ratio": round(time_ratio, 3),
+                "flops_ratio": round(flops_ratio, 3),
+                "two_threads": round(bench.two_threads(), 2),
+                "python_share": round(share["full depth"], 3),
+                "python_share_delta": round(share["delta"], 3),
+                "cost_model_within_15pct": round(within, 3),
+                "cost_model_median_error": round(median, 3),
+                **used,
+                "d_model": bench.engine.config.d_model,
+                "machine": machine(),
+                "date": today(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""
+Every kernel against torch in float32, by shape, on one thread; the binary product also against the machine's ceiling.
+
+    python bench/kernel.py [--seconds 0.3]
+
+The ceiling is measured: the product's own xor, popcount and add on registers alone, nothing read, nothing written.
+Cycles are those of a chain of instructions that can't overlap. Prints tables and one JSON line; ratios are torch's time
+over ours.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numba import njit
+from rich.console import Console
+from rich.table import Table
+from timing import interleaved, machine, pin, today
+from torch.nn import functional as F
+
+from model import bits, kernels, target
+from model.binarize import g
+from model.simd import popcount, splat_u8, store
+
+ROWS = (1, 10, 25, 128, 400)
+INSTRUCTIONS = {"x86-64-v4-vpopcntdq": 3, "x86-64-v3": 18}
+"""Vector instructions for 512 signs: xor, popcount and add where there is VPOPCNTQ; on AVX2 twice xor, two ands, a
+shift, two table look-ups, two sums and a fold of bytes."""
+
+
+def real(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@njit(nogil=True)
+def _register_only(rounds: int, out: np.ndarray) -> None:
+    a = b = c = d = e = f = g_ = h = splat_u8(7)
+    key = splat_u8(rounds)
+    for _ in range(rounds):  # eight chains, each as long as xor, popcount and add take, side by side
+        a, b, c, d = a + popcount(a ^ key), b + popcount(b ^ key), c + popcount(c ^ key), d + popcount(d ^ key)
+        e, f, g_, h = e + popcount(e ^ key), f + popcount(f ^ key), g_ + popcount(g_ ^ key), h + popcount(h ^ key)
+    store(out, 0, a + b + c + d + e + f + g_ + h)
+
+
+@njit(nogil=True)
+def _chain(rounds: int, x: int) -> int:
+    for _ in range(rounds):
+        x = (x << 1) ^ (x >> 3)  # a shift and a xor, one after the other: two cycles
+    return x
+
+
+def ceiling(seconds: float) -> tuple[float, float]:
+    """(multiply-accumulates a second, cycles a second) that one thread could at most reach."""
+    out, rounds = np.zeros(8, np.uint64), 20000
+    found = interleaved(
+        {"registers": lambda: _register_only(rounds, out), "chain": lambda: _chain(rounds, 12345)}, seconds
+    )
+    return 8 * 512 * rounds / found["registers"], 2 * rounds / found["chain"]
+
+
+def product(M: int, N: int, K: int, seconds: float) -> tuple[float, float]:
+    """Seconds of ours (packing, product, scaling) and of torch's F.linear."""
+    rng = np.random.default_rng(0)
+    words = bits.tile(rng.integers(0, 2**64, (K // 64, N), dtype=np.uint64))
+    layer = kernels.Linear(words, real(N), real(N), real(K))
+    x, packed, out = kernels.tiles(real(M, K)), np.empty(M * K // 64, np.uint64), np.empty(M * N, np.float32)
+    tx, tw, tb = torch.randn(M, K), torch.randn(N, K), torch.randn(N)
+    found = interleaved(
+        {"ours": lambda: kernels.linear(x, M, layer, packed, out), "torch": lambda: F.linear(tx, tw, tb)}, seconds
+    )
+    return found["ours"], found["torch"]
+
+
+def others(M: int, seconds: float) -> dict[str, tuple[float, float]]:
+    """The same for the kernels around the products, at D = 512 and 4 heads."""
+    D, H = 512, 4
+    work = kernels.workspace(M, D, 768)
+    for part in work[1:]:
+        part[:] = np.resize(real(997), part.shape)
+    norm = kernels.Norm(real(D), real(D))
+    a, b, qkv = torch.randn(M, D), torch.randn(M, D), torch.randn(1, M, 3, H, D // H)
+    weight, bias, of_x, of_h = torch.randn(D), torch.randn(D), torch.randn(M, 2 * D), torch.randn(M, 3 * D)
+
+    def attend() -> torch.Tensor:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q, k, v)
+
+    def select() -> torch.Tensor:
+        sh, sg_h, tg_h = of_h.chunk(3, -1)
+        sg_x, tg_x = of_x.chunk(2, -1)
+        return g(torch.sigmoid(sh)) * a + g(torch.sigmoid(sg_x + sg_h)) * g(torch.tanh(tg_x + tg_h))
+
+    pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+        "attend": (lambda: kernels.attend(work.wide, M, D, H, work.keys, work.scores, work.mixed), attend),
+        "select": (lambda: kernels.select(work.x, M, D, work.gates, work.wide, work.mixed, work.h), select),
+        "add_norm": (
+            lambda: kernels.add_norm(work.h, work.x, M, norm, work.mixed),
+            lambda: F.layer_norm(a + b, (D,), weight, bias),
+        ),
+    }
+    found = {}
+    for name, (ours, theirs) in pairs.items():
+        times = interleaved({"ours": ours, "torch": theirs}, seconds)
+        found[name] = times["ours"], times["torch"]
+    return found
+
+
+def measure(seconds: float, console: Console) -> dict[str, float]:
+    """All tables; the numbers for the JSON line."""
+    with torch.inference_mode():
+        most, cycles = ceiling(seconds)
+        table = Table(title="binary product with packing and scaling, one thread")
+        for column in ("M", "N", "K", "torch fp32 GMAC/s", "ours GMAC/s", "times torch", "of the ceiling"):
+            table.add_column(column, justify="right")
+        ratios, speeds = {}, []
+        for M in ROWS:
+            for N in (512, 1536):
+                for K in (512, 768):
+                    ours, theirs = product(M, N, K, seconds)
+                    macs = M * N * K
+                    ratios[M, N, K] = theirs / ours
+                    speeds.append(macs / ours)
+                    table.add_row(
+                        *map(str, (M, N, K)),
+                        f"{macs / theirs / 1e9:.0f}",
+                        f"{macs / ours / 1e9:.0f}",
+                        f"{theirs / ours:.1f}",
+                        f"{macs / ours / most:.0%}",
+                    )
+        console.print(table)
+        per_512 = INSTRUCTIONS.get(target.level)
+        console.print(
+            f"ceiling {most / 1e9:.0f} GMAC/s at {cycles / 1e9:.2f} GHz: {most / cycles:.0f} MAC a cycle"
+            + (f", {most / 512 * per_512 / cycles:.1f} vector instructions a cycle" if per_512 else "")
+        )
+        table = Table(title="kernels around the products, D = 512, 4 heads")
+        for column in ("kernel", *(f"M = {M}" for M in ROWS)):
+            table.add_column(column, justify="right")
+        around = {M: others(M, seconds) for M in ROWS}
+        for name in around[1]:
+            cells = (around[M][name] for M in ROWS)
+            table.add_row(name, *(f"{ours * 1e6:.0f} µs, {theirs / ours:.1f} times torch" for ours, theirs in cells))
+        console.print(table)
+    return {
+        "kernel_vs_torch_min": round(min(ratio for (M, _, _), ratio in ratios.items() if M >= 10), 2),
+        "kernel_vs_torch_max": round(max(ratio for (M, _, _), ratio in ratios.items() if M >= 10), 2),
+        "kernel_gmacs_max": round(max(speeds) / 1e9, 1),
+        "ceiling_gmacs": round(most / 1e9, 1),
+        "ceiling_macs_per_cycle": round(most / cycles, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=0.3, help="time for each cell (%(default)s)")
+    seconds = parser.parse_args().seconds
+    pin(1)
+    torch.set_num_threads(1)
+    found = measure(seconds, Console(width=150))
+    print(json.dumps({**found, "machine": machine(), "date": today()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""
+How the benches time: peers in turns, medians, one thread that stays where it is, and the machine named beside.
+"""
+
+import datetime
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from model import target
+
+Calls = Mapping[str, Callable[[], object]]
+TURN = 0.01  # seconds
+
+
+def pin(threads: int) -> None:
+    """Keep this process on the last `threads` of its CPUs, so that nothing moves it in the middle of a run."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(ALLOWED)[-threads:])
+
+
+ALLOWED = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def interleaved(calls: Calls, seconds: float) -> dict[str, float]:
+    """Median seconds of each call. All take turns, for about `seconds` but at least three rounds, so that what slows
+    the machine for a while slows them alike; a turn is some milliseconds of calls after one that isn't timed, so that
+    none pays for what its neighbour left in the caches."""
+    turns = {name: max(1, min(1000, int(TURN / _timed(call, 1)))) for name, call in calls.items()}
+    spent: dict[str, list[float]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(spent[next(reversed(calls))]) < 3:
+        for name, call in calls.items():
+            spent[name].append(_timed(call, turns[name]))
+    return {name: statistics.median(times) for name, times in spent.items()}
+
+
+def _timed(call: Callable[[], object], times: int) -> float:
+    call()
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - start) / times
+
+
+def machine() -> str:
+    """CPU, its number here and the level that kernels are compiled for."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} CPUs, {target.level}"
+
+
+def today() -> str:
+    return datetime.date.today().isoformat()
