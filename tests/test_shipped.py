@@ -44,9 +44,9 @@ def test_dev_numbers_are_what_the_engine_gives(shipped: Checkpoint) -> None:
     data, evaluate = pytest.importorskip("model.data"), pytest.importorskip("model.evaluate")
     rows, _ = data.read_rows(DEV, data.Columns("sentence"), list(shipped.labels))
     found, claimed = evaluate.evaluate(Engine(shipped), rows), shipped.evaluation["dev"]
-    # another CPU sums in other lanes: a row or two may fall on the other side
-    assert found["score"] == pytest.approx(claimed["score"], abs=2.5 / len(rows))
-    assert found["flops_saved_ratio"] == pytest.approx(claimed["flops_saved_ratio"], abs=0.005)
+    assert {name: found[name] for name in ("score", "full_depth_score", "exits")} == {
+        name: claimed[name] for name in ("score", "full_depth_score", "exits")
+    }, "the engine's answers don't depend on the machine"
 
 
 @measured
