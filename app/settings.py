@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(),
-        description="accepted keys, separated by commas; empty lets everyone in. Probes and /metrics stay open",
+        description="accepted keys, separated by commas; empty lets everyone in. Probes, /metrics and page stay open",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe log lines written; info has one line a request"

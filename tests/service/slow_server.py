@@ -18,6 +18,9 @@ class Slow(Engine):
         time.sleep(0.5)
         return super().predict(*args)
 
+    def calibrate(self) -> None:
+        """Not at this pace: it would take a minute."""
+
 
 if __name__ == "__main__":
     settings = Settings(

@@ -35,7 +35,14 @@ export function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
     const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => { clearTimeout(timer); reject(signal.reason); }, { once: true });
+    signal?.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        reject(signal.reason);
+      },
+      { once: true },
+    );
   });
 }
 
@@ -64,7 +71,8 @@ async function once(path, body, signal) {
     // a proxy's own page, perhaps
   }
   if (!response.ok || found === null) {
-    const detail = found?.detail ?? `the answer was ${response.status} ${response.statusText}, and not from the service`;
+    const detail =
+      found?.detail ?? `the answer was ${response.status} ${response.statusText}, and not from the service`;
     throw new ApiError(detail, response.status, Number(response.headers.get("retry-after")) || 0);
   }
   return { body: found, timing: timing(response.headers.get("server-timing") ?? "") };

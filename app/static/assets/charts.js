@@ -1,5 +1,5 @@
-// The three charts, on Chart.js. Each `draw…` makes its chart at the first call and moves it at later ones; colours are
-// the style sheet's, read again when they change. Charts are pictures: their text alternatives are the page's.
+// The three charts, on Chart.js. Each `draw…` makes its chart at the first call and moves it at later ones; colours
+// are the style sheet's, read again when they change. Charts are pictures: their text alternatives are the page's.
 
 import { show } from "./delta.js";
 
@@ -9,7 +9,7 @@ const last = new Map(); // canvas id -> [how to configure it, what with]: to dra
 
 const AXIS = 36; // px that the entropy's axis takes: the cells under the chart begin there
 
-Chart.defaults.font.family = 'Inter, system-ui, sans-serif';
+Chart.defaults.font.family = "Inter, system-ui, sans-serif";
 Chart.defaults.font.size = 12;
 Chart.defaults.maintainAspectRatio = false;
 Chart.defaults.plugins.legend.display = false;
@@ -94,8 +94,12 @@ function entropy({ entropies, full, bars, blocks }) {
         y: {
           min: 0,
           max: entropies[0],
-          afterFit: (scale) => { scale.width = AXIS; },
-          afterBuildTicks: (scale) => { scale.ticks = [0, 0.5, 1].map((f) => ({ value: f * entropies[0] })); },
+          afterFit: (scale) => {
+            scale.width = AXIS;
+          },
+          afterBuildTicks: (scale) => {
+            scale.ticks = [0, 0.5, 1].map((f) => ({ value: f * entropies[0] }));
+          },
           ticks: { color: ink.muted, callback: (value) => (value ? value.toFixed(2) : "0") },
           grid: { color: ink.line, drawTicks: false },
           border: { display: false },
@@ -111,7 +115,12 @@ function curve({ points, here, error, percent, labels, pick }) {
   const at = (shift) => points.map(({ x, y }) => ({ x: x * 100, y: (y + shift) * scale }));
   const axis = (text) => ({
     title: { display: true, text, color: ink.muted },
-    ticks: { color: ink.muted, maxTicksLimit: 6, maxRotation: 0, callback: (value) => (percent || text === labels.x ? `${+value.toFixed(1)} %` : value) },
+    ticks: {
+      color: ink.muted,
+      maxTicksLimit: 6,
+      maxRotation: 0,
+      callback: (value) => (percent || text === labels.x ? `${+value.toFixed(1)} %` : value),
+    },
     grid: { color: ink.line, drawTicks: false },
     border: { display: false },
   });
@@ -141,7 +150,15 @@ function curve({ points, here, error, percent, labels, pick }) {
         pointBorderWidth: 2,
         order: 2,
       },
-      { data: error ? at(error) : [], borderWidth: 0, pointRadius: 0, pointHitRadius: 0, fill: "+1", backgroundColor: ink.band, order: 3 },
+      {
+        data: error ? at(error) : [],
+        borderWidth: 0,
+        pointRadius: 0,
+        pointHitRadius: 0,
+        fill: "+1",
+        backgroundColor: ink.band,
+        order: 3,
+      },
       { data: error ? at(-error) : [], borderWidth: 0, pointRadius: 0, pointHitRadius: 0, order: 3 },
     ],
     options: {
@@ -152,7 +169,10 @@ function curve({ points, here, error, percent, labels, pick }) {
         if (measured) pick(points[measured.index].delta);
       },
       onHover: ({ native }, elements) => {
-        native.target.classList.toggle("clickable", elements.some(({ datasetIndex }) => datasetIndex === 1));
+        native.target.classList.toggle(
+          "clickable",
+          elements.some(({ datasetIndex }) => datasetIndex === 1),
+        );
       },
       plugins: {
         names: { texts: points.map(({ delta }) => show(delta)) },
@@ -160,7 +180,8 @@ function curve({ points, here, error, percent, labels, pick }) {
           title: () => "",
           label: ({ datasetIndex, dataIndex, parsed }) => {
             const name = datasetIndex === 1 ? points[dataIndex].name : "your delta";
-            return `${name}: ${parsed.y.toFixed(percent ? 1 : 3)}${percent ? " %" : ""}, ${parsed.x.toFixed(1)} % saved`;
+            const score = percent ? `${parsed.y.toFixed(1)} %` : parsed.y.toFixed(3);
+            return `${name}: ${score}, ${parsed.x.toFixed(1)} % saved`;
           },
         }),
       },
@@ -209,7 +230,12 @@ function histogram({ counts }) {
           grid: { display: false },
           border: { color: ink.line },
         },
-        y: { beginAtZero: true, ticks: { color: ink.muted, precision: 0 }, grid: { color: ink.line, drawTicks: false }, border: { display: false } },
+        y: {
+          beginAtZero: true,
+          ticks: { color: ink.muted, precision: 0 },
+          grid: { color: ink.line, drawTicks: false },
+          border: { display: false },
+        },
       },
     },
   };
@@ -245,7 +271,9 @@ function palette() {
   };
 }
 
-const again = () => { for (const [id, [configure, data]] of last) draw(id, configure, data); };
+const again = () => {
+  for (const [id, [configure, data]] of last) draw(id, configure, data);
+};
 addEventListener("themechange", again);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
 document.fonts.ready.then(again);

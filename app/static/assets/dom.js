@@ -16,13 +16,15 @@ export function make(tag, properties = {}, ...children) {
 const MINUS = "\u2212";
 const signed = (text) => text.replace(/^-/, MINUS);
 
-export const percent = (share, digits = 1) => `${signed((share * 100).toFixed(digits))}\u202f%`; // a space that does not break
+// \u202f is a narrow space that does not break
+export const percent = (share, digits = 1) => `${signed((share * 100).toFixed(digits))}\u202f%`;
 export const flops = (count) =>
-  count.toLocaleString("en", { notation: "compact", minimumSignificantDigits: 3, maximumSignificantDigits: 3 }).replace(/[A-Z]/, "\u202f$&");
+  count
+    .toLocaleString("en", { notation: "compact", minimumSignificantDigits: 3, maximumSignificantDigits: 3 })
+    .replace(/[A-Z]/, "\u202f$&");
 export const milliseconds = (ms) => `${signed(ms.toLocaleString("en", { maximumSignificantDigits: 3 }))}\u202fms`;
 export const count = (number) => number.toLocaleString("en");
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
-export const median = (numbers) => numbers.toSorted((a, b) => a - b)[numbers.length >> 1];
 /** An entropy that may be 0.69 or 0.0000003. */
 export const nats = (entropy) => (entropy >= 0.001 || entropy === 0 ? entropy.toFixed(3) : entropy.toExponential(1));
 
@@ -30,7 +32,12 @@ export const nats = (entropy) => (entropy >= 0.001 || entropy === 0 ? entropy.to
 export function fillTable(table, header, rows) {
   table.replaceChildren(
     make("thead", {}, make("tr", {}, ...header.map((name) => make("th", { scope: "col", textContent: name })))),
-    make("tbody", {}, ...rows.map(([first, ...rest]) =>
-      make("tr", {}, make("th", { scope: "row" }, first), ...rest.map((cell) => make("td", {}, cell))))),
+    make(
+      "tbody",
+      {},
+      ...rows.map(([first, ...rest]) =>
+        make("tr", {}, make("th", { scope: "row" }, first), ...rest.map((cell) => make("td", {}, cell))),
+      ),
+    ),
   );
 }

@@ -7,10 +7,10 @@ export const EXAMPLES = [
   ["Undecided", "an honest failure is still more interesting than this polished success"],
   [
     "Long",
-    "Two brothers keep a lighthouse through one winter, and that is all that happens, and it is enough. The camera " +
-      "knows when to look away, the silence between the two is funnier than most comedies, and when the storm finally " +
-      "comes you find that you have been holding your breath for an hour. I have rarely been so moved by so little. Go " +
-      "and see it on the largest screen you can find, and sit at the front.",
+    "Two brothers keep a lighthouse through one winter, and that is all that happens, and it is enough. " +
+      "The camera knows when to look away, the silence between the two is funnier than most comedies, and when " +
+      "the storm finally comes you find that you have been holding your breath for an hour. I have rarely been " +
+      "so moved by so little. Go and see it on the largest screen you can find, and sit at the front.",
   ],
 ];
 

@@ -8,8 +8,23 @@ import { $, count, make, percent, plural } from "./dom.js";
 const ITEMS = 64; // a request: the service's own limit is 256 where nobody has set another
 const BYTES = 96 * 1024; // likewise 512 KiB; where the limits are lower, requests become smaller
 const PAGE = 100; // rows of the table at a time
-const COLUMNS = ["line", "text", "text_pair", "label", "score", "exit_index", "num_blocks", "flops", "flops_full",
-  "flops_saved_ratio", "tokens", "truncated", "delta", "model", "error"];
+const COLUMNS = [
+  "line",
+  "text",
+  "text_pair",
+  "label",
+  "score",
+  "exit_index",
+  "num_blocks",
+  "flops",
+  "flops_full",
+  "flops_saved_ratio",
+  "tokens",
+  "truncated",
+  "delta",
+  "model",
+  "error",
+];
 
 let running = null;
 let done = []; // {line, item, result}: the answer or the problem of each line
@@ -29,7 +44,9 @@ export function setUpLines({ options, fail }) {
 }
 
 async function run(options, fail) {
-  const texts = $("lines").value.replace(/[\r\n]+$/, "").split(/\r?\n/);
+  const texts = $("lines")
+    .value.replace(/[\r\n]+$/, "")
+    .split(/\r?\n/);
   if (texts.length === 1 && !texts[0]) return void $("lines").focus();
   running?.abort();
   const { signal } = (running = new AbortController());
@@ -59,13 +76,17 @@ function split(text) {
 
 /** The lines with their results, as they come; a line that finds the queue full goes again. */
 async function* answers(waiting, signal) {
-  const onWait = (error, seconds) => { $("progress-says").textContent = `${error.message}; going on in ${seconds} s`; };
+  const onWait = (error, seconds) => {
+    $("progress-says").textContent = `${error.message}; going on in ${seconds} s`;
+  };
   let most = ITEMS;
   while (waiting.length) {
     const chunk = cut(waiting, most);
     let results;
     try {
-      ({ body: { results } } = await ask("classify/batch", { body: { items: chunk.map(({ item }) => item) }, signal, onWait }));
+      ({
+        body: { results },
+      } = await ask("classify/batch", { body: { items: chunk.map(({ item }) => item) }, signal, onWait }));
     } catch (error) {
       if (error.status !== 413) throw error;
       if (chunk.length > 1) {
@@ -115,18 +136,24 @@ function show() {
   for (const { label } of good) labels.set(label, (labels.get(label) ?? 0) + 1);
   const sum = (name) => good.reduce((total, answer) => total + answer[name], 0);
   const totals = [
-    ...[...labels].sort(([, a], [, b]) => b - a).slice(0, 6).map(([label, n]) => [label, count(n)]),
+    ...[...labels]
+      .sort(([, a], [, b]) => b - a)
+      .slice(0, 6)
+      .map(([label, n]) => [label, count(n)]),
     ["errors", count(done.length - good.length)],
     ["FLOPs saved", good.length ? percent(sum("flops_saved") / sum("flops_full")) : "none"],
     ["mean exit", good.length ? (sum("exit_index") / good.length).toFixed(2) : "none"],
   ];
-  $("totals").replaceChildren(...totals.map(([name, value]) =>
-    make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
+  $("totals").replaceChildren(
+    ...totals.map(([name, value]) =>
+      make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value })),
+    ),
+  );
   const counts = Array(good[0]?.num_blocks ?? 1).fill(0);
   for (const { exit_index } of good) counts[exit_index - 1]++;
   drawHistogram({ counts });
-  $("histogram").ariaLabel = "Bar chart of lines by the block they left after: "
-    + counts.map((n, i) => `block ${i + 1}: ${n}`).join(", ") + ".";
+  $("histogram").ariaLabel =
+    "Bar chart of lines by the block they left after: " + counts.map((n, i) => `block ${i + 1}: ${n}`).join(", ") + ".";
   $("rows").tBodies[0].replaceChildren();
   showRows(PAGE);
 }
@@ -141,26 +168,38 @@ function showRows(upTo) {
 
 function row({ line, item, result }) {
   const text = item.text_pair === undefined ? item.text : `${item.text} | ${item.text_pair}`;
-  const head = [make("td", { className: "number", textContent: String(line) }),
-    make("td", { className: "text", textContent: text.trim() ? text : "(blank)" })];
+  const head = [
+    make("td", { className: "number", textContent: String(line) }),
+    make("td", { className: "text", textContent: text.trim() ? text : "(blank)" }),
+  ];
   if (result.label === undefined) {
     return make("tr", { className: "bad" }, ...head, make("td", { colSpan: 4, textContent: result.detail }));
   }
-  const cells = make("span", { className: "pips", "aria-hidden": "true" },
-    ...Array.from({ length: result.num_blocks }, (_, i) => make("i", { className: i < result.exit_index ? "on" : "" })));
-  return make("tr", {}, ...head, make("td", {}, make("b", { textContent: result.label })),
+  const cells = make(
+    "span",
+    { className: "pips", "aria-hidden": "true" },
+    ...Array.from({ length: result.num_blocks }, (_, i) => make("i", { className: i < result.exit_index ? "on" : "" })),
+  );
+  return make(
+    "tr",
+    {},
+    ...head,
+    make("td", {}, make("b", { textContent: result.label })),
     make("td", { className: "number", textContent: percent(result.score) }),
     make("td", { className: "exit" }, String(result.exit_index), cells),
-    make("td", { className: "number", textContent: percent(result.flops_saved_ratio, 0) }));
+    make("td", { className: "number", textContent: percent(result.flops_saved_ratio, 0) }),
+  );
 }
 
 function download() {
-  const rows = done.map(({ line, item, result }) => COLUMNS.map((name) => {
-    if (name === "line") return line;
-    if (name === "text" || name === "text_pair") return item[name];
-    if (name === "error") return result.label === undefined ? result.detail : null;
-    return result.label === undefined ? null : result[name];
-  }));
+  const rows = done.map(({ line, item, result }) =>
+    COLUMNS.map((name) => {
+      if (name === "line") return line;
+      if (name === "text" || name === "text_pair") return item[name];
+      if (name === "error") return result.label === undefined ? result.detail : null;
+      return result.label === undefined ? null : result[name];
+    }),
+  );
   const url = URL.createObjectURL(new Blob([csv(COLUMNS, rows)], { type: "text/csv;charset=utf-8" }));
   make("a", { href: url, download: "beexformer.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);

@@ -37,28 +37,43 @@ async function classify() {
   const pair = $("pair-field").hidden ? "" : $("pair").value;
   if (!model) return void start();
   if (!text.trim()) {
-    $("answer").dataset.state = "empty";
+    state("empty");
     return void notice("");
   }
-  const body = { text, model: model.name, ...(pair ? { text_pair: pair } : {}), ...("cost_model" in model ? { cost: true } : {}) };
+  const body = {
+    text,
+    model: model.name,
+    ...(pair ? { text_pair: pair } : {}),
+    ...("cost_model" in model ? { cost: true } : {}),
+  };
   const key = JSON.stringify(body);
   const chosen = effective();
   try {
     const here = await question({ ...body, ...request(delta, model.blocks) }, signal);
     notice("");
-    $("answer").dataset.state = "shown";
+    state("shown");
     const known = full.key === key ? full.found : null;
     showWalk(here, known, chosen);
     if (!known) {
-      full = { key, found: chosen === NEVER ? here : await question({ ...body, ...request(NEVER, model.blocks) }, signal) };
+      full = {
+        key,
+        found: chosen === NEVER ? here : await question({ ...body, ...request(NEVER, model.blocks) }, signal),
+      };
       showWalk(here, full.found, chosen);
     }
     announce(here.answer, full.found.answer);
     await pause(RESTING, signal);
-    for (const [found, fields] of [[here, request(delta, model.blocks)], [full.found, request(NEVER, model.blocks)]]) {
-      while (found.ms.length && found.ms.length < TIMES) found.ms.push(...(await question({ ...body, ...fields }, signal)).ms);
+    const pairs = [
+      [here, request(delta, model.blocks)],
+      [full.found, request(NEVER, model.blocks)],
+    ];
+    for (let i = 1; i < TIMES; i++) {
+      // in turn, so that what else happens on the machine meets both
+      for (const [found, fields] of pairs) {
+        if (found.ms.length <= i) found.ms.push(...(await question({ ...body, ...fields }, signal)).ms);
+      }
     }
-    showCost(here, full.found, chosen);
+    showCost(here, full.found, chosen, true);
   } catch (error) {
     if (!signal.aborted) fail(error, classify);
   }
@@ -72,16 +87,19 @@ async function question(body, signal) {
 
 function announce(here, there) {
   const left = here.num_blocks - here.exit_index;
-  $("status").textContent = `${here.label}, ${percent(here.score)}. `
-    + (left ? `Left after block ${here.exit_index} of ${here.num_blocks}, ${percent(here.flops_saved_ratio, 0)} of the FLOPs saved. `
-      : `Walked all ${plural(here.num_blocks, "block")}. `)
-    + `At full depth: ${there.label}, ${percent(there.score)}.`;
+  $("status").textContent =
+    `${here.label}, ${percent(here.score)}. ` +
+    (left
+      ? `Left after block ${here.exit_index} of ${here.num_blocks}, ` +
+        `${percent(here.flops_saved_ratio, 0)} of the FLOPs saved. `
+      : `Walked all ${plural(here.num_blocks, "block")}. `) +
+    `At full depth: ${there.label}, ${percent(there.score)}.`;
 }
 
 /** Say what went wrong, and see to it that it goes on by itself where it can. */
 function fail(error, retry) {
   if (!(error instanceof ApiError)) throw error;
-  $("answer").dataset.state = "stale";
+  state("stale");
   if (error.status === 401) {
     notice("");
     $("key-form").hidden = false;
@@ -121,6 +139,10 @@ async function comeBack(retry) {
 
 const waiting = (error, seconds) => notice(`${error.message}. Going on by itself in ${seconds} s.`);
 
+function state(name) {
+  for (const id of ["answer", "cost"]) $(id).dataset.state = name;
+}
+
 function notice(text) {
   $("notice").hidden = !text;
   if ($("notice").textContent !== text) $("notice").textContent = text;
@@ -140,8 +162,14 @@ function choose(value, { milliseconds = 0, typed = false } = {}) {
 }
 
 function setUpDelta() {
-  Object.assign($("delta"), { min: LEFT, max: RIGHT });
-  const ticks = [[LEFT, "never early"], [positionOf(-0.01), "\u22120.01"], [0, "0"], [positionOf(0.01), "0.01"], [RIGHT, "after block 1"]];
+  Object.assign($("delta"), { min: LEFT, max: RIGHT, value: 0 });
+  const ticks = [
+    [LEFT, "never early"],
+    [positionOf(-0.01), "\u22120.01"],
+    [0, "0"],
+    [positionOf(0.01), "0.01"],
+    [RIGHT, "after block 1"],
+  ];
   for (const [position, text] of ticks) {
     const tick = make("span", { textContent: text });
     tick.style.setProperty("--at", (position - LEFT) / (RIGHT - LEFT));
@@ -153,25 +181,45 @@ function setUpDelta() {
     if (validity.badInput) notice("delta is a number, for example 0.05 or -0.001");
     else choose(value === "" ? null : valueAsNumber, { milliseconds: TYPING, typed: true });
   });
-  $("delta-number").addEventListener("change", () => { if ($("delta-number").value === "") choose(delta); });
-  $("delta-default").addEventListener("click", () => { choose(null); $("delta").focus(); });
+  $("delta-number").addEventListener("change", () => {
+    if ($("delta-number").value === "") choose(delta);
+  });
+  $("delta-default").addEventListener("click", () => {
+    choose(null);
+    $("delta").focus();
+  });
 }
 
 function setUpText() {
-  $("examples").replaceChildren(...EXAMPLES.map(([kind, text]) => make("li", {}, make("button", {
-    type: "button",
-    className: "chip",
-    title: text,
-    textContent: kind,
-    onclick: () => { $("text").value = text; grow(); later(0); },
-  }))));
+  $("examples").replaceChildren(
+    ...EXAMPLES.map(([kind, text]) =>
+      make(
+        "li",
+        {},
+        make("button", {
+          type: "button",
+          className: "chip",
+          title: text,
+          textContent: kind,
+          onclick: () => {
+            $("text").value = text;
+            grow();
+            later(0);
+          },
+        }),
+      ),
+    ),
+  );
   const grow = () => {
     $("text").style.height = "";
     $("text").style.height = `${Math.min($("text").scrollHeight + 2, 320)}px`;
   };
   $("text").value ||= EXAMPLES[1][1];
   grow();
-  $("text").addEventListener("input", () => { grow(); later(TYPING); });
+  $("text").addEventListener("input", () => {
+    grow();
+    later(TYPING);
+  });
   $("pair").addEventListener("input", () => later(TYPING));
   $("pair-toggle").addEventListener("click", () => {
     const shown = $("pair-field").hidden;
@@ -179,23 +227,30 @@ function setUpText() {
     $("pair-toggle").setAttribute("aria-expanded", String(shown));
     $("pair-toggle").textContent = shown ? "Without the second text" : "Add a second text";
     if (shown) $("pair").focus();
-    later(0);
+    if ($("pair").value) later(0);
   });
-  $("fill").addEventListener("click", () => { $("lines").value = LINES.join("\n"); $("run").focus(); });
+  $("fill").addEventListener("click", () => {
+    $("lines").value = LINES.join("\n");
+    $("run").focus();
+  });
 }
 
 async function describe(name) {
   const { body } = await ask(`models/${encodeURIComponent(name)}`, { onWait: waiting });
   model = { ...body, blocks: body.config.n_block };
-  $("about").textContent = `Model ${model.name}: ${model.labels.join(", ")}; ${model.blocks} blocks, `
-    + `${(model.size_bytes / 1e6).toFixed(1)} MB.`;
+  $("about").textContent =
+    `Model ${model.name}: ${model.labels.join(", ")}; ${model.blocks} blocks, ` +
+    `${(model.size_bytes / 1e6).toFixed(1)} MB.`;
   $("delta-default").textContent = `the model\u2019s default, ${show(model.default_delta)}`;
+  for (const id of ["delta", "delta-number"]) $(id).disabled = false;
   choose(delta);
 }
 
 async function start() {
   try {
-    const { body: { models } } = await ask("models", { onWait: waiting });
+    const {
+      body: { models },
+    } = await ask("models", { onWait: waiting });
     notice("");
     $("model").replaceChildren(...models.map(({ name }) => make("option", { value: name, textContent: name })));
     $("model").value = models.find((each) => each.default).name;

@@ -1,4 +1,4 @@
-// The colours that were chosen last, set before anything is painted; therefore no module. "auto" is the system's choice.
+// The colours that were chosen last, set before anything is painted; therefore no module. "auto" is the system's.
 {
   const KEY = "beexformer-theme";
   const stored = () => {

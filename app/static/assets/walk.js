@@ -2,7 +2,7 @@
 
 import { drawEntropy } from "./charts.js";
 import { NEVER, show } from "./delta.js";
-import { $, fillTable, flops, make, median, milliseconds, nats, percent, plural } from "./dom.js";
+import { $, fillTable, flops, make, milliseconds, nats, percent, plural } from "./dom.js";
 
 const SURE = 1e-9; // below this entropy there is nothing left to gain, and the service stops
 
@@ -16,15 +16,19 @@ export function showWalk(here, full, delta) {
   cells(answer, entropies);
   const bars = delta === NEVER ? null : [null, ...entropies.slice(0, -1).map((before) => before * (1 - answer.delta))];
   drawEntropy({ entropies, full: complete, bars, blocks: answer.num_blocks });
-  $("entropy").ariaLabel = `Line chart: the entropy goes ${entropies.map(nats).join(", ")} and the text leaves there, `
-    + `after block ${answer.exit_index} of ${answer.num_blocks}. The table below has the numbers.`;
-  fillTable($("walk-table"), ["block", "entropy", "lowered by", "full depth"], Array.from({ length: answer.num_blocks + 1 },
-    (_, i) => [
+  $("entropy").ariaLabel =
+    `Line chart: the entropy goes ${entropies.map(nats).join(", ")} and the text leaves there, ` +
+    `after block ${answer.exit_index} of ${answer.num_blocks}. The table below has the numbers.`;
+  fillTable(
+    $("walk-table"),
+    ["block", "entropy", "lowered by", "full depth"],
+    Array.from({ length: answer.num_blocks + 1 }, (_, i) => [
       i === 0 ? "start" : String(i),
       i < entropies.length ? nats(entropies[i]) : "not run",
       i && i < entropies.length ? gain(entropies, i, 1) : "",
       complete ? nats(complete[i]) : "",
-    ]));
+    ]),
+  );
   showCost(here, full, delta);
 }
 
@@ -40,13 +44,19 @@ function verdict(answer) {
     answer.truncated ? make("span", { className: "warn", textContent: `cut to ${answer.tokens} tokens` }) : "",
   );
   const ranked = Object.entries(answer.scores).sort(([, a], [, b]) => b - a);
-  $("scores").replaceChildren(...ranked.slice(0, 6).map(([label, score], i) => {
-    const fill = make("span", { className: "fill" });
-    fill.style.setProperty("--share", score);
-    return make("li", { className: i ? "" : "top" },
-      make("span", { textContent: label }), make("span", { className: "track", "aria-hidden": "true" }, fill),
-      make("span", { className: "number", textContent: percent(score) }));
-  }));
+  $("scores").replaceChildren(
+    ...ranked.slice(0, 6).map(([label, score], i) => {
+      const fill = make("span", { className: "fill" });
+      fill.style.setProperty("--share", score);
+      return make(
+        "li",
+        { className: i ? "" : "top" },
+        make("span", { textContent: label }),
+        make("span", { className: "track", "aria-hidden": "true" }, fill),
+        make("span", { className: "number", textContent: percent(score) }),
+      );
+    }),
+  );
 }
 
 function cells(answer, entropies) {
@@ -57,24 +67,38 @@ function cells(answer, entropies) {
   const cell = (i) => {
     const state = i > exit ? "skipped" : i === exit ? "exit" : "walked";
     const lowered = i <= exit ? gain(entropies, i, 0) : "";
-    const says = i > exit ? `Block ${i}: not run` : `Block ${i}: entropy ${nats(entropies[i])}, lowered by ${lowered}`
-      + (i === exit ? ". The text leaves here." : "");
-    const made = make("li", { className: state },
+    const says =
+      i > exit
+        ? `Block ${i}: not run`
+        : `Block ${i}: entropy ${nats(entropies[i])}, lowered by ${lowered}` +
+          (i === exit ? ". The text leaves here." : "");
+    const made = make(
+      "li",
+      { className: state },
       make("span", { className: "hex", "aria-hidden": "true" }, make("span", { textContent: String(i) })),
       make("span", { className: "gain", "aria-hidden": "true", textContent: i > exit ? "" : change(entropies, i) }),
-      make("span", { className: "unseen", textContent: says }));
+      make("span", { className: "unseen", textContent: says }),
+    );
     made.style.gridColumn = i + 1;
     return made;
   };
   const skipped = blocks - exit;
   const brace = skipped
-    ? make("li", { className: "brace", "aria-hidden": "true" }, make("span", { textContent: skipped > 1 ? `${skipped} blocks not run` : "not run" }))
+    ? make(
+        "li",
+        { className: "brace", "aria-hidden": "true" },
+        make("span", { textContent: skipped > 1 ? `${skipped} blocks not run` : "not run" }),
+      )
     : null;
   if (brace) brace.style.gridColumn = `${exit + 2} / -1`;
   list.replaceChildren(
-    make("li", { className: "start" }, make("span", { className: "dot", "aria-hidden": "true" }),
+    make(
+      "li",
+      { className: "start" },
+      make("span", { className: "dot", "aria-hidden": "true" }),
       make("span", { className: "gain", "aria-hidden": "true", textContent: "start" }),
-      make("span", { className: "unseen", textContent: `Before any block: entropy ${nats(entropies[0])}` })),
+      make("span", { className: "unseen", textContent: `Before any block: entropy ${nats(entropies[0])}` }),
+    ),
     ...Array.from({ length: blocks }, (_, i) => cell(i + 1)),
     ...(brace ? [brace] : []),
   );
@@ -89,26 +113,55 @@ const change = (entropies, i) => {
   return `${share > 0 ? "+" : ""}${percent(share, digits)}`;
 };
 
-/** What the answer cost beside full depth. */
-export function showCost(here, full, delta) {
+/** What the answer cost beside full depth; times are shown once they have all been measured. */
+export function showCost(here, full, delta, measured = false) {
   const { answer } = here;
   const rows = [["FLOPs", answer.flops, answer.flops_full, flops]];
-  if (here.ms.length) rows.push(["time, measured", median(here.ms), full?.ms.length ? median(full.ms) : undefined, milliseconds]);
-  if (answer.cost) rows.push(["time, predicted", answer.cost.predicted_ms, answer.cost.predicted_ms_full, milliseconds]);
+  if (here.ms.length)
+    rows.push([
+      "time, measured",
+      ...[here, full].map((found) => (measured ? Math.min(...found.ms) : null)),
+      milliseconds,
+    ]);
+  if (answer.cost)
+    rows.push(["time, predicted", answer.cost.predicted_ms, answer.cost.predicted_ms_full, milliseconds]);
   const says = ({ label, score }) => [make("b", { textContent: label }), ` ${percent(score)}`];
   $("compare-here").textContent = delta === NEVER ? show(delta) : `delta ${show(answer.delta)}`;
   $("compare").tBodies[0].replaceChildren(
-    make("tr", {}, make("th", { scope: "row", textContent: "answer" }), make("td", {}, ...says(answer)),
-      make("td", {}, ...(full ? says(full.answer) : ["…"])), make("td", { className: "wide" })),
-    make("tr", {}, make("th", { scope: "row", textContent: "blocks" }), make("td", { textContent: String(answer.exit_index) }),
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row", textContent: "answer" }),
+      make("td", {}, ...says(answer)),
+      make("td", {}, ...(full ? says(full.answer) : ["…"])),
+      make("td", { className: "wide" }),
+    ),
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row", textContent: "blocks" }),
+      make("td", { textContent: String(answer.exit_index) }),
       make("td", { textContent: String(answer.num_blocks) }),
-      spent(answer.exit_index, answer.num_blocks, (n) => plural(n, "block"))),
-    ...rows.map(([name, value, whole, format]) => make("tr", {}, make("th", { scope: "row", textContent: name }),
-      make("td", { textContent: format(value) }), make("td", { textContent: whole === undefined ? "…" : format(whole) }),
-      whole === undefined ? make("td", { className: "wide" }) : spent(value, whole, format))));
-  $("same").textContent = !full ? "" : full.answer.label === answer.label
-    ? (answer.exit_index === answer.num_blocks ? "Nothing was skipped." : "Full depth gives the same label.")
-    : `Full depth disagrees: ${full.answer.label}.`;
+      spent(answer.exit_index, answer.num_blocks, (n) => plural(n, "block")),
+    ),
+    ...rows.map(([name, value, whole, format]) =>
+      make(
+        "tr",
+        {},
+        make("th", { scope: "row", textContent: name }),
+        make("td", { textContent: value === null ? "…" : format(value) }),
+        make("td", { textContent: whole === null ? "…" : format(whole) }),
+        value === null ? make("td", { className: "wide" }) : spent(value, whole, format),
+      ),
+    ),
+  );
+  $("same").textContent = !full
+    ? ""
+    : full.answer.label === answer.label
+      ? answer.exit_index === answer.num_blocks
+        ? "Nothing was skipped."
+        : "Full depth gives the same label."
+      : `Full depth disagrees: ${full.answer.label}.`;
   $("same").classList.toggle("differs", Boolean(full) && full.answer.label !== answer.label);
 }
 
@@ -118,6 +171,15 @@ function spent(value, whole, format) {
   const share = whole ? Math.min(value / whole, 1) : 1;
   const bar = make("span", { className: "spent", "aria-hidden": "true" }, make("span", { className: "fill" }));
   bar.firstChild.style.setProperty("--share", share);
-  const words = saved > 0 ? `${format(saved)} saved, ${percent(saved / whole, 0)}` : saved < 0 ? `${format(-saved)} more` : "nothing saved";
-  return make("td", { className: "wide" }, make("span", { className: "pair" }, bar, make("span", { textContent: words })));
+  const words =
+    saved > 0
+      ? `${format(saved)} saved, ${percent(saved / whole, 0)}`
+      : saved < 0
+        ? `${format(-saved)} more`
+        : "nothing saved";
+  return make(
+    "td",
+    { className: "wide" },
+    make("span", { className: "pair" }, bar, make("span", { textContent: words })),
+  );
 }
