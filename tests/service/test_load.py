@@ -152,6 +152,9 @@ class Broken(Engine):
             raise RuntimeError("secret of the house")
         return super().predict(*args)
 
+    def calibrate(self) -> None:
+        """That would be the second."""
+
 
 def test_a_bug_is_a_500_without_internals_and_a_log_line_with_them(caplog: pytest.LogCaptureFixture) -> None:
     with client_of(Broken.load) as client, caplog.at_level(logging.ERROR):

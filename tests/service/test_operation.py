@@ -2,29 +2,46 @@
 
 import json
 import logging
+import math
 import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from running import client_of, problem, samples
+from running import GOLDEN, client_of, problem, samples
 from starlette.testclient import TestClient
 
 from app.errors import MEDIA_TYPE
 from app.logs import JSONLines
+from app.metrics import training_exits
 from app.schemas import ANSWER, PROBLEM, Answer, ClassifyRequest, Problem
+from model.checkpoint import read
+from model.engine import Engine
 
 NAMES = {  # what DESIGN and docs promise, and dashboards use
     "bee_requests": "counter",
     "bee_request_duration_seconds": "histogram",
     "bee_phase_duration_seconds": "histogram",
     "bee_exit": "counter",
+    "bee_exit_at_default": "counter",
     "bee_exit_index": "histogram",
+    "bee_exit_entropy_ratio": "histogram",
     "bee_flops_executed": "counter",
     "bee_flops_full": "counter",
+    "bee_engine_busy_seconds": "counter",
+    "bee_engine_threads": "gauge",
     "bee_queue_depth": "gauge",
+    "bee_queue_limit": "gauge",
+    "bee_ready": "gauge",
     "bee_batch_rows": "histogram",
     "bee_request_tokens": "histogram",
     "bee_model_info": "gauge",
+    "bee_exit_training_rows": "gauge",  # without series: the golden checkpoint has no evaluation
+    **dict.fromkeys(("process_virtual_memory_bytes", "process_resident_memory_bytes"), "gauge"),
+    **dict.fromkeys(("process_start_time_seconds", "process_open_fds", "process_max_fds"), "gauge"),
+    "process_cpu_seconds": "counter",
 }
 
 
@@ -71,7 +88,7 @@ def test_what_is_counted_adds_up() -> None:
         counted = samples(client.get("/metrics").text)
         assert "made-up" not in client.get("/metrics").text
     model = "model=golden"
-    requests = {key[1:]: value for key, value in counted.items() if key[0] == "bee_requests_total"}
+    requests = {key[1:]: value for key, value in counted.items() if key[0] == "bee_requests_total" and value}
     assert requests == {
         ("code=200", model): 6,
         ("code=422", model): 1,  # the blank text: its model was known
@@ -86,12 +103,72 @@ def test_what_is_counted_adds_up() -> None:
     for block in range(1, 7):
         left = sum(answer["exit_index"] == block for answer in answers)
         assert counted["bee_exit_total", f"exit={block}", model] == left
+        entropies = [answer["entropies"][-1] / math.log(2) for answer in answers if answer["exit_index"] == block]
+        ratio = ("bee_exit_entropy_ratio_sum", f"exit={block}", model)
+        assert counted[ratio] == pytest.approx(sum(entropies), abs=1e-4)  # answers are rounded
     assert counted["bee_exit_index_sum", model] == sum(answer["exit_index"] for answer in answers)
     assert counted["bee_flops_executed_total", model] == sum(answer["flops"] for answer in answers)
     assert counted["bee_flops_full_total", model] == sum(answer["flops_full"] for answer in answers)
     assert counted["bee_request_tokens_sum",] == sum(answer["tokens"] for answer in answers)
     assert counted["bee_batch_rows_sum",] == 6
+    assert counted["bee_engine_busy_seconds_total",] > 0
+    assert counted["bee_ready",] == 1
     assert counted["bee_queue_depth",] == 0
+
+
+def test_failures_are_there_before_they_happen() -> None:
+    with client_of(max_queue=7, threads=3) as client:
+        counted = samples(client.get("/metrics").text)
+    for model in ("", "golden"):
+        assert [counted["bee_requests_total", f"code={code}", f"model={model}"] for code in (500, 503, 504)] == [
+            0,
+            0,
+            0,
+        ]
+    assert counted["bee_queue_limit",] == 7
+    assert counted["bee_engine_threads",] == 3
+
+
+def test_only_answers_as_the_model_would_give_them_are_compared_with_training() -> None:
+    own = {"text": "a warm film"}
+    others = [{"delta": 1}, {"delta": -1}, {"min_blocks": 2}, {"max_blocks": 5}, {"delta": 0.0001, "max_blocks": 1}]
+    same = [{"delta": 0.0001}, {"delta": None, "min_blocks": 1, "max_blocks": 6}]
+    with client_of() as client:
+        answers = [client.post("/classify", json=own | more).json() for more in [{}, *same, *others]]
+        counted = samples(client.get("/metrics").text)
+    assert len({answer["exit_index"] for answer in answers[:3]}) == 1
+    compared = {key[1]: value for key, value in counted.items() if key[0] == "bee_exit_at_default_total"}
+    assert compared == {f"exit={i}": 3 * (i == answers[0]["exit_index"]) for i in range(1, 7)}
+    assert sum(value for key, value in counted.items() if key[0] == "bee_exit_total") == len(answers)
+
+
+def with_evaluation(evaluation: dict[str, Any]) -> Callable[[Path], Engine]:
+    return lambda folder: Engine(replace(read(folder), evaluation=evaluation))
+
+
+def test_the_exits_of_training_are_exported() -> None:
+    dev = {"delta": 0.0001, "exits": [4, 446, 292, 64, 57, 9]}
+    with client_of(with_evaluation({"dev": dev})) as client:
+        counted = samples(client.get("/metrics").text)
+    exported = {key[1]: value for key, value in counted.items() if key[0] == "bee_exit_training_rows"}
+    assert exported == {f"exit={i}": rows for i, rows in enumerate(dev["exits"], start=1)}
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        {"dev": None},
+        {"dev": {"delta": 0.1, "exits": [1, 2, 3, 4, 5, 6]}},  # of another delta than the model's own
+        {"dev": {"delta": 0.0001}},
+        {"dev": {"delta": 0.0001, "exits": [1, 2, 3]}},
+        {"dev": {"delta": 0.0001, "exits": [0, 0, 0, 0, 0, 0]}},
+        {"dev": {"delta": 0.0001, "exits": [1, 2, 3, 4, 5, -6]}},
+        {"dev": {"delta": 0.0001, "exits": ["1", 2, 3, 4, 5, 6]}},
+        {"dev": {"delta": 0.0001, "exits": "123456"}},
+    ],
+)
+def test_an_evaluation_that_does_not_say_where_rows_left_is_no_obstacle(evaluation: dict[str, Any]) -> None:
+    assert training_exits(with_evaluation(evaluation)(GOLDEN)) == []
 
 
 def test_keys_guard_everything_but_probes_metrics_and_docs() -> None:
@@ -185,7 +262,7 @@ def test_the_examples_are_valid(client: TestClient) -> None:
     for kind in kinds:
         for example in schemas[kind.__name__]["examples"]:
             assert kind(**example)
-    assert list(ANSWER) == list(Answer.model_fields)
+    assert [*ANSWER, "cost"] == list(Answer.model_fields), "a cost only stands where it was asked for"
     assert set(PROBLEM) <= set(Problem.model_fields)
     assert client.post("/classify", json=schemas["ClassifyRequest"]["examples"][0]).status_code == 200
 
