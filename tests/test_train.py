@@ -152,3 +152,10 @@ def test_disagreement_of_torch_and_engine_writes_nothing(root: Path, monkeypatch
     with pytest.raises(TrainingError, match="nothing was written"):
         run(plan(), root)
     assert not (root / "out").exists()
+
+
+def test_training_needs_no_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train._commit() == "unknown"  # no repository
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert train._commit() == "unknown"  # no git

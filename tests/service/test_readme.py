@@ -30,5 +30,5 @@ def test_every_path_is_named(client: TestClient) -> None:
 
 
 def test_the_metrics_are_those_exported(client: TestClient) -> None:
-    exported = re.findall(r"^# TYPE (\w+)", client.get("/metrics").text, re.MULTILINE)
+    exported = re.findall(r"^# TYPE (bee_\w+)", client.get("/metrics").text, re.MULTILINE)
     assert set(re.findall(r"^\| `(bee_\w+)` \|", README, re.MULTILINE)) == set(exported)

@@ -241,16 +241,21 @@ def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> No
         requests = ("bee_requests_total", "code=200", "model=golden")
         for _ in range(6):
             assert counted()[requests] == 20
-        os.kill(min(ready()), signal.SIGKILL)
+        killed = min(ready())
+        os.kill(killed, signal.SIGKILL)
         wait_until(lambda: len(ready()) == 3)
         for _ in range(6):
             now = counted()
             assert now[requests] == 20
             assert now[("bee_exit_index_count", "model=golden")] == 20
             assert now[("bee_queue_depth",)] == 0
+            assert now[("bee_queue_limit",)] == 2 * 1024
+            assert now[("bee_ready",)] == 1
+            pids = {int(key[1].removeprefix("pid=")) for key in now if key[0] == "process_resident_memory_bytes"}
+            assert pids == ready() - {killed}
             assert now[("bee_model_info", "blocks=6", "classes=2", "format_version=1", "model=golden")] == 1
         living = [file.stem.rpartition("_")[2] for file in metrics.rglob("gauge_live*.db")]
-        assert {int(pid) for pid in living} == ready() - {min(ready())}
+        assert {int(pid) for pid in living} == ready() - {killed}
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE) == 0
     assert list(metrics.iterdir()) == []

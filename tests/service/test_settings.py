@@ -1,5 +1,6 @@
 """Settings: one definition, refused in plain words, and never a key in sight."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -98,3 +99,15 @@ def test_an_empty_key_is_refused() -> None:
 @pytest.mark.parametrize(("given", "workers", "threads"), [(3, 1, 3), (0, 1, cpus()), (0, 200, 1)])
 def test_threads_are_worked_out(given: int, workers: int, threads: int) -> None:
     assert Settings(threads=given, workers=workers).engine_threads == threads
+
+
+CPUS = len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("limit", "usable"), [("max 100000", CPUS), ("50000 100000", 1), ("100000000 100000", CPUS), ("", CPUS)]
+)
+def test_a_containers_limit_counts(limit: str, usable: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cpu.max").write_text(limit)
+    monkeypatch.setattr("app.settings.CPU_LIMIT", tmp_path / "cpu.max")
+    assert cpus() == usable
