@@ -45,7 +45,7 @@ level, problem = "native", ""
 
 if config.CPU_NAME is None:  # else numba's own NUMBA_CPU_NAME has the say
     try:
-        level = choose(os.environ.get("BEE_CPU", "auto"), llvm.get_host_cpu_features())
+        level = choose(os.environ.get("BEE_CPU") or "auto", llvm.get_host_cpu_features())
     except ValueError as error:
         problem = str(error)
     if level != "native":
