@@ -498,7 +498,6 @@ def run(recipe: Recipe, root: Path, out: Path, work: Path, console: Console) -> 
 
 def _provenance(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
     """Where a checkpoint comes from, JSON-ready, for evaluation.json and the model card."""
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     digest = hashlib.sha256()
     for text, label in zip(trainer.data.train.texts, trainer.data.train.labels, strict=True):
         digest.update(f"{text}\t{label}\n".encode())
@@ -506,7 +505,7 @@ def _provenance(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
         **trainer.data.facts,
         "data": recipe.data.train,
         "data_sha256": digest.hexdigest(),
-        "commit": head.stdout.strip() or "unknown",
+        "commit": _commit(),
         "date": datetime.date.today().isoformat(),
         "seed": recipe.optim.seed,
         "tokens": trainer.tokens,
@@ -514,3 +513,12 @@ def _provenance(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
         "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}",
         "recipe": recipe.model_dump(),
     }
+
+
+def _commit() -> str:
+    """Of the working folder; "unknown" where there is no repository, or no git, as in a container."""
+    head = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
