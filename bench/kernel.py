@@ -65,7 +65,7 @@ def product(M: int, N: int, K: int, seconds: float) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     words = bits.tile(rng.integers(0, 2**64, (K // 64, N), dtype=np.uint64))
     layer = kernels.Linear(words, real(N), real(N), real(K))
-    x, packed, out = kernels.tiles(real(M, K)), np.empty(M * K // 64, np.uint64), np.empty(M * N, np.float32)
+    x, packed, out = kernels.tiles(real(M, K)), np.empty(M * K // 64, np.uint64), np.empty((M | 1) * N, np.float32)
     tx, tw, tb = torch.randn(M, K), torch.randn(N, K), torch.randn(N)
     found = interleaved(
         {"ours": lambda: kernels.linear(x, M, layer, packed, out), "torch": lambda: F.linear(tx, tw, tb)}, seconds

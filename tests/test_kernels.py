@@ -6,7 +6,7 @@ from tiny import random_checkpoint
 
 from model import bits, exits, kernels
 from model.embedding import embed
-from model.engine import Engine
+from model.engine import Engine, Row
 from model.kernels import rows, tiles
 
 LENGTHS = [1, 2, 3, 7, 16, 17, 48]
@@ -129,3 +129,20 @@ def test_embed_is_its_meaning() -> None:
     ids, out = np.array([3, 1, 4, 1, 5], np.int32), np.empty(5 * 128, np.float32)
     kernels.embed(ids, kernels.Embedding(rows_, scale, positions), out)
     assert (rows(out, 5, 128) == embed(rows_, scale, positions, ids)).all()
+
+
+@pytest.mark.parametrize("shape", [{"d_model": 64, "n_head": 64}, {"d_model": 192, "n_head": 2, "d_head": 256}])
+@pytest.mark.parametrize("L", [1, 2, 3, 15, 16, 17, 48])
+def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str, int]) -> None:
+    """Nothing checks bounds in compiled code, so guards stand behind every array."""
+    engine = Engine(random_checkpoint(n_block=2, **shape))
+    config, guard = engine.config, 64
+    exact = kernels.workspace(L, config.d_model, config.d_head)
+    behind = [np.full(part.size + guard, 7, part.dtype) for part in exact]
+    work = kernels.Workspace(*(part[:-guard] for part in behind))
+    logits, scores, entropies = np.empty((2, kernels.TILE), np.float32), np.empty(2), np.empty(2)
+    ids = np.arange(L, dtype=np.int32)
+    kernels.walk(ids, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies)
+    assert all((part[-guard:] == 7).all() for part in behind)
+    row = Row(ids, False, 0.0, 2, 2)
+    assert (logits[None, :, :2] == engine.logits([row])).all(), "and is what it is in a longer one"
