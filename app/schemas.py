@@ -67,7 +67,7 @@ class ClassifyRequest(BaseModel):
 
 
 class Cost(BaseModel):
-    """What the engine's cost model, calibrated on this machine at start, predicts for a text."""
+    """What the engine's cost model predicts for a text, on this machine as busy as it is."""
 
     predicted_ms: float = Field(description="engine milliseconds of the walk that was taken")
     predicted_ms_full: float = Field(description="engine milliseconds of the same text through all blocks")
@@ -194,8 +194,8 @@ class ModelDescription(BaseModel):
     config: dict[str, Any] = Field(description="shape of the network")
     evaluation: dict[str, Any] = Field(description="scores per exit and along delta on the data it was evaluated on")
     cost_model: dict[str, Any] | None = Field(
-        description="predicts engine milliseconds on this machine: coefficients (a, p, q, r) of a + blocks * (p + "
-        "q tokens + r pairs), pairs being tokens rounded up to 4 times tokens rounded up to 16; null until ready"
+        description="predicts engine milliseconds on this machine: ratio * (a + blocks * (p + q tokens + r pairs)), "
+        "coefficients being (a, p, q, r) and pairs tokens rounded up to 4 times tokens rounded up to 16; null until ready"
     )
 
 

@@ -1,41 +1,45 @@
 """
-What a row will cost in milliseconds, on this machine: a model of the engine's time with four coefficients, measured in
-half a second.
+What a row will cost in milliseconds, on this machine and as busy as it is: a model of the engine's time.
 
-    ms(n tokens, c blocks) = a + c (p + q n + r pairs(n))
+    ms(n tokens, c blocks) = ratio (a + c (p + q n + r pairs(n)))
 
 a is what every row pays once; p, q and r are a block's own cost, a token's (products, gates, norms) and a pair of
 tokens' (attention, which works on 4 queries and 16 keys at a time, so n counts rounded up). A block's head is in p and
-q. Knows no engine: it is given something to time.
+q. The four coefficients are measured in a second at start; `ratio` then follows the rows that are really run, because
+the second at start may have been a busy one. Knows no engine: it is given something to time.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-LENGTHS = (4, 9, 16, 25, 36, 49, 64, 96, 128, 192, 256, 384, 512)
-SECONDS = 0.5
+LENGTHS = (4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # denser where sentences are
+SECONDS = 0.8
+STEP = 1.01  # of the ratio, up or down with every row: a running median, deaf to how far off a single row was
 
 
-@dataclass(frozen=True)
 class CostModel:
-    """Predicts the engine's time for one row. `coefficients` are (a, p, q, r) in milliseconds, `fit_error` is the
-    median relative error on what was measured, `calibrated_at` a date and time (UTC, ISO 8601)."""
+    """Predicts the engine's time for one row. `coefficients` are (a, p, q, r) in milliseconds, `fit_error` the median
+    relative error on what they were fitted to, `calibrated_at` a date and time (UTC, ISO 8601)."""
 
-    coefficients: tuple[float, ...]
-    fit_error: float
-    calibrated_at: str
+    def __init__(self, coefficients: Sequence[float], fit_error: float, calibrated_at: str) -> None:
+        self.coefficients, self.fit_error, self.calibrated_at = tuple(coefficients), fit_error, calibrated_at
+        self.ratio = 1.0
 
     def milliseconds(self, tokens: int, blocks: int) -> float:
         """For a row of `tokens` tokens that runs `blocks` blocks."""
-        return float(np.dot(self.coefficients, _features(tokens, blocks)))
+        return self.ratio * sum(map(float.__mul__, self.coefficients, _features(tokens, blocks)))
+
+    def observe(self, tokens: int, blocks: int, milliseconds: float) -> None:
+        """A row has been run. Threads may call this at once: a step that is lost is one of many."""
+        self.ratio *= STEP if milliseconds > self.milliseconds(tokens, blocks) else 1 / STEP
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """JSON-ready, for users."""
+        return dict(vars(self))
 
 
 def calibrate(run: Callable[[int, int], object], max_tokens: int, depths: Sequence[int]) -> CostModel:
@@ -53,11 +57,9 @@ def calibrate(run: Callable[[int, int], object], max_tokens: int, depths: Sequen
     features = np.array([_features(*point) for point in points])
     coefficients = np.linalg.lstsq(features / measured[:, None], np.ones(len(points)), rcond=None)[0]
     errors = np.abs(features @ coefficients / measured - 1)
-    return CostModel(
-        tuple(coefficients.tolist()), float(np.median(errors)), datetime.now(UTC).isoformat("T", "seconds")
-    )
+    return CostModel(coefficients.tolist(), float(np.median(errors)), datetime.now(UTC).isoformat("T", "seconds"))
 
 
 def _features(tokens: int, blocks: int) -> tuple[float, ...]:
     pairs = -(-tokens // 4) * 4 * -(-tokens // 16) * 16
-    return 1, blocks, blocks * tokens, blocks * pairs
+    return 1.0, float(blocks), float(blocks * tokens), float(blocks * pairs)

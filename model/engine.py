@@ -8,6 +8,7 @@ The engine: a checkpoint folder in, answers out. Knows tokens, blocks and exits;
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,13 +104,14 @@ class Engine:
         return self.predict([self.encode("ready", min_blocks=self.config.n_block)])[0]
 
     def calibrate(self) -> None:
-        """Time some rows, for half a second, so that `cost` can say what others will take on this machine."""
+        """Time some rows, for a second, so that `cost` can say what others will take on this machine."""
 
         def run(tokens: int, blocks: int) -> None:
             ids = np.arange(tokens, dtype=np.int32) % self.config.vocab_size
             self.predict([Row(ids, False, 0.0, blocks, blocks)])
 
         C = self.config.n_block
+        self.cost = None
         self.cost = cost.calibrate(
             run, self.config.max_tokens, (1, (1 + C) // 2, C) if self.config.early_exit else (C,)
         )
@@ -147,8 +149,11 @@ class Engine:
         scratch = self._scratch()
         answers = []
         for i, row in enumerate(rows):
-            answer = self._answer(row, self._walk(row.ids, row.delta, row.min_blocks, row.max_blocks, scratch), scratch)
-            answers.append(answer)
+            start = time.perf_counter()
+            exit_index = self._walk(row.ids, row.delta, row.min_blocks, row.max_blocks, scratch)
+            answers.append(answer := self._answer(row, exit_index, scratch))
+            if self.cost:
+                self.cost.observe(answer.tokens, exit_index, 1000 * (time.perf_counter() - start))
             if on_exit:
                 on_exit(i, answer)
         return answers

@@ -36,6 +36,16 @@ def test_a_run_that_was_held_up_now_and_then_does_not_count(clock: list[float]) 
     assert cost.calibrate(run, 128, (1, 6)).milliseconds(25, 2) == pytest.approx(truth.milliseconds(25, 2), rel=1e-6)
 
 
+def test_it_follows_a_machine_that_becomes_busy_and_is_deaf_to_single_rows(clock: list[float]) -> None:
+    model = cost.CostModel((0.03, 0.01, 0.004, 0.00002), 0.0, "")
+    before = model.milliseconds(25, 2)
+    for _ in range(100):
+        model.observe(9, 3, 1.5 * cost.CostModel(model.coefficients, 0.0, "").milliseconds(9, 3))
+    assert model.milliseconds(25, 2) == pytest.approx(1.5 * before, rel=0.02)
+    model.observe(25, 2, 1e6)
+    assert model.milliseconds(25, 2) == pytest.approx(1.5 * before, rel=0.03)
+
+
 @pytest.mark.parametrize(("max_tokens", "depths"), [(3, (1,)), (48, (6,)), (512, (1, 2, 3))])
 def test_every_length_and_depth_of_a_network_is_within_reach(
     clock: list[float], max_tokens: int, depths: tuple[int, ...]

