@@ -28,7 +28,7 @@ def test_it_finds_the_coefficients_of_what_it_times(clock: list[float]) -> None:
 
 
 def test_a_run_that_was_held_up_now_and_then_does_not_count(clock: list[float]) -> None:
-    truth, held_up = cost.CostModel((0.03, 0.01, 0.004, 0.00002), 0.0, ""), itertools.cycle([1, 1, 1, 9, 1, 1, 1])
+    truth, held_up = cost.CostModel((0.03, 0.01, 0.004, 0.00002), 0.0, ""), itertools.cycle([9, *[1] * 10])
 
     def run(tokens: int, blocks: int) -> None:
         clock[0] += next(held_up) * truth.milliseconds(tokens, blocks) / 1000
