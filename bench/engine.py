@@ -195,7 +195,7 @@ class Bench:
                 "one": lambda: engine.predict(rows),
                 "two": lambda: list(pool.map(engine.predict, (rows, rows))),
             }
-            times = interleaved(calls, 10)
+            times = interleaved(calls, 20)
         return 2 * times["one"] / times["two"]
 
     def cost_model(self) -> tuple[float, float]:
