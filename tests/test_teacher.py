@@ -93,7 +93,8 @@ def test_a_recipe_with_teacher_and_unlabelled_text(
     assert evaluation["provenance"]["teacher"]["unlabelled_rows"] == 25
     engine = Engine.load(tmp_path / "out")
     start = load_file(encoder / "model.safetensors")["embeddings.word_embeddings.weight"]
-    ours = engine._rows * engine._scale[:, None]
+    embedding = engine._network.embedding
+    ours = embedding.rows * embedding.scale[:, None]
     theirs = start - start.mean(0)
     gram, expected = ours @ ours.T, theirs @ theirs.T
     np.testing.assert_allclose(gram / np.trace(gram), expected / np.trace(expected), atol=1e-3)

@@ -116,7 +116,9 @@ def test_full_depth_stands_beside_it(opened: Opened, shipped: Server) -> None:
     )
     expect(page.locator("#compare tbody tr", has_text="measured").locator("td").nth(1)).to_have_text(re.compile("ms$"))
     predicted = page.locator("#compare tbody tr", has_text="predicted").locator("td").nth(1)
-    expect(predicted).to_contain_text(f"{here['cost']['predicted_ms_full']:.3g}\u202fms")
+    expect(predicted).to_have_text(re.compile("ms$"))
+    shown_ms = float(predicted.inner_text().split("\u202f")[0])
+    assert shown_ms == pytest.approx(here["cost"]["predicted_ms_full"], rel=0.2)  # it follows what is run meanwhile
     page.get_by_text("The walk as a table").click()
     walk = [row.locator("th, td").all_inner_texts() for row in page.locator("#walk-table tbody tr").all()]
     shown = [row[1] for row in walk[1:]]
