@@ -7,6 +7,9 @@ register of AVX-512, two of AVX2, four of SSE or NEON. Every operation below is 
 order, so numbers are equal, to the bit, on every instruction set.
 
 An array is read and written at a flat index of its C-contiguous elements. Nothing checks bounds: callers do.
+
+While changing this file, set NUMBA_CACHE_DIR to an empty folder: numba's cache of a kernel notices changes in the
+kernel's own file only (which is also why all kernels are in one).
 """
 
 import operator
