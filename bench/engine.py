@@ -278,14 +278,14 @@ def picture(bench: Bench, means: dict[str, float], file: Path) -> None:
         color = "#e8a200" if name.startswith("BEE") else "#5b6b7b"
         face = "none" if published else color
         axes.scatter(ms, score, s=8 * megabytes, color=face, edgecolors=color, alpha=0.8, linewidths=1.5)
-        radius = (8 * megabytes) ** 0.5 / 2
+        radius, above = (8 * megabytes) ** 0.5 / 2, published or name.startswith("BEE")
         axes.annotate(
             f"{name}\n{ms:.2f} ms, {megabytes:.0f} MB",
             (ms, score),
-            xytext=(0, radius + 3 if published else -radius - 3),
+            xytext=(0, radius + 3 if above else -radius - 3),
             textcoords="offset points",
             ha="center",
-            va="bottom" if published else "top",
+            va="bottom" if above else "top",
             fontsize=8,
         )
     axes.set_xscale("log")
