@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import respond
 
 OPEN = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")  # no key needed
-OPEN_UNDER = ("/assets/", "/docs/")  # nor for what is under these
-QUIET = ("/livez", "/readyz", "/metrics")  # logged at debug only
+OPEN_UNDER = ("/assets/", "/docs/")  # nor for the files under these
+QUIET = ("/livez", "/readyz", "/metrics")  # logged at debug only, as are those files
 log = logging.getLogger("bee.access")
 errors = logging.getLogger("bee.error")
 
@@ -126,7 +126,8 @@ class Edge:
         return HTTPException(413, f"the body is larger than {self.max_body_bytes} bytes; send less text at once")
 
     def _log(self, scope: Scope, exchange: Exchange, status: int) -> None:
-        level = logging.DEBUG if scope["path"] in QUIET else logging.INFO
+        quiet = scope["path"] in QUIET or scope["path"].startswith(OPEN_UNDER)
+        level = logging.DEBUG if quiet else logging.INFO
         if not log.isEnabledFor(level):
             return
         fields = {

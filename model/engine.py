@@ -146,14 +146,14 @@ class Engine:
         self, rows: Sequence[Row], on_exit: Callable[[int, Prediction], None] | None = None
     ) -> list[Prediction]:
         """Answers in the order of `rows`; `on_exit(i, answer)` is called for row i as soon as it has left."""
-        scratch = self._scratch()
+        scratch, model = self._scratch(), self.cost
         answers = []
         for i, row in enumerate(rows):
             start = time.perf_counter()
             exit_index = self._walk(row.ids, row.delta, row.min_blocks, row.max_blocks, scratch)
             answers.append(answer := self._answer(row, exit_index, scratch))
-            if self.cost:
-                self.cost.observe(answer.tokens, exit_index, 1000 * (time.perf_counter() - start))
+            if model:
+                model.observe(answer.tokens, exit_index, 1000 * (time.perf_counter() - start))
             if on_exit:
                 on_exit(i, answer)
         return answers

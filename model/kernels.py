@@ -10,6 +10,8 @@ Shapes: L tokens of one row, D = d_model, H heads, k inputs and n outputs of a b
 kernels, real numbers [L, n] lie as tiles [n/16, S, 16] (`tiles` and `rows` convert): what registers take lies together,
 whatever the width. S is L made odd: at 64 tokens, say, all tiles of a token would meet in the same set of the first
 cache. Arrays are flat, and used from their beginning for as many elements as the row needs.
+
+One file, because what numba has cached of a kernel is compiled anew only when that kernel's own file changes.
 """
 
 import math
@@ -115,7 +117,7 @@ class Workspace(NamedTuple):
 
 
 def workspace(max_tokens: int, d_model: int, d_head: int) -> Workspace:
-    """Scratch for `walk`: 40 D bytes a token and a little more."""
+    """Scratch for `walk`: 36 D bytes a token and a little more."""
     S, D, real = max_tokens | 1, d_model, np.float32
     padded = -(-max_tokens // TILE) * TILE
     return Workspace(
