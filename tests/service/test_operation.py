@@ -202,6 +202,7 @@ def test_keys_guard_everything_but_probes_metrics_and_docs() -> None:
 def test_a_request_leaves_one_line_without_its_text(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="bee.access"):
         client.get("/readyz")
+        assert client.get("/assets/page.js").status_code == 200
         client.post("/classify", json={"text": "unspeakable words"}, headers={"X-Request-ID": "abc"})
         client.post("/classify", json={"text": "unspeakable words", "unspeakable": 1})
     records = [record for record in caplog.records if record.name == "bee.access"]
