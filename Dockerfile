@@ -28,7 +28,10 @@ FROM dependencies AS build-serve
 COPY README.md LICENSE ./
 COPY app app
 COPY model model
-RUN pip --python /opt/venv install --no-cache-dir --no-deps . \
+COPY report report
+# bodies are what training starts from
+RUN rm -rf model/bodies \
+ && pip --python /opt/venv install --no-cache-dir --no-deps . \
  && find /opt/venv -type d -name tests -prune -exec rm -rf {} +
 ENV PATH=/opt/venv/bin:$PATH \
     NUMBA_CACHE_DIR=/opt/kernels
@@ -41,6 +44,7 @@ FROM train-dependencies AS build-train
 COPY README.md LICENSE ./
 COPY app app
 COPY model model
+COPY report report
 RUN pip --python /opt/venv install --no-cache-dir --no-deps .
 
 # ---------------------------------------------------------------- images

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 IMAGE ?= beexformer
+TASK ?= sst2
 DOCKER ?= docker
 export DOCKER_BUILDKIT = 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -19,8 +20,8 @@ check: .venv/dev  ## format, lint and types, no tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-train: .venv/dev  ## train what ships: make train BEE_DATA=folder
-	$(BIN)/beexformer train --recipe recipes/sst2.toml --data $(BEE_DATA) --out model/checkpoints/sst2
+train: .venv/dev  ## train what ships: make train BEE_DATA=folder TASK=sst2|cola|mrpc|rte
+	$(BIN)/beexformer train --recipe recipes/$(TASK).toml --data $(BEE_DATA) --out model/checkpoints/$(TASK)
 
 bench: .venv/dev  ## the engine beside its peers: make bench BEE_DATA=folder
 	$(PIP) -e ".[bench]"

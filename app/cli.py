@@ -1,5 +1,5 @@
 """
-`beexformer serve | classify | models | train | evaluate`: thin verbs, each calls one function.
+`beexformer serve | classify | models | train | distill | evaluate | report`: thin verbs, each calls one function.
 
 Heavy imports happen inside the verbs: `--help` answers at once, and only training loads torch. Whatever is wrong with
 what was asked is one sentence on stderr and exit code 2.
@@ -130,7 +130,7 @@ def models(
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
+    out: Annotated[Path | None, typer.Option(help="Checkpoint folder to write; other variants have none.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe file (TOML); its paths are relative to --data.")] = None,
     data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
     train: Annotated[
@@ -142,8 +142,12 @@ def train(
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    variant: Annotated[
+        str, typer.Option(help="proposed; or, to compare with, wee, wee-fp or fp: these leave a record, no checkpoint.")
+    ] = "proposed",
+    seed: Annotated[int | None, typer.Option(help="Of initialisation and order; default: the recipe's.")] = None,
     work: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the run's progress; default: runs/<name of the checkpoint>.")
+        Path | None, typer.Option(help="Folder that keeps the progress of a recipe's runs; default: runs/<its name>.")
     ] = None,
 ) -> None:
     """Train a network and write its checkpoint; the same command again goes on where a killed run stopped."""
@@ -159,14 +163,41 @@ def train(
     if recipe:
         plan = recipes.read(recipe)
     else:
+        if out is None:
+            raise BEEError("without a recipe the network is named after --out; give one")
         columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
-        plan = recipes.parse({"name": out.name, "data": columns}, "arguments")
-    run(plan, data, out, work or Path("runs") / out.name, Console())
+        plan = recipes.own_rows(out.name, columns)
+    if seed is not None:
+        plan = plan.seeded(seed)
+    run(plan, data, out, work or Path("runs") / plan.name, Console(), variant)
+
+
+@app.command()
+def distill(
+    recipe: Annotated[Path, typer.Option(help="A body's recipe (TOML); its paths are relative to --data.")],
+    out: Annotated[Path, typer.Option(help="Folder of the body to write.")],
+    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
+    work: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the run's progress; default: runs/<name of the body>.")
+    ] = None,
+) -> None:
+    """Distil a body that training starts from, on plain text; a killed run goes on where it stopped."""
+    try:
+        from model import distill
+    except ImportError as error:
+        raise _without_train_extra(error) from None
+    from rich.console import Console
+
+    distill.run(distill.read(recipe), data, out, work or Path("runs") / out.name, Console())
 
 
 @app.command()
 def evaluate(
-    rows: Annotated[Path, typer.Argument(help="Labelled rows: CSV, TSV, JSONL or Parquet.")],
+    rows: Annotated[Path | None, typer.Argument(help="Labelled rows: CSV, TSV, JSONL or Parquet.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every checkpoint on the development rows that it names, under --data.")
+    ] = False,
+    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder, for --all.")] = Path(),
     checkpoint: Checkpoint = None,
     model: Annotated[str | None, typer.Option(help="Name of the model, where there are several.")] = None,
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
@@ -176,9 +207,12 @@ def evaluate(
     picture: Annotated[Path | None, typer.Option(help="Draw the same as a PNG, SVG or PDF.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
-    """Score per exit, score and FLOPs along delta, and where rows leave, as tables and as a picture."""
+    """Score per exit, score and FLOPs along delta, and where rows leave, as tables and as a picture.
+
+    With --all a line for each checkpoint: scores at delta 1e-4 and at full depth, FLOPs saved, exits, size."""
     try:
-        from model import data, evaluate
+        from model import evaluate
+        from model.data import Columns, read_rows
     except ImportError as error:
         raise _without_train_extra(error) from None
     from rich.console import Console
@@ -187,13 +221,30 @@ def evaluate(
     from app.registry import Registry
     from app.settings import SHIPPED
 
-    engine = Registry([checkpoint or SHIPPED], model).get()
-    labelled, _ = data.read_rows(rows, data.Columns(text, text_pair, label), list(engine.labels))
+    if (rows is None) != every:
+        raise BEEError("give either a file of rows or --all")
+    console, bar = Console(), Console(stderr=True)
+    registry = Registry([checkpoint or SHIPPED], model)
+    if every:
+        if picture:
+            raise BEEError("--picture goes with a file of rows; `beexformer report` draws all checkpoints")
+        engines = [registry.get(model)] if model else list(registry)
+        lines = [
+            evaluate.shipped(engine, data, lambda batches, name=engine.name: track(batches, name, console=bar))  # type: ignore[misc]
+            for engine in engines
+        ]
+        if as_json:
+            print(json.dumps(lines, indent=1))
+        else:
+            console.print(evaluate.shipped_table(lines))
+        return
+    engine = registry.get()
+    assert rows
+    labelled, _ = read_rows(rows, Columns(text, text_pair, label), list(engine.labels))
     if metric not in evaluate.METRICS:
         raise BEEError(f"unknown metric {metric!r}; known are {', '.join(evaluate.METRICS)}")
-    console = Console()
     found = evaluate.evaluate(
-        engine, labelled, metric, progress=lambda batches: track(batches, engine.name, console=Console(stderr=True))
+        engine, labelled, metric, progress=lambda batches: track(batches, engine.name, console=bar)
     )
     if picture:
         evaluate.picture(engine.name, found, picture)
@@ -201,3 +252,27 @@ def evaluate(
         print(json.dumps(found, indent=1))
     else:
         console.print(evaluate.tables(engine.name, found))
+
+
+@app.command()
+def report(
+    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
+    runs: Annotated[Path, typer.Option(help="Folder with records of training runs, at any depth.")] = Path(
+        "docs/report/runs"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder to write README.md and its pictures into.")] = Path("docs/report"),
+    work: Annotated[Path, typer.Option(help="Folder that keeps the baselines' progress.")] = Path("runs/report"),
+    checkpoint: Checkpoint = None,
+) -> None:
+    """Rebuild the paper's tables and figures from checkpoints, records and data, with baselines and intervals."""
+    try:
+        from report import tables
+    except ImportError as error:
+        raise _without_train_extra(error) from None
+    from rich.console import Console
+
+    from app.registry import Registry
+    from app.settings import SHIPPED
+
+    path = tables.run(Registry([checkpoint or SHIPPED], None), data, runs, out, work, Console(stderr=True))
+    print(path)

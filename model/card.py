@@ -4,6 +4,7 @@ The model card of a checkpoint: what it is, how good, how made, what it must not
 
 from typing import Any
 
+from model.calibrate import BINS
 from model.checkpoint import Checkpoint
 
 
@@ -37,7 +38,7 @@ binary operations / 64.
 ## How it was made
 
 - data: {made["data"]} ({made["train_rows"]} rows; SHA-256 {made["data_sha256"][:16]}...), licence: {licence}
-- start: {made["recipe"]["start"]["encoder"] or "random"} embeddings; the blocks start from nothing
+- start: {_start(made)}
 - teacher: {_teacher(teacher) if teacher else "none"}
 - {made["tokens"]:,} tokens in {made["seconds"] / 3600:.1f} h
   on {made["machine"]}, seed {made["seed"]}
@@ -47,13 +48,48 @@ binary operations / 64.
 
 - Half of the labelled training texts have at most {made["tokens_median"]} tokens, 99 in 100 at most
   {made["tokens_p99"]}: longer ones are a guess, and beyond {config.max_tokens} tokens a text is cut.
-- Scores are not calibrated probabilities: an exit is trained to agree with labels and teacher, not to doubt.
+- {_calibration(found.get("calibration"))}
 - It repeats the biases of its data and of what it started from; don't let it decide about people.
 """
 
 
+def _start(made: dict[str, Any]) -> str:
+    if body := made.get("body"):
+        named = f"body {body['name']}, embeddings and blocks"
+        if "encoder" in body:
+            named += f", distilled without labels from {body['encoder']}"
+        text = body.get("text", body.get("recipe", {}).get("text", []))
+        return named + (f" on {_text(text)}" if text else "")
+    return f"{made['recipe']['start']['encoder'] or 'random'} embeddings; the blocks start from nothing"
+
+
 def _teacher(facts: dict[str, Any]) -> str:
     text = f"{facts['encoder']}, fine-tuned on the same rows (dev accuracy {facts['dev_accuracy']:.4f})"
-    if facts["unlabelled_rows"]:
+    if facts.get("text"):
+        text += f", which also labelled {_text(facts['text'])}"
+    elif facts["unlabelled_rows"]:
         text += f", which also labelled {facts['unlabelled_rows']:,} sentences of {facts['unlabelled']}"
     return text
+
+
+def _text(tables: list[dict[str, Any]]) -> str:
+    """What was taken from which file: rows, form, name."""
+    return ", ".join(f"{t['rows']:,} rows of {t['file']} ({t.get('form', 'sentences')})" for t in tables)
+
+
+def _calibration(fitted: dict[str, Any] | None) -> str:
+    if not fitted or fitted["kind"] == "none":
+        return (
+            "Scores are no calibrated probabilities: an exit is trained to agree with labels and teacher, not to doubt."
+        )
+    kind = "a temperature per exit" if fitted["kind"] == "per_exit" else "one temperature for all exits"
+    measured = "; ".join(
+        f"{split} {fitted[split]['ece_before']:.3f} before and {fitted[split]['ece_after']:.3f} after{how}"
+        for split, how in (("dev", " (fitted on one half, measured on the other)"), ("test", ""))
+        if split in fitted
+    )
+    return (
+        f"Scores are calibrated by {kind}, fitted on dev and part of the weights.\n"
+        f"  Expected calibration error of the answers, in {BINS} bins: {measured}.\n"
+        "  On other text than this data they are no probabilities."
+    )

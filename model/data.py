@@ -5,8 +5,11 @@ Reads CSV (RFC 4180 quoting), TSV (no quoting, the GLUE form), JSONL and Parquet
 Knows neither the network nor torch.
 """
 
+import gzip
+import hashlib
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,9 @@ import pyarrow.parquet
 from model.errors import TrainingError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+Input = str | tuple[str, str]
+"""What a network reads: a text, or the two of a pair."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,40 @@ class Rows:
     def take(self, index: np.ndarray) -> "Rows":
         pairs = self.pairs and [self.pairs[i] for i in index]
         return Rows([self.texts[i] for i in index], pairs, self.labels[index])
+
+    def longest(self, count: int) -> "Rows":
+        """The `count` rows with the most words, in their order."""
+        words = np.array([sum(len(side.split()) for side in sides(row)) for row in self.inputs()])
+        return self.take(np.sort(np.argsort(-words, kind="stable")[:count]))
+
+    def inputs(self) -> list[Input]:
+        return [*zip(self.texts, self.pairs, strict=True)] if self.pairs else [*self.texts]
+
+    def sha256(self) -> str:
+        """Of texts and labels in their order, hexadecimal."""
+        return digest(
+            "\t".join([*sides(row), str(label)]) for row, label in zip(self.inputs(), self.labels, strict=True)
+        )
+
+
+def sides(row: Input) -> tuple[str, ...]:
+    """The texts of an input: one, or two."""
+    return (row,) if isinstance(row, str) else row
+
+
+def key(row: Input) -> Input:
+    """An input as it is compared with others: without case and blanks, which tokenized text has before its stops."""
+    if isinstance(row, str):
+        return "".join(row.lower().split())
+    return "".join(row[0].lower().split()), "".join(row[1].lower().split())
+
+
+def digest(lines: Iterable[str]) -> str:
+    """SHA-256 of lines, hexadecimal."""
+    found = hashlib.sha256()
+    for line in lines:
+        found.update(f"{line}\n".encode())
+    return found.hexdigest()
 
 
 def find_split(folder: Path, split: str) -> Path | None:
@@ -126,27 +166,42 @@ def split_rows(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
     return rows.take(np.sort(order[cut:])), rows.take(np.sort(order[:cut]))
 
 
-def sentences(path: Path, count: int, seed: int) -> list[str]:
-    """`count` distinct sentences of a gzipped or plain text file with one paragraph a line, drawn at random.
+def without(rows: Rows, *others: Rows | None) -> Rows:
+    """The rows that are in none of the others, compared by `key` and whatever their labels."""
+    known = {key(row) for other in others if other for row in other.inputs()}
+    return rows.take(np.array([i for i, row in enumerate(rows.inputs()) if key(row) not in known], dtype=np.int64))
 
-    Sentences are cut at final punctuation followed by white space; those of fewer than 3 or more than 40 words are
-    left out. All of them are returned, in random order, where the file has fewer than `count`.
-    """
-    import gzip
 
+def paragraphs(path: Path) -> list[str]:
+    """Lines of a gzipped or plain text file, without the empty ones."""
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8") as lines:
-            found = {
-                sentence
-                for line in lines
-                for sentence in re.split(r"(?<=[.!?])\s+", line.strip())
-                if 3 <= len(sentence.split()) <= 40
-            }
+            return [line for line in map(str.strip, lines) if line]
     except FileNotFoundError:
         raise TrainingError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path} is no text file: {error}") from None
+
+
+def cut(paragraph: str) -> list[str]:
+    """The sentences of a paragraph: what ends with final punctuation and is followed by white space."""
+    return re.split(r"(?<=[.!?])\s+", paragraph)
+
+
+def sentences(
+    path: Path, count: int, seed: int, lengths: tuple[int, int] = (3, 40), without: Collection[Input] = ()
+) -> list[str]:
+    """`count` distinct sentences of a text file with one paragraph a line, drawn at random.
+
+    Sentences with fewer or more words than `lengths` allows are left out, and so are those whose `key` is in `without`.
+    All others are returned, in random order, where the file has fewer than `count`.
+    """
+    shortest, longest = lengths
+    found = {s for line in paragraphs(path) for s in cut(line) if shortest <= len(s.split()) <= longest}
     ordered = sorted(found)  # a set's order differs from run to run
-    return [ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered))[:count]]
+    drawn = (ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered)))
+    return list(itertools.islice((s for s in drawn if key(s) not in without), count))
 
 
 def length_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:

@@ -5,8 +5,9 @@ Works on the logits of all exits, from the engine or from a torch network, so on
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -15,8 +16,10 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from model import exits, flops
 from model.config import BEEConfig
-from model.data import Rows
+from model.data import Rows, find_split, read_rows, split_rows
 from model.engine import Engine
+from model.errors import TrainingError
+from model.recipe import Data
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy_score,
@@ -28,22 +31,57 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 DELTAS = (-0.1, -0.01, -0.001, 0.0, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
+Progress = Callable[[Sequence[int]], Iterable[int]]
+"""Wraps the batches of a long pass, to show how far it is."""
+
+
+@cache
+def _flops(config: BEEConfig, tokens: int, blocks: int) -> float:
+    return flops.walk(config, tokens, blocks).flops
+
+
+def flops_saved(config: BEEConfig, tokens: np.ndarray, left: np.ndarray) -> float:
+    """Mean share of FLOPs that rows of so many tokens [N] save by leaving after the blocks `left` [N], each against
+    itself at full depth."""
+    pairs = zip(tokens.tolist(), left.tolist(), strict=True)
+    return float(np.mean([1 - _flops(config, n, c) / _flops(config, n, config.n_block) for n, c in pairs]))
+
+
+def under(
+    config: BEEConfig,
+    logits: np.ndarray,
+    tokens: np.ndarray,
+    labels: np.ndarray,
+    metric: str,
+    policy: exits.Policy,
+    answering: Callable[[np.ndarray, int], int] = lambda logits, taken: taken,
+) -> dict[str, Any]:
+    """Score, mean share of FLOPs saved and rows by exit under a policy; logits [N, exits, m], tokens and labels [N].
+
+    `answering` chooses, from a row's logits and the exit that it takes, the exit that answers: by default the same.
+    """
+    taken = exits.walk_all(logits, policy)
+    predicted = answers(logits, taken, answering)
+    left = np.array(config.exits)[taken - 1]
+    return {
+        "score": float(METRICS[metric](labels, predicted)),
+        "flops_saved_ratio": flops_saved(config, tokens, left),
+        "exits": [int((left == c).sum()) for c in range(1, config.n_block + 1)],
+    }
+
+
+def answers(
+    logits: np.ndarray, taken: np.ndarray, answering: Callable[[np.ndarray, int], int] = lambda logits, taken: taken
+) -> np.ndarray:
+    """The class each row is given [N], where `taken` [N] are the exits that rows leave at; see `under`."""
+    return np.array([z[answering(z, t) - 1].argmax() for z, t in zip(logits, taken, strict=True)])
+
+
 def at_delta(
     config: BEEConfig, logits: np.ndarray, tokens: np.ndarray, labels: np.ndarray, metric: str, delta: float
 ) -> dict[str, Any]:
-    """Score, mean share of FLOPs saved and rows by exit at one delta; logits [N, exits, m], tokens and labels [N]."""
-    policy = exits.entropy_gain(delta)
-    taken = np.array([exits.walk(z, policy) for z in logits])
-    predicted = logits[np.arange(len(logits)), taken - 1].argmax(-1)
-    left = np.array([config.exits[t - 1] for t in taken])
-    full = {int(n): flops.walk(config, int(n), config.n_block).flops for n in np.unique(tokens)}
-    saved = [1 - flops.walk(config, int(n), int(c)).flops / full[int(n)] for n, c in zip(tokens, left, strict=True)]
-    return {
-        "delta": delta,
-        "score": float(METRICS[metric](labels, predicted)),
-        "flops_saved_ratio": float(np.mean(saved)),
-        "exits": [int((left == c).sum()) for c in range(1, config.n_block + 1)],
-    }
+    """What `under` says of the paper's rule at one delta."""
+    return {"delta": delta, **under(config, logits, tokens, labels, metric, exits.entropy_gain(delta))}
 
 
 def evaluate_logits(
@@ -63,24 +101,101 @@ def evaluate_logits(
     }
 
 
-def evaluate(
-    engine: Engine,
-    rows: Rows,
-    metric: str = "accuracy",
-    *,
-    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
-) -> dict[str, Any]:
+def logits_of(engine: Engine, rows: Rows, progress: Progress = iter) -> tuple[np.ndarray, np.ndarray]:
+    """Rows through every exit of an engine: logits [N, exits, m] float32 and tokens [N] int64."""
+    encoded = [engine.encode(text, rows.pairs[i] if rows.pairs else None) for i, text in enumerate(rows.texts)]
+    logits = [engine.logits(encoded[start : start + 64]) for start in progress(range(0, len(encoded), 64))]
+    return np.concatenate(logits), np.array([len(row.ids) for row in encoded], dtype=np.int64)
+
+
+def evaluate(engine: Engine, rows: Rows, metric: str = "accuracy", *, progress: Progress = iter) -> dict[str, Any]:
     """Run labelled rows through every exit of an engine.
 
     Answers {rows, metric, delta, score, flops_saved_ratio, exits, full_depth_score, per_exit, delta_curve}: score and
     exits at the checkpoint's default delta are the service's, `exits[c-1]` counts the rows leaving after block c.
     """
-    encoded = [engine.encode(text, rows.pairs[i] if rows.pairs else None) for i, text in enumerate(rows.texts)]
-    logits = []
-    for start in progress(range(0, len(encoded), 64)):
-        logits.append(engine.logits(encoded[start : start + 64]))
-    tokens = np.array([len(row.ids) for row in encoded])
-    return evaluate_logits(engine.config, np.concatenate(logits), tokens, rows.labels, metric, engine.default_delta)
+    logits, tokens = logits_of(engine, rows, progress)
+    return evaluate_logits(engine.config, logits, tokens, rows.labels, metric, engine.default_delta)
+
+
+SPLIT_SEED = 1  # of the tenth that is held out: the runs of all seeds are scored on the same rows
+
+
+class Splits(NamedTuple):
+    """The rows of a task and the names of its classes, as its training reads them."""
+
+    train: Rows
+    dev: Rows
+    test: Rows | None
+    labels: list[str]
+
+
+def splits(data: Data, root: Path, labels: Sequence[str] | None = None) -> Splits:
+    """The rows that a recipe's section [data] names, from the data folder `root`. `labels` are the names of the classes
+    where they are known; otherwise the section's, or those found in the training rows.
+
+    Raises TrainingError where rows are missing or broken.
+    """
+    path = root / data.train
+    if not path.exists():
+        raise TrainingError(f"{path}: no such file or folder; is {root} the data folder (--data, or BEE_DATA)?")
+    folder = path if path.is_dir() else None
+    train_file = find_split(path, "train") if folder else path
+    if train_file is None:
+        raise TrainingError(f"{path} has no train file (train.csv, .tsv, .jsonl or .parquet)")
+    train, names = read_rows(train_file, data.columns, list(labels) if labels else data.labels)
+
+    def other(name: str | None, split: str) -> Rows | None:
+        file = root / name if name else folder and find_split(folder, split)
+        return read_rows(file, data.columns, names)[0] if file else None
+
+    dev, test = other(data.dev, "dev"), other(data.test, "test")
+    if dev is None:
+        train, dev = split_rows(train, 0.1, SPLIT_SEED)
+    return Splits(train, dev, test, names)
+
+
+def shipped(engine: Engine, root: Path, progress: Progress = iter) -> dict[str, Any]:
+    """A checkpoint on the development rows that its own evaluation.json names, measured anew at the paper's delta.
+
+    Answers {task, metric, rows, delta, score, full_depth_score, flops_saved_ratio, exits, size_bytes}.
+    """
+    data = recorded(engine)
+    dev = splits(data, root, engine.labels).dev
+    logits, tokens = logits_of(engine, dev, progress)
+    found = evaluate_logits(engine.config, logits, tokens, dev.labels, data.metric, exits.DEFAULT_DELTA)
+    kept = ("metric", "rows", "delta", "score", "full_depth_score", "flops_saved_ratio", "exits")
+    return {"task": engine.name, **{key: found[key] for key in kept}, "size_bytes": engine.description["size_bytes"]}
+
+
+def recorded(engine: Engine) -> Data:
+    """What a checkpoint was trained on, from its evaluation.json. Raises TrainingError where that doesn't say."""
+    try:
+        return Data.model_validate(engine.description["evaluation"]["provenance"]["recipe"]["data"])
+    except (KeyError, TypeError, ValueError):
+        raise TrainingError(
+            f"checkpoint {engine.name!r} doesn't say in evaluation.json which rows it was trained on; "
+            "name a file of rows to evaluate it"
+        ) from None
+
+
+def shipped_table(found: Sequence[dict[str, Any]]) -> Table:
+    """Several answers of `shipped` for a terminal."""
+    table = Table(title="checkpoints on their development rows, measured now")
+    for column in ("task", "metric", "rows", "score", "full depth", "FLOPs saved", "rows leaving by block", "size"):
+        table.add_column(column, justify="left" if column in ("task", "metric") else "right")
+    for line in found:
+        table.add_row(
+            line["task"],
+            line["metric"],
+            str(line["rows"]),
+            f"{line['score']:.4f}",
+            f"{line['full_depth_score']:.4f}",
+            f"{line['flops_saved_ratio']:.1%}",
+            " ".join(map(str, line["exits"])),
+            f"{line['size_bytes'] / 1e6:.2f} MB",
+        )
+    return table
 
 
 def tables(title: str, found: dict[str, Any]) -> RenderableType:

@@ -15,8 +15,8 @@ DEFAULT_DELTA = 1e-4  # Table 1
 NOTHING_TO_GAIN = 1e-9  # an entropy (nats) below this can't fall by a fraction that means anything
 
 Trace = Sequence[np.ndarray] | np.ndarray
-Policy = Callable[[Trace], bool]
-"""Logits of exits 1..c, each [m] -> whether to leave after exit c."""
+Policy = Callable[[Trace], bool | np.ndarray]
+"""Logits of exits 1..c, each [m] -> whether to leave after exit c; or each [N, m] -> [N] bool."""
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -45,29 +45,37 @@ def leaves(previous: float, current: float, delta: float) -> bool:
     return (previous - current) / previous < delta
 
 
+_each_leaves = np.vectorize(leaves, otypes=[bool])
+
+
 def entropy_gain(delta: float = DEFAULT_DELTA) -> Policy:
     """The paper's policy: leave when the entropy no longer falls by the fraction delta."""
 
-    def policy(trace: Trace) -> bool:
-        previous = entropy(trace[-2]) if len(trace) > 1 else math.log(len(trace[-1]))
-        return leaves(float(previous), float(entropy(trace[-1])), delta)
+    def policy(trace: Trace) -> np.ndarray:
+        previous = entropy(trace[-2]) if len(trace) > 1 else math.log(trace[-1].shape[-1])
+        return _each_leaves(previous, entropy(trace[-1]), delta)
 
     return policy
 
 
 def absolute_entropy(threshold: float) -> Policy:
     """DeeBERT (Xin et al. 2020): leave when the entropy (nats) is below a threshold."""
-    return lambda trace: float(entropy(trace[-1])) < threshold
+    return lambda trace: entropy(trace[-1]) < threshold
 
 
 def patience(steps: int) -> Policy:
     """PABEE (Zhou et al. 2020): leave when the label has stayed the same over `steps` further exits."""
-    return lambda trace: len({int(np.argmax(z)) for z in trace[-steps - 1 :]}) == 1 and len(trace) > steps
+
+    def policy(trace: Trace) -> np.ndarray:
+        labels = np.argmax(np.asarray(trace[-steps - 1 :]), -1)
+        return (labels == labels[0]).all(0) & (len(trace) > steps)
+
+    return policy
 
 
 def max_probability(threshold: float) -> Policy:
     """Leave when the largest probability reaches a threshold."""
-    return lambda trace: float(softmax(trace[-1]).max()) >= threshold
+    return lambda trace: softmax(trace[-1]).max(-1) >= threshold
 
 
 def walk(logits: np.ndarray, policy: Policy, min_blocks: int = 1, max_blocks: int | None = None) -> int:
@@ -77,3 +85,18 @@ def walk(logits: np.ndarray, policy: Policy, min_blocks: int = 1, max_blocks: in
         if c >= min_blocks and policy(logits[:c]):
             return c
     return last
+
+
+def walk_all(logits: np.ndarray, policy: Policy) -> np.ndarray:
+    """`walk` of every row at once: logits of all exits [N, C, m] -> exits taken [N] int64."""
+    traces = np.moveaxis(np.asarray(logits), 1, 0)
+    taken = np.full(len(logits), len(traces), dtype=np.int64)
+    for c in range(len(traces) - 1, 0, -1):
+        taken[policy(traces[:c])] = c
+    return taken
+
+
+def surest(logits: np.ndarray, taken: int) -> int:
+    """Logits of all exits [C, m] of a row that left at exit `taken` -> the exit among 1..taken whose answer has the
+    lowest entropy, the first of equals. There to be compared with: paper and engine answer from `taken`."""
+    return int(np.argmin(entropy(logits[:taken]))) + 1

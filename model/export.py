@@ -5,6 +5,7 @@ Only signs, scales and int8 embedding rows cross. `network_of` rebuilds the torc
 that torch and engine are compared on what ships, not on what was trained.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from model import bits, card, exits
+from model import bits, calibrate, card, exits
 from model.checkpoint import Checkpoint, save
 from model.data import Rows, pad, sorted_batches
 from model.embedding import quantize
 from model.engine import Engine, Row
 from model.errors import TrainingError
-from model.evaluate import evaluate
+from model.evaluate import evaluate_logits, logits_of
 from model.network import BEExformer
 
 ROUNDING = 1e-4
@@ -29,7 +30,8 @@ TOLERANCE = 0.5
 
 Real numbers agree to about 1e-6. Where such a number is the argument of a sign and lies that close to its threshold,
 one bit differs, one dot product moves by 2 alpha, and the next blocks carry it on. Most rows have no such bit; over dev
-the largest difference seen was 0.05 in one network and 0.18 in another (docs/log.md).
+the largest difference seen was 0.05 in one network and 0.18 in another (docs/log.md). A calibrated logit is compared as
+it was before calibration divided it.
 """
 
 MARGIN = 2e-2
@@ -102,7 +104,7 @@ class Parity:
     rows: int
     differ: int  # rows with another label or exit
     differ_inside_margin: int  # of those, rows whose decision lies closer than MARGIN to the edge
-    logits_max: float  # largest difference of a logit, any row, any exit
+    logits_max: float  # largest difference of a logit before calibration, any row, any exit
     logits_median: float  # median over rows of a row's largest difference
 
     @property
@@ -115,14 +117,16 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     """Run the exported file's network and the engine on the same rows and compare every exit of every row."""
     ours = engine.logits(rows)
     theirs = network_logits(network_of(checkpoint), [row.ids for row in rows])
-    apart = np.abs(ours - theirs).max((1, 2))
+    temperatures = calibrate.recorded(checkpoint.evaluation, ours.shape[1])
+    apart = (np.abs(ours - theirs) * temperatures[:, None]).max((1, 2))
+    margin = MARGIN / min(1.0, temperatures.min())  # what divides logits by less than one widens differences
     differ = inside = 0
     for row, a, b in zip(rows, ours, theirs, strict=True):
         policy = exits.entropy_gain(row.delta)
         leave_a, leave_b = (exits.walk(z, policy, row.min_blocks, row.max_blocks) for z in (a, b))
         if leave_a != leave_b or a[leave_a - 1].argmax() != b[leave_b - 1].argmax():
             differ += 1
-            inside += _margin(b[:leave_b], row.delta) < MARGIN or _margin(a[:leave_a], row.delta) < MARGIN
+            inside += _margin(b[:leave_b], row.delta) < margin or _margin(a[:leave_a], row.delta) < margin
     return Parity(len(rows), differ, inside, float(apart.max()), float(np.median(apart)))
 
 
@@ -146,30 +150,54 @@ def finish(
     provenance: dict[str, Any],
     licence: str,
     out: Path,
+    calibration: calibrate.Kind = "per_exit",
+    on_dev: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> tuple[dict[str, Any], Parity]:
-    """Pack a trained network, verify it against the engine on dev, evaluate it there and once on test, write `out`.
+    """Calibrate a trained network on dev and pack it, verify it against the engine on dev, evaluate it there and once
+    on test, write `out`.
 
-    Raises TrainingError, and leaves what stood in `out` alone, if torch and engine disagree.
+    The temperatures are folded into `network` itself. `on_dev` is given the dev rows through the exported network,
+    logits [N, exits, m] float32 and tokens [N], when all is verified and before anything is written. Raises
+    TrainingError, and leaves what stood in `out` alone, if torch and engine disagree.
     """
-    checkpoint = Checkpoint(
-        name=name,
-        config=network.config,
-        labels=tuple(labels),
-        default_delta=exits.DEFAULT_DELTA,
-        tensors=tensors_of(network),
-        tokenizer=tokenizer,
-        evaluation={},
-        card="",
-    )
+
+    def packed(evaluation: dict[str, Any]) -> Checkpoint:
+        return Checkpoint(
+            name=name,
+            config=network.config,
+            labels=tuple(labels),
+            default_delta=exits.DEFAULT_DELTA,
+            tensors=tensors_of(network),
+            tokenizer=tokenizer,
+            evaluation=evaluation,
+            card="",
+        )
+
+    raw, tokens = logits_of(Engine(packed({})), dev)
+    found = calibrate.temperatures(raw, dev.labels, calibration)
+    calibrate.fold(network, found)
+    fitted = {"kind": calibration, "temperatures": found.tolist()}
+    checkpoint = packed({"calibration": fitted})
     engine = Engine(checkpoint)
     encoded = [engine.encode(text, dev.pairs[i] if dev.pairs else None) for i, text in enumerate(dev.texts)]
     parity = verify(checkpoint, engine, encoded)
     if not parity.holds:
         raise TrainingError(f"torch and engine disagree on the exported network, nothing was written: {parity}")
-    evaluation: dict[str, Any] = {"dev": evaluate(engine, dev, metric)}
+    logits = engine.logits(encoded)
+
+    def evaluated(logits: np.ndarray, tokens: np.ndarray, rows: Rows) -> dict[str, Any]:
+        return evaluate_logits(engine.config, logits, tokens, rows.labels, metric, engine.default_delta)
+
+    evaluation: dict[str, Any] = {"dev": evaluated(logits, tokens, dev)}
+    crossed = calibrate.cross_fitted(raw, dev.labels, calibration)
+    fitted["dev"] = calibrate.measure(raw, crossed, dev.labels, engine.default_delta)
     if test:
-        evaluation["test"] = evaluate(engine, test, metric)
-    evaluation["provenance"] = {**provenance, "parity": asdict(parity)}
+        seen, lengths = logits_of(engine, test)
+        evaluation["test"] = evaluated(seen, lengths, test)
+        fitted["test"] = calibrate.measure(seen * found[:, None], seen, test.labels, engine.default_delta)
+    evaluation |= {"calibration": fitted, "provenance": {**provenance, "parity": asdict(parity)}}
     checkpoint = replace(checkpoint, evaluation=evaluation)
+    if on_dev:
+        on_dev(logits, tokens)
     save(replace(checkpoint, card=card.write(checkpoint, licence)), out)
     return evaluation, parity

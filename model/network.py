@@ -121,22 +121,32 @@ class BEExformer(nn.Module):
         positions = self.positions[: ids.shape[1]].expand(len(ids), -1, -1)
         return torch.cat([self.dropout(self.embedding(ids)), positions], -1)
 
+    def states(self, h: Tensor, mask: Tensor) -> list[Tensor]:
+        """h_0 [B, L, D], mask [B, L] -> h_1 .. h_C, each [B, L, D] (eq. 4-5)."""
+        states = []
+        for block in self.blocks:
+            h = block(h, mask)
+            states.append(h)
+        return states
+
     def cascade(self, h: Tensor, lengths: Tensor) -> Tensor:
         """h_0 [B, L, D] -> logits of every exit [B, exits, m]."""
         mask = torch.arange(h.shape[1]) < lengths[:, None]
-        logits = []
-        for c, block in enumerate(self.blocks, start=1):
-            h = block(h, mask)  # eq. 5
-            if str(c) in self.heads:
-                pooled = (h * mask[..., None]).sum(1) / lengths[:, None]
-                logits.append(self.heads[str(c)](pooled))  # eq. 14
-        return torch.stack(logits, 1)
+        states = self.states(h, mask)
+        return torch.stack(
+            [self.heads[str(c)](mean_state(states[c - 1], mask)) for c in self.config.exits], 1
+        )  # eq. 14
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         return self.cascade(self.embed(ids), lengths)  # eq. 3-4
 
     def binary_layers(self) -> Iterator[tuple[str, BinaryLinear]]:
         return ((name, layer) for name, layer in self.named_modules() if isinstance(layer, BinaryLinear))
+
+
+def mean_state(h: Tensor, mask: Tensor) -> Tensor:
+    """States [B, L, D], mask of real tokens [B, L] -> their mean [B, D], what an exit's head reads."""
+    return (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
 def soft_routing_loss(logits: Tensor, targets: Tensor) -> Tensor:

@@ -7,13 +7,24 @@ unknown or misspelt key is refused.
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.config import BEEConfig
 from model.data import Columns
 from model.errors import TrainingError
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "proposed": {"binary": True, "early_exit": True},
+    "wee": {"binary": True, "early_exit": False},
+    "wee-fp": {"binary": False, "early_exit": False},
+    "fp": {"binary": False, "early_exit": True},
+}
+"""The networks of the paper's Table 2: what is proposed, and what it is compared with."""
+
+OWN = "train"
+"""In place of a text file: the task's own training texts."""
 
 
 class _Section(BaseModel):
@@ -39,7 +50,7 @@ class Data(_Section):
 
 
 class Network(_Section):
-    """Shape and variant; see `BEEConfig`."""
+    """Shape; see `BEEConfig`. Whether it is binary and exits early is the variant's to say, not the recipe's."""
 
     d_model: int = 512
     n_block: int = 6
@@ -48,20 +59,51 @@ class Network(_Section):
     max_tokens: int = 128
     carry: Literal["x", "h"] = "x"
     slfn: Literal["depth", "time"] = "depth"
-    binary: bool = True
-    early_exit: bool = True
 
-    def config(self, vocab_size: int, n_class: int) -> BEEConfig:
-        return BEEConfig(vocab_size=vocab_size, n_class=n_class, **self.model_dump())
+    def config(self, vocab_size: int, n_class: int, variant: str = "proposed") -> BEEConfig:
+        return BEEConfig(vocab_size=vocab_size, n_class=n_class, **self.model_dump(), **VARIANTS[variant])
 
 
 class Start(_Section):
-    """What the network starts from."""
+    """What the network starts from: a body, an encoder's vocabulary, or nothing."""
 
+    body: str | None = Field(
+        None, description="a shipped body, or a folder: vocabulary, shape, embeddings and blocks are those of it"
+    )
     encoder: Literal["minilm", "mpnet"] | None = Field(
         None, description="vocabulary and embeddings of this pretrained encoder; none: both are learned from the data"
     )
-    vocab_size: int = Field(8000, description="WordPiece vocabulary learned from the data where there is no encoder")
+    vocab_size: int = Field(8000, description="WordPiece vocabulary learned from the data where there is no other")
+
+    @model_validator(mode="after")
+    def _one_start(self) -> Self:
+        if self.body and self.encoder:
+            raise ValueError("a body has a vocabulary and embeddings; give either body or encoder")
+        return self
+
+
+class Text(_Section):
+    """Text without labels, which the teacher labels."""
+
+    file: str = Field(description='text file, a paragraph a line; or "train", the task\'s own training texts')
+    rows: int = Field(ge=1)
+    form: Literal["sentences", "perturbed", "neighbours", "rewritten"] = Field(
+        "sentences", description="what is made of it; see model/augment.py. The last two are pairs"
+    )
+
+    @property
+    def pairs(self) -> bool:
+        return self.form in ("neighbours", "rewritten")
+
+    @property
+    def name(self) -> str:
+        return f"{self.form}-{Path(self.file).name.split('.')[0]}"
+
+    @model_validator(mode="after")
+    def _own(self) -> Self:
+        if self.file == OWN and self.form not in ("perturbed", "rewritten"):
+            raise ValueError(f"of the training texts themselves there is 'perturbed' or 'rewritten', no {self.form!r}")
+        return self
 
 
 class Teacher(_Section):
@@ -71,9 +113,20 @@ class Teacher(_Section):
     epochs: int = Field(3, ge=1)
     learning_rate: float = Field(5e-5, gt=0)
     batch_size: int = Field(32, ge=1)
+    longest: int | None = Field(
+        None, ge=1, description="fine-tune on so many of the longest rows: short phrases teach little"
+    )
     share: float = Field(0.5, ge=0, le=1, description="share of the teacher's answer in the target of a labelled row")
-    unlabelled: str | None = Field(None, description="text file, a paragraph a line; the teacher labels its sentences")
-    unlabelled_rows: int = Field(100_000, ge=1)
+    temperature: float = Field(1.0, gt=0, description="its logits are divided by this before they become targets")
+    seed: int = Field(1, description="of fine-tuning and of the text; the runs of all seeds and variants share both")
+    text: list[Text] = []
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [table.name for table in self.text]
+        if len(set(names)) < len(names):
+            raise ValueError("two tables of text with one form and one file; put their rows into one")
+        return self
 
 
 class Optim(_Section):
@@ -96,7 +149,7 @@ class Optim(_Section):
         None, ge=0, lt=1, description="share of the steps after which evaluated weights are averaged into one network"
     )
     log_steps: int = Field(50, ge=1, description="steps a line of the log stands for")
-    seed: int = 1
+    seed: int = Field(1, description="of initialisation, order of the rows and dropout")
 
 
 class Finish(_Section):
@@ -120,6 +173,10 @@ class Recipe(_Section):
     optim: Optim = Optim.model_validate({})
     finish: Finish | None = None
 
+    def seeded(self, seed: int) -> "Recipe":
+        """The same run from another seed."""
+        return self.model_copy(update={"optim": self.optim.model_copy(update={"seed": seed})})
+
     def finishing(self) -> "Recipe":
         """The second phase as a recipe of its own."""
         assert self.finish is not None
@@ -136,6 +193,27 @@ def read(path: Path) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} is no TOML file: {error}") from None
     return parse(content, str(path))
+
+
+OWN_ROWS: dict[str, Any] = {
+    "start": {"body": "english"},
+    "optim": {
+        "epochs": 10,
+        "patience": 10,
+        "learning_rate": 5e-4,
+        "min_learning_rate": 1e-5,
+        "schedule": "linear",
+        "warmup": 0.05,
+        "dropout": 0.1,
+        "average_from": 0.5,
+    },
+}
+"""Where rows come without a recipe. Table 1 starts from nothing, and a thousand rows don't teach a network English."""
+
+
+def own_rows(name: str, columns: dict[str, Any]) -> Recipe:
+    """The recipe of rows that come without one; `columns` are fields of [data]. Raises TrainingError as `parse`."""
+    return parse({"name": name, "data": columns, **OWN_ROWS}, "arguments")
 
 
 def parse(content: dict[str, Any], source: str) -> Recipe:

@@ -1,16 +1,16 @@
 """
-One training run, one way: recipe -> data -> network -> soft-routing loss -> evaluate -> export and verify.
+One training run, one way: recipe -> data -> network -> soft-routing loss -> evaluate -> export and verify -> record.
 
-Everything a run needs to go on after a kill lies in its work folder: the teacher's answers, the network with its
-optimizers and random state after every evaluation, the best weights, and the log (one JSON line a group of steps). A
-resumed run ends with the same weights as an unbroken one.
+Everything a run needs to go on after a kill lies in its work folder. What all variants and seeds of a recipe share is
+in the folder itself (`model.prepare`); each run has its own in there, `<variant>-<seed>`: the network with its
+optimizers and random state after every evaluation, the best weights, the log (one JSON line a group of steps) and, in
+the end, the record. A resumed run ends with the same weights as an unbroken one.
 """
 
 import copy
 import ctypes
 import dataclasses
 import datetime
-import hashlib
 import json
 import math
 import platform
@@ -23,193 +23,18 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.numpy import load_file
 
-from model import export, teacher
-from model.config import BEEConfig
-from model.data import Rows, find_split, length_batches, pad, read_rows, sentences, split_rows
+from model import export, record
+from model.data import length_batches, pad
 from model.embedding import quantize
-from model.encoders import locate
 from model.errors import TrainingError
-from model.evaluate import evaluate_logits
-from model.exits import DEFAULT_DELTA, softmax
+from model.evaluate import METRICS, at_delta
+from model.exits import DEFAULT_DELTA
 from model.network import BEExformer, soft_routing_loss
-from model.recipe import Recipe
-from model.tokenizer import Tokenizer, train_wordpiece
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """Data as the loop wants it: rows of ids with target distributions [N, m] float32, and what they came from."""
-
-    config: BEEConfig
-    labels: list[str]
-    tokenizer: str
-    embedding: np.ndarray | None  # [V, D/2] float32 to start from
-    ids: list[np.ndarray]
-    targets: np.ndarray
-    train: Rows
-    dev: Rows
-    dev_ids: list[np.ndarray]
-    test: Rows | None
-    facts: dict[str, Any]  # provenance
-
-
-class Show:
-    """Progress for people: a bar with what matters beside it on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[beside]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task = self.bar.add_task("", total=None, beside="")
-
-    def stage(self, name: str) -> teacher.Report:
-        """Begin a stage; answers the callback that moves its bar."""
-        self.bar.reset(self.task, description=name, total=None, beside="")
-        said = time.monotonic()
-
-        def report(done: int, total: int, beside: str) -> None:
-            nonlocal said
-            self.bar.update(self.task, completed=done, total=total, beside=beside)
-            if not self.console.is_terminal and (time.monotonic() - said > 30 or done == total):
-                said = time.monotonic()
-                self.console.print(f"{name}: {done}/{total} {beside}", highlight=False, soft_wrap=True)
-
-        return report
-
-    def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
-
-
-# ---------------------------------------------------------------- data
-
-
-def _splits(recipe: Recipe, root: Path) -> tuple[Rows, Rows, Rows | None, list[str]]:
-    data = recipe.data
-    path = root / data.train
-    folder = path if path.is_dir() else None
-    train_file = find_split(path, "train") if folder else path
-    if train_file is None:
-        raise TrainingError(f"{path} has no train file (train.csv, .tsv, .jsonl or .parquet)")
-    train, labels = read_rows(train_file, data.columns, data.labels)
-    if len(labels) < 2:
-        raise TrainingError(f"{train_file}: only one class, {labels[0]!r}; a classifier needs at least two")
-
-    def other(name: str | None, split: str) -> Rows | None:
-        file = root / name if name else folder and find_split(folder, split)
-        return read_rows(file, data.columns, labels)[0] if file else None
-
-    dev, test = other(data.dev, "dev"), other(data.test, "test")
-    if dev is None:
-        train, dev = split_rows(train, 0.1, recipe.optim.seed)
-    return train, dev, test, labels
-
-
-def _vocabulary(recipe: Recipe, train: Rows, work: Path) -> tuple[str, np.ndarray | None]:
-    """Tokenizer as JSON, and real embedding rows [V, D/2] where a pretrained encoder gives them (by PCA)."""
-    if recipe.start.encoder is None:
-        kept = work / "tokenizer.json"  # learning it again would give another one
-        if not kept.exists():
-            kept.write_text(train_wordpiece([*train.texts, *(train.pairs or [])], recipe.start.vocab_size))
-        return kept.read_text(), None
-    folder = locate(recipe.start.encoder, work.parent / "encoders")
-    weights = load_file(folder / "model.safetensors")
-    rows = next(tensor for name, tensor in weights.items() if name.endswith("word_embeddings.weight")).astype(
-        np.float64
-    )
-    rows -= rows.mean(0)
-    width = recipe.network.d_model // 2
-    _, axes = np.linalg.eigh(rows.T @ rows)
-    reduced = rows @ axes[:, ::-1][:, :width]
-    if reduced.shape[1] < width:
-        raise TrainingError(f"encoder {recipe.start.encoder!r} has {rows.shape[1]} dimensions, d_model / 2 is {width}")
-    # half the size of the sinusoid's neighbourhood: inside [-1, 1], where eq. 9 lets gradients through
-    return (folder / "tokenizer.json").read_text(), (0.5 * reduced / reduced.std()).astype(np.float32)
-
-
-def _one_hot(labels: np.ndarray, n_class: int, smoothing: float) -> np.ndarray:
-    return ((1 - smoothing) * np.eye(n_class)[labels] + smoothing / n_class).astype(np.float32)
-
-
-def _taught(
-    recipe: Recipe, root: Path, work: Path, train: Rows, dev: Rows, targets: np.ndarray, show: Show
-) -> tuple[list[str], np.ndarray, dict[str, Any]]:
-    """Unlabelled texts, targets of all rows (labelled ones mixed with the teacher's answer), and provenance."""
-    plan = recipe.teacher
-    assert plan is not None
-    if plan.unlabelled and train.pairs:
-        raise TrainingError("unlabelled text is single sentences, this task has pairs; drop teacher.unlabelled")
-    extra = sentences(root / plan.unlabelled, plan.unlabelled_rows, recipe.optim.seed) if plan.unlabelled else []
-    dtype = getattr(torch, recipe.optim.precision)
-    tutor = teacher.finetune(
-        locate(plan.encoder, work.parent / "encoders"),
-        train,
-        targets.shape[1],
-        work / "teacher",
-        epochs=plan.epochs,
-        learning_rate=plan.learning_rate,
-        batch_size=plan.batch_size,
-        dtype=dtype,
-        seed=recipe.optim.seed,
-        report=show.stage("teacher"),
-    )
-
-    def answers(name: str, texts: list[str], pairs: list[str] | None) -> np.ndarray:
-        report = show.stage(f"teacher on {name}")
-        return teacher.answer(tutor, texts, pairs, work / f"labels-{name}", dtype=dtype, report=report)
-
-    score = float((answers("dev", dev.texts, dev.pairs).argmax(1) == dev.labels).mean())
-    show.say(f"teacher {plan.encoder}: dev accuracy {score:.4f}")
-    mixed = (1 - plan.share) * targets + plan.share * softmax(answers("train", train.texts, train.pairs))
-    if extra:
-        mixed = np.concatenate([mixed, softmax(answers("unlabelled", extra, None))])
-    facts = {
-        "encoder": plan.encoder,
-        "dev_accuracy": score,
-        "unlabelled": plan.unlabelled,
-        "unlabelled_rows": len(extra),
-    }
-    return extra, mixed.astype(np.float32), facts
-
-
-def prepare(recipe: Recipe, root: Path, work: Path, show: Show) -> Prepared:
-    """Read and tokenize everything the run needs; with a teacher in the recipe, train and ask it first."""
-    train, dev, test, labels = _splits(recipe, root)
-    json_text, embedding = _vocabulary(recipe, train, work)
-    tokenizer = Tokenizer(json_text, recipe.network.max_tokens)
-    targets = _one_hot(train.labels, len(labels), recipe.optim.label_smoothing)
-    extra: list[str] = []
-    facts: dict[str, Any] = {"train_rows": len(train)}
-    if recipe.teacher:
-        extra, targets, facts["teacher"] = _taught(recipe, root, work, train, dev, targets, show)
-    try:
-        config = recipe.network.config(tokenizer.vocab_size, len(labels))
-    except ValueError as error:
-        raise TrainingError(f"recipe {recipe.name}: {error}") from None
-
-    def encode(texts: list[str], pairs: list[str] | None) -> list[np.ndarray]:
-        inputs = list(zip(texts, pairs, strict=True)) if pairs else texts
-        return [np.array(e.ids, dtype=np.int32) for e in tokenizer.inner.encode_batch(inputs)]
-
-    ids = encode(train.texts, train.pairs)
-    median, p99 = np.percentile([len(row) for row in ids], [50, 99])
-    facts |= {"tokens_median": int(median), "tokens_p99": int(p99)}
-    ids += encode(extra, None)
-    return Prepared(
-        config, labels, json_text, embedding, ids, targets, train, dev, encode(dev.texts, dev.pairs), test, facts
-    )
-
-
-# ---------------------------------------------------------------- the loop
+from model.prepare import Prepared, prepare
+from model.recipe import VARIANTS, Recipe
+from model.record import Record
+from model.show import Show
 
 
 class Trainer:
@@ -221,6 +46,8 @@ class Trainer:
         torch.manual_seed(plan.seed)
         self.network = BEExformer(data.config, plan.dropout, getattr(torch, plan.precision))
         embedding = self.network.embedding
+        if data.body:
+            data.body.start(self.network)
         if data.embedding is not None:
             with torch.no_grad():
                 embedding.weight.copy_(torch.from_numpy(data.embedding))
@@ -242,6 +69,11 @@ class Trainer:
         self.average: BEExformer | None = None
         self.averaged = 0  # evaluations in the average
         self.best, self.waited, self.tokens, self.seconds = -math.inf, 0, 0, 0.0
+
+    @property
+    def made(self) -> str:
+        """What a run is made of; a state of something else is not resumed."""
+        return json.dumps([self.recipe.model_dump(), self.data.config.to_dict(), self.data.facts])
 
     @property
     def step(self) -> int:
@@ -301,14 +133,21 @@ class Trainer:
                 mean.add_((new - mean) / self.averaged)
         return self.average
 
-    def evaluate(self, network: BEExformer) -> dict[str, Any]:
-        """Dev rows through a network as it will be exported, at the default delta and at full depth."""
+    def logits(self, network: BEExformer) -> np.ndarray:
+        """Dev rows through every exit of a network as it will be exported, [N, exits, m] float32."""
         with _as_exported(network):
-            logits = export.network_logits(network, self.data.dev_ids)
+            return export.network_logits(network, self.data.dev_ids)
+
+    def evaluate(self, logits: np.ndarray) -> dict[str, Any]:
+        """What dev logits are worth at the default delta, at full depth and at every exit."""
+        config, labels, metric = self.data.config, self.data.dev.labels, self.recipe.data.metric
         tokens = np.array([len(row) for row in self.data.dev_ids])
-        return evaluate_logits(
-            self.data.config, logits, tokens, self.data.dev.labels, self.recipe.data.metric, DEFAULT_DELTA
-        )
+        by_exit = [float(METRICS[metric](labels, logits[:, i].argmax(-1))) for i in range(logits.shape[1])]
+        return {
+            **at_delta(config, logits, tokens, labels, metric, DEFAULT_DELTA),
+            "full_depth_score": by_exit[-1],
+            "per_exit": by_exit,
+        }
 
     def state(self) -> dict[str, Any]:
         return {
@@ -318,12 +157,14 @@ class Trainer:
             "plateaus": [p.state_dict() for p in self.plateaus],
             "rng": torch.get_rng_state(),
             "position": {key: getattr(self, key) for key in _POSITION},
-            "recipe": self.recipe.model_dump_json(),
+            "made": self.made,
         }
 
     def restore(self, state: dict[str, Any], folder: Path) -> None:
-        if state["recipe"] != self.recipe.model_dump_json():
-            raise TrainingError(f"{folder} holds a run of another recipe; remove the folder or give another --work")
+        if state["made"] != self.made:
+            raise TrainingError(
+                f"{folder} holds a run of another recipe, body, teacher or data; remove it or give another --work"
+            )
         self.network.load_state_dict(state["network"])
         if state["average"] is not None:
             self.average = copy.deepcopy(self.network)
@@ -404,7 +245,7 @@ def fit(trainer: Trainer, work: Path, show: Show) -> None:
                     since, tokens, losses = time.monotonic(), trainer.tokens, losses[-plan.log_steps :]
                 if trainer.position % every == 0 or trainer.position == trainer.steps_per_epoch:
                     candidate = trainer.candidate()
-                    found = trainer.evaluate(candidate)
+                    found = trainer.evaluate(trainer.logits(candidate))
                     score = found["score"]
                     if plan.schedule == "plateau":
                         for plateau in trainer.plateaus:
@@ -416,7 +257,7 @@ def fit(trainer: Trainer, work: Path, show: Show) -> None:
                         trainer.best = score
                         _save(candidate.state_dict(), best)
                     short = {key: found[key] for key in ("score", "full_depth_score", "flops_saved_ratio", "exits")}
-                    short["per_exit"] = [round(line["score"], 4) for line in found["per_exit"]]
+                    short["per_exit"] = [round(score, 4) for score in found["per_exit"]]
                     log.write(json.dumps({"step": trainer.step, "dev": short, "best": trainer.best}) + "\n")
                     show.say(
                         f"step {trainer.step}: dev {score:.4f} at full depth {found['full_depth_score']:.4f}, "
@@ -447,22 +288,32 @@ def keep_memory() -> None:
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
-def run(recipe: Recipe, root: Path, out: Path, work: Path, console: Console) -> dict[str, Any]:
-    """Train `recipe` on data under `root`; export to `out`. Answers the content of evaluation.json.
+def run(
+    recipe: Recipe, root: Path, out: Path | None, work: Path, console: Console, variant: str = "proposed"
+) -> dict[str, Any]:
+    """Train `variant` of `recipe` on data under `root`; export to `out` if it is the proposed one. Answers the content
+    of evaluation.json, or {"dev": what the network is worth} of a variant that is there to be compared with.
 
     `work` keeps the run's progress; a second call with the same arguments goes on where the first one ended.
     """
+    if variant not in VARIANTS:
+        raise TrainingError(f"unknown variant {variant!r}; known are {', '.join(VARIANTS)}")
+    packed = variant == "proposed" and recipe.network.slfn == "depth"
+    if packed and out is None:
+        raise TrainingError("say with --out where the checkpoint is to be written")
     keep_memory()
-    work.mkdir(parents=True, exist_ok=True)
+    own = work / f"{variant}-{recipe.optim.seed}"
+    own.mkdir(parents=True, exist_ok=True)
     show = Show(console)
     with show.bar:
-        data = prepare(recipe, root, work, show)
+        data = prepare(recipe, root, work, show, variant)
         trainer = Trainer(recipe, data)
         show.say(
-            f"{recipe.name}: {len(data.ids)} rows, {trainer.lengths.sum()} tokens an epoch, "
-            f"{sum(p.numel() for p in trainer.network.parameters())} parameters"
+            f"{recipe.name}, {variant}, seed {recipe.optim.seed}: {len(data.ids)} rows, {trainer.lengths.sum()} tokens "
+            f"an epoch, {sum(p.numel() for p in trainer.network.parameters())} parameters"
         )
-        fit(trainer, work, show)
+        fit(trainer, own, show)
+        best = own / "best.pt"
         if recipe.finish:
             labelled = dataclasses.replace(
                 data, ids=data.ids[: len(data.train)], targets=data.targets[: len(data.train)]
@@ -470,41 +321,63 @@ def run(recipe: Recipe, root: Path, out: Path, work: Path, console: Console) -> 
             finisher = Trainer(recipe.finishing(), labelled)
             finisher.network.load_state_dict(trainer.network.state_dict())
             finisher.tokens, finisher.seconds = trainer.tokens, trainer.seconds
-            trainer, work = finisher, work / "finish"
-            work.mkdir(exist_ok=True)
-            fit(trainer, work, show)
-        trainer.network.load_state_dict(torch.load(work / "best.pt", weights_only=True))
-        found = trainer.evaluate(trainer.network)
+            trainer, best = finisher, own / "finish" / "best.pt"
+            best.parent.mkdir(exist_ok=True)
+            fit(trainer, best.parent, show)
+        trainer.network.load_state_dict(torch.load(best, weights_only=True))
+        logits = trainer.logits(trainer.network)
+        found = trainer.evaluate(logits)
         show.say(f"best network: dev {found['score']:.4f}, at full depth {found['full_depth_score']:.4f}")
-        if not recipe.network.binary or recipe.network.slfn != "depth":
-            show.say("this variant is there to be compared with: nothing to pack, no checkpoint written")
-            return {"dev": found}
-        evaluation, parity = export.finish(
-            trainer.network.eval(),
-            name=recipe.name,
-            labels=data.labels,
-            tokenizer=data.tokenizer,
-            metric=recipe.data.metric,
-            dev=data.dev,
-            test=data.test,
-            provenance=_provenance(recipe, trainer),
-            licence=recipe.data.licence,
-            out=out,
-        )
-        show.say(f"torch and engine on dev: {parity}")
-        show.say(f"checkpoint written to {out}")
+        made = _provenance(recipe, trainer)
+
+        def recorded(logits: np.ndarray, tokens: np.ndarray) -> None:
+            record.write(_record(trainer, variant, logits, tokens, made), own / record.FILE)
+
+        evaluation: dict[str, Any] = {"dev": found}
+        if packed:
+            assert out is not None
+            evaluation, parity = export.finish(
+                trainer.network.eval(),
+                name=recipe.name,
+                labels=data.labels,
+                tokenizer=data.tokenizer,
+                metric=recipe.data.metric,
+                dev=data.dev,
+                test=data.test,
+                provenance=made,
+                licence=recipe.data.licence,
+                out=out,
+                on_dev=recorded,
+            )
+            show.say(f"torch and engine on dev: {parity}")
+            show.say(f"checkpoint written to {out}")
+        else:
+            recorded(logits, np.array([len(row) for row in data.dev_ids]))
+            show.say("this network is there to be compared with: nothing to pack, no checkpoint written")
         return evaluation
 
 
+def _record(trainer: Trainer, variant: str, logits: np.ndarray, tokens: np.ndarray, made: dict[str, Any]) -> Record:
+    recipe, data = trainer.recipe, trainer.data
+    meta = {
+        "task": recipe.name,
+        "variant": variant,
+        "seed": recipe.optim.seed,
+        "metric": recipe.data.metric,
+        "class_names": data.labels,
+        "config": data.config.to_dict(),
+        "dev_sha256": data.dev.sha256(),
+        **{key: made[key] for key in ("commit", "date", "tokens", "seconds", "recipe")},
+    }
+    return Record(meta, logits, tokens, data.dev.labels)
+
+
 def _provenance(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
-    """Where a checkpoint comes from, JSON-ready, for evaluation.json and the model card."""
-    digest = hashlib.sha256()
-    for text, label in zip(trainer.data.train.texts, trainer.data.train.labels, strict=True):
-        digest.update(f"{text}\t{label}\n".encode())
+    """Where a network comes from, JSON-ready, for evaluation.json, the model card and the record."""
     return {
         **trainer.data.facts,
         "data": recipe.data.train,
-        "data_sha256": digest.hexdigest(),
+        "data_sha256": trainer.data.train.sha256(),
         "commit": _commit(),
         "date": datetime.date.today().isoformat(),
         "seed": recipe.optim.seed,

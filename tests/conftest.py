@@ -13,7 +13,26 @@ from model.engine import Engine
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks here are tiny, and waiting threads cost more than they do
 
-TRAINING = ["binarize", "data", "evaluate", "network", "parity", "recipe", "teacher", "train"]
+TRAINING = [
+    "augment",
+    "baselines",
+    "binarize",
+    "body",
+    "bootstrap",
+    "calibrate",
+    "data",
+    "distill",
+    "evaluate",
+    "export",
+    "network",
+    "parity",
+    "prepare",
+    "recipe",
+    "record",
+    "report",
+    "teacher",
+    "train",
+]
 WITHOUT_TRAINING = importlib.util.find_spec("torch") is None
 collect_ignore = [f"test_{name}.py" for name in TRAINING] if WITHOUT_TRAINING else []
 

@@ -6,7 +6,19 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from model.data import Columns, find_split, length_batches, pad, read_rows, sentences, split_rows
+from model.data import (
+    Columns,
+    Rows,
+    find_split,
+    key,
+    length_batches,
+    pad,
+    paragraphs,
+    read_rows,
+    sentences,
+    split_rows,
+    without,
+)
 from model.errors import TrainingError
 
 CSV = 'text,label\n"good, really",pos\n"two\nlines",neg\n'
@@ -79,6 +91,42 @@ def test_sentences_are_distinct_and_the_same_for_a_seed(tmp_path: Path) -> None:
     path.write_text("One two three. Four five six! Too short.\nOne two three. " + "word " * 50 + ".\n")
     assert sorted(sentences(path, 9, seed=1)) == ["Four five six!", "One two three."]
     assert sentences(path, 1, seed=1) == sentences(path, 2, seed=1)[:1]
+    assert sentences(path, 1, seed=1, without={key(sentences(path, 1, seed=1)[0])}) == sentences(path, 2, seed=1)[1:]
+    assert sentences(path, 9, seed=1, lengths=(2, 2)) == ["Too short."]
+
+
+def test_text_is_read_packed_or_plain_and_says_what_is_wrong(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "a.txt.gz", "wt") as out:
+        out.write("One.\n\n  Two. Three.\n")
+    assert paragraphs(tmp_path / "a.txt.gz") == ["One.", "Two. Three."]
+    with pytest.raises(TrainingError, match="no such file"):
+        paragraphs(tmp_path / "b.txt")
+    (tmp_path / "c.txt.gz").write_text("not packed")
+    with pytest.raises(TrainingError, match="is no text file"):
+        paragraphs(tmp_path / "c.txt.gz")
+
+
+def test_keys_are_without_case_and_blanks() -> None:
+    assert key(" A  b\tC .") == "abc."
+    assert key(("A ", " B")) == ("a", "b")
+
+
+def test_rows_without_those_of_other_sets() -> None:
+    rows = Rows(["A b", "c", "d", "c"], ["x", "y", "z", "y z"], np.array([0, 1, 0, 1]))
+    left = without(rows, Rows(["a B", "d"], ["X", "other"], np.array([1, 0])), None, Rows(["c"], ["y"], np.array([1])))
+    assert (left.inputs(), left.labels.tolist()) == ([("d", "z"), ("c", "y z")], [0, 1])
+
+
+def test_the_hash_of_rows_is_of_texts_pairs_and_labels() -> None:
+    rows = [Rows(["a"], pairs, np.array([label])) for pairs in (None, ["b"], ["c"]) for label in (0, 1)]
+    assert len({one.sha256() for one in rows}) == 6
+    assert rows[0].sha256() == Rows(["a"], None, np.array([0])).sha256()
+
+
+def test_the_longest_rows_stay_in_order() -> None:
+    rows = Rows(["a b", "a", "a b c", "b"], ["x", "y z w", "x", "y"], np.array([0, 1, 0, 1]))
+    assert rows.longest(2).inputs() == [("a", "y z w"), ("a b c", "x")], "both sides count, ties go to the first"
+    assert len(rows.longest(9)) == 4
 
 
 def test_batches_hold_every_row_once_and_waste_little() -> None:

@@ -15,7 +15,8 @@ from app.settings import Settings, markdown
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 DESIGN = (ROOT / "docs" / "design.md").read_text()
-COMMANDS = sorted(set(re.findall(r"beexformer ((?:serve|classify|models|train|evaluate)\b[^\n`#|>]*)", README)))
+VERBS = "serve|classify|models|train|distill|evaluate|report"
+COMMANDS = sorted(set(re.findall(rf"beexformer ((?:{VERBS})\b[^\n`#|>]*)", README)))
 EQUATIONS = re.findall(r"^\| eq\. (\d+)(?:-(\d+))? \|", DESIGN, re.MULTILINE)
 SYMBOLS = sorted(set(re.findall(r"`((?:app|model)/\w+\.py):([\w.]+)`", DESIGN)))
 
@@ -70,7 +71,7 @@ def test_every_problem_is_in_the_readme(status: int, slug: str) -> None:
     assert re.search(rf"^\| {status} \|.*`{slug}`", README, re.MULTILINE)
 
 
-@pytest.mark.parametrize("package", ["app", "model"])
+@pytest.mark.parametrize("package", ["app", "model", "report"])
 def test_every_module_is_in_the_tree_and_the_other_way_round(package: str) -> None:
     [tree] = re.findall(rf"^{package}/ .*\n((?:  .*\n)+)", README, re.MULTILINE)
     modules = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}

@@ -1,14 +1,21 @@
 import io
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from rich.console import Console
 from tiny import random_texts
 
+from model import exits
+from model.checkpoint import Checkpoint
 from model.config import BEEConfig
 from model.data import Rows
 from model.engine import Engine
-from model.evaluate import evaluate, evaluate_logits, picture, tables
+from model.errors import TrainingError
+from model.evaluate import evaluate, evaluate_logits, picture, shipped, shipped_table, splits, tables, under
+from model.recipe import Data
 
 TEXTS = random_texts(30)
 ROWS = Rows(TEXTS, None, np.arange(30) % 2)
@@ -44,3 +51,57 @@ def test_table_and_picture(engine: Engine, tmp_path: Path) -> None:
     assert f"accuracy {found['score']:.4f}" in text
     picture("tiny", found, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_another_exit_may_answer_than_the_one_that_is_left_at() -> None:
+    config = BEEConfig(vocab_size=9, n_class=2, d_model=64, n_block=2, n_head=1, d_head=64)
+    logits = np.array([[[2.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 2.0]]])
+    given = (config, logits, np.array([5, 5]), np.array([0, 1]), "accuracy", exits.entropy_gain(1e-4))
+    assert under(*given)["score"] == 0.5
+    surest = under(*given, answering=exits.surest)
+    assert surest["score"] == 1.0
+    assert (surest["exits"], surest["flops_saved_ratio"]) == ([0, 2], 0.0), "the walk is the same"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of splits and a single file, 30 rows each, classes by number."""
+    (tmp_path / "task").mkdir()
+    lines = "".join(f"{text}\t{i % 2}\n" for i, text in enumerate(TEXTS))
+    for name in ("task/train.tsv", "task/dev.tsv", "one.tsv"):
+        (tmp_path / name).write_text("sentence\tlabel\n" + lines)
+    return tmp_path
+
+
+def test_splits_are_those_that_training_reads(root: Path) -> None:
+    found = splits(Data(train="task", text="sentence"), root, ["bad", "good"])
+    assert (found.dev.texts, found.test, found.labels) == (TEXTS, None, ["bad", "good"])
+    assert found.dev.labels.tolist() == ROWS.labels.tolist()
+    held_out = splits(Data(train="one.tsv", text="sentence"), root)
+    assert (len(held_out.train), len(held_out.dev), held_out.labels) == (27, 3, ["0", "1"])
+    assert splits(Data(train="task", dev="one.tsv", text="sentence"), root).dev.texts == TEXTS
+    with pytest.raises(TrainingError, match=r"no such file or folder; is .* the data folder"):
+        splits(Data(train="nowhere"), root)
+
+
+def engine_of(checkpoint: Checkpoint, **evaluation: Any) -> Engine:
+    return Engine(replace(checkpoint, name="one", size_bytes=123_456, evaluation=evaluation))
+
+
+def test_a_checkpoint_is_measured_on_the_rows_that_it_names(checkpoint: Checkpoint, root: Path) -> None:
+    data = {"train": "task", "text": "sentence", "metric": "matthews"}
+    engine = engine_of(checkpoint, provenance={"recipe": {"data": data}})
+    found = shipped(engine, root)
+    wanted = evaluate(engine, ROWS, "matthews")
+    assert found["task"] == "one"
+    assert found["size_bytes"] == 123_456
+    for key in ("metric", "rows", "score", "full_depth_score", "flops_saved_ratio", "exits"):
+        assert found[key] == wanted[key], key
+    console = Console(record=True, width=120, file=io.StringIO())
+    console.print(shipped_table([found]))
+    assert f"{found['score']:.4f}" in console.export_text()
+
+
+def test_a_checkpoint_that_names_no_rows_says_so(checkpoint: Checkpoint, root: Path) -> None:
+    with pytest.raises(TrainingError, match=r"checkpoint 'one' doesn't say .* which rows"):
+        shipped(engine_of(checkpoint), root)

@@ -61,3 +61,24 @@ def test_the_other_policies() -> None:
     assert exits.walk(trace, exits.max_probability(2.0)) == 4
     assert exits.walk(np.stack([SURE, -SURE, SURE, SURE, SURE]), exits.patience(2)) == 5
     assert exits.walk(np.stack([SURE, SURE, SURE, -SURE]), exits.patience(2)) == 3
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        *(exits.entropy_gain(delta) for delta in (-0.3, 1e-4, 0.3, 1.0)),
+        *(exits.absolute_entropy(nats) for nats in (0.1, 0.8)),
+        *(exits.max_probability(share) for share in (0.6, 0.99)),
+        *(exits.patience(steps) for steps in (0, 1, 3, 9)),
+    ],
+)
+def test_all_rows_at_once_walk_as_each_alone(policy: exits.Policy) -> None:
+    logits = np.random.default_rng(0).normal(0, 1, (50, 5, 3)).cumsum(1)
+    logits[:5] *= 1000  # entropies of zero
+    assert exits.walk_all(logits, policy).tolist() == [exits.walk(z, policy) for z in logits]
+
+
+def test_the_surest_exit_is_one_that_was_walked() -> None:
+    trace = np.stack([SURE, -2 * SURE, EVEN, 4 * SURE])
+    assert [exits.surest(trace, taken) for taken in (1, 2, 3, 4)] == [1, 2, 2, 4]
+    assert exits.surest(np.stack([SURE, -SURE, SURE]), 3) == 1, "the first of equals"

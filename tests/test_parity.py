@@ -1,11 +1,13 @@
 """The chain BinaryLinear (torch) -> packed product -> whole network -> engine, one hop a test."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from tiny import random_checkpoint, random_texts
 
-from model import bits, kernels
+from model import bits, calibrate, kernels
 from model.binarize import BinaryLinear
 from model.engine import Engine
 from model.errors import TrainingError
@@ -67,6 +69,20 @@ def test_verify_notices_an_engine_that_is_wrong() -> None:
     parity = verify(checkpoint, engine, [engine.encode(text) for text in random_texts(10)])
     assert not parity.holds
     assert parity.logits_max > 0.5
+
+
+@pytest.mark.parametrize("temperature", [0.2, 20.0])
+def test_calibrated_logits_are_compared_as_they_were_trained(temperature: float) -> None:
+    checkpoint = random_checkpoint()
+    rows = [Engine(checkpoint).encode(text) for text in random_texts(20)]
+    before = verify(checkpoint, Engine(checkpoint), rows)
+    network = network_of(checkpoint)
+    calibrate.fold(network, np.full(6, temperature))
+    fitted = {"calibration": {"temperatures": [temperature] * 6}}
+    divided = replace(checkpoint, tensors=tensors_of(network), evaluation=fitted)
+    after = verify(divided, Engine(divided), rows)
+    assert after.logits_max == pytest.approx(before.logits_max, rel=0.05, abs=1e-5)
+    assert after.logits_median == pytest.approx(before.logits_median, abs=1e-5)
 
 
 def test_a_full_precision_network_is_not_exported() -> None:

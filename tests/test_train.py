@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from tiny import random_texts
+from tiny import WORDS, random_texts
 
-from model import export, recipe, train
+from model import body, export, recipe, record, train
+from model.config import BEEConfig
 from model.engine import Engine
 from model.errors import TrainingError
+from model.network import BEExformer
+from model.tokenizer import Tokenizer, train_wordpiece
 
 NETWORK = {"d_model": 64, "n_block": 2, "n_head": 2, "d_head": 64, "max_tokens": 32}
 OPTIM = {"epochs": 2, "batch_size": 16, "learning_rate": 0.005, "dropout": 0.1, "evaluations": 2, "log_steps": 2}
@@ -32,12 +35,16 @@ def plan(**sections: Any) -> recipe.Recipe:
     return recipe.parse({"name": "toy", "data": {"train": "train.csv"}, **start, **sections}, "test")
 
 
-def run(recipe: recipe.Recipe, root: Path, name: str = "run") -> dict[str, Any]:
-    return train.run(recipe, root, root / "out" / name, root / "work" / name, Console(quiet=True))
+def run(recipe: recipe.Recipe, root: Path, name: str = "run", variant: str = "proposed") -> dict[str, Any]:
+    return train.run(recipe, root, root / "out" / name, root / "work" / name, Console(quiet=True), variant)
+
+
+def own(root: Path, name: str = "run") -> Path:
+    return root / "work" / name / "proposed-1"
 
 
 def weights(root: Path, name: str) -> dict[str, torch.Tensor]:
-    return torch.load(root / "work" / name / "best.pt", weights_only=True)
+    return torch.load(own(root, name) / "best.pt", weights_only=True)
 
 
 def test_a_run_ends_with_a_checkpoint_the_engine_serves(root: Path) -> None:
@@ -48,7 +55,7 @@ def test_a_run_ends_with_a_checkpoint_the_engine_serves(root: Path) -> None:
     assert engine.description["evaluation"] == json.loads(json.dumps(evaluation))
     assert evaluation["dev"]["rows"] == 12
     assert evaluation["provenance"]["recipe"]["name"] == "toy"
-    log = [json.loads(line) for line in (root / "work" / "run" / "log.jsonl").read_text().splitlines()]
+    log = [json.loads(line) for line in (own(root) / "log.jsonl").read_text().splitlines()]
     assert {"step", "epoch", "loss", "learning_rate", "tokens_per_second"} <= log[0].keys()
     assert [line["step"] for line in log if "dev" in line] == [4, 7, 11, 14]
 
@@ -74,7 +81,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(root: Path, monkeypatch: pytes
     assert not (root / "out" / "killed").exists()
     monkeypatch.setattr(train.Trainer, "train_step", step)
     run(recipe, root, "killed")
-    whole, resumed = (torch.load(root / "work" / name / "state.pt", weights_only=True) for name in ("run", "killed"))
+    whole, resumed = (torch.load(own(root, name) / "state.pt", weights_only=True) for name in ("run", "killed"))
     for name, tensor in whole["network"].items():
         assert torch.equal(tensor, resumed["network"][name]), name
     assert all(torch.equal(tensor, weights(root, "killed")[name]) for name, tensor in weights(root, "run").items())
@@ -83,12 +90,12 @@ def test_a_killed_run_goes_on_to_the_same_weights(root: Path, monkeypatch: pytes
 def test_a_run_of_another_recipe_is_not_resumed(root: Path) -> None:
     run(plan(), root)
     with pytest.raises(TrainingError, match="another recipe"):
-        run(plan(optim={**OPTIM, "seed": 2}), root)
+        run(plan(optim={**OPTIM, "dropout": 0.0}), root)
 
 
 def test_training_stops_after_patience_evaluations_without_a_better_score(root: Path) -> None:
     run(plan(optim={**OPTIM, "epochs": 50, "patience": 2}), root)
-    log = (root / "work" / "run" / "log.jsonl").read_text().splitlines()
+    log = (own(root) / "log.jsonl").read_text().splitlines()
     scores = [line["dev"]["score"] for line in map(json.loads, log) if "dev" in line]
     assert len(scores) < 100
     assert scores.index(max(scores)) == len(scores) - 3
@@ -97,27 +104,123 @@ def test_training_stops_after_patience_evaluations_without_a_better_score(root: 
 def test_the_second_phase_sees_the_labelled_rows(root: Path) -> None:
     evaluation = run(plan(finish={"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "evaluations": 1}), root)
     first, second = (
-        torch.load(root / "work" / "run" / part / "state.pt", weights_only=True)["position"] for part in ("", "finish")
+        torch.load(own(root) / part / "state.pt", weights_only=True)["position"] for part in ("", "finish")
     )
     assert second["tokens"] == evaluation["provenance"]["tokens"] == first["tokens"] * 3 // 2
 
 
-@pytest.mark.parametrize("variant", [{"binary": False}, {"slfn": "time"}, {"binary": False, "early_exit": False}])
-def test_variants_to_compare_with_are_trained_and_not_packed(root: Path, variant: dict[str, Any]) -> None:
-    evaluation = run(plan(network={**NETWORK, **variant}), root)
-    assert 0 <= evaluation["dev"]["score"] <= 1
+@pytest.mark.parametrize("variant", ["wee", "wee-fp", "fp"])
+def test_variants_to_compare_with_leave_a_record_and_no_checkpoint(root: Path, variant: str) -> None:
+    evaluation = train.run(plan(), root, None, root / "work", Console(quiet=True), variant)
+    assert not (root / "out").exists()
+    [found] = record.find(root / "work")
+    assert (found.meta["task"], found.meta["variant"], found.meta["seed"]) == ("toy", variant, 1)
+    config = BEEConfig(**found.meta["config"])
+    assert (config.binary, config.early_exit) == (variant == "wee", variant == "fp")
+    assert found.logits.shape == (12, 2 if variant == "fp" else 1, 2)
+    assert evaluation["dev"]["full_depth_score"] == (found.logits[:, -1].argmax(-1) == found.labels).mean()
+
+
+def test_the_record_of_a_packed_run_is_what_the_engine_says(root: Path) -> None:
+    evaluation = run(plan(), root)
+    found = record.read(own(root) / record.FILE)
+    engine = Engine.load(root / "out" / "run")
+    dev = train.prepare(plan(), root, root / "work" / "run", train.Show(Console(quiet=True))).dev
+    rows = [engine.encode(text) for text in dev.texts]
+    assert (engine.logits(rows) == found.logits).all()
+    assert found.tokens.tolist() == [len(row.ids) for row in rows]
+    assert (found.labels == dev.labels).all()
+    assert found.meta["class_names"] == ["bad", "good"]
+    assert found.meta["dev_sha256"] == dev.sha256()
+    assert found.meta["recipe"] == evaluation["provenance"]["recipe"]
+
+
+def test_seeds_of_a_recipe_are_runs_beside_each_other_on_the_same_dev_rows(root: Path) -> None:
+    run(plan(), root)
+    run(plan().seeded(2), root)
+    one, two = record.find(root / "work")
+    assert (one.meta["seed"], two.meta["seed"]) == (1, 2)
+    assert one.meta["dev_sha256"] == two.meta["dev_sha256"]
+    assert (one.logits != two.logits).any()
+
+
+def test_the_time_reading_is_trained_and_not_packed(root: Path) -> None:
+    assert 0 <= run(plan(network={**NETWORK, "slfn": "time"}), root)["dev"]["score"] <= 1
     assert not (root / "out").exists()
 
 
-def test_wee_is_packed_with_its_one_exit(root: Path) -> None:
-    run(plan(network={**NETWORK, "early_exit": False}), root)
-    assert Engine.load(root / "out" / "run").config.exits == (2,)
+def test_what_cannot_be_run_is_said_before_anything_is_read(root: Path) -> None:
+    with pytest.raises(TrainingError, match="unknown variant 'bert'; known are proposed, wee, wee-fp, fp"):
+        run(plan(), root, variant="bert")
+    with pytest.raises(TrainingError, match="--out"):
+        train.run(plan(), root, None, root / "work", Console(quiet=True))
+    assert not (root / "work").exists()
+
+
+@pytest.fixture
+def distilled(root: Path) -> BEExformer:
+    """The network of an untrained body, `root / body`."""
+    tokenizer = train_wordpiece([" ".join(WORDS)] * 5, 100)
+    shape = {key: value for key, value in NETWORK.items() if key != "d_head"}
+    torch.manual_seed(7)
+    network = BEExformer(BEEConfig(Tokenizer(tokenizer, 32).vocab_size, 2, **shape))
+    body.write(root / "body", network, tokenizer, {"made": "for a test"})
+    return network
+
+
+@pytest.mark.parametrize("embedding", ["sparse", "frozen"])
+def test_a_run_starts_from_a_body_in_its_shape(root: Path, distilled: BEExformer, embedding: str) -> None:
+    frozen = {**OPTIM, "epochs": 1, "learning_rate": 1e-12, "min_learning_rate": 0.0, "embedding": embedding}
+    started = plan(start={"body": "body"}, network={"d_head": 64}, optim=frozen)
+    evaluation = run(started, root)
+    assert evaluation["provenance"]["body"] == {"name": "body", "made": "for a test"}
+    config = Engine.load(root / "out" / "run").config
+    assert {key: getattr(config, key) for key in NETWORK} == NETWORK
+    ours, theirs = weights(root, "run"), distilled.state_dict()
+    for name in ("embedding.weight", "blocks.1.slfn.gates_x.weight", "blocks.0.norm_h.weight"):
+        torch.testing.assert_close(ours[name], theirs[name], atol=0.02, rtol=0)  # rows of int8
+
+
+def test_a_run_from_another_body_is_not_resumed(root: Path, distilled: BEExformer) -> None:
+    start = {"start": {"body": "body"}, "optim": {**OPTIM, "epochs": 1}, "network": {"d_head": 64}}
+    run(plan(**start), root)
+    body.write(root / "body", distilled, (root / "body" / "tokenizer.json").read_text(), {"made": "anew"})
+    with pytest.raises(TrainingError, match="another recipe, body"):
+        run(plan(**start), root)
+
+
+def test_a_recipe_may_repeat_the_shape_of_a_body_and_not_contradict_it(root: Path, distilled: BEExformer) -> None:
+    start = {"start": {"body": "body"}, "optim": {**OPTIM, "epochs": 1}}
+    run(plan(**start), root)
+    with pytest.raises(TrainingError, match=r"network\.d_model is 128, but that of the body 'body' is 64"):
+        run(plan(**start, network={**NETWORK, "d_model": 128}), root)
+    with pytest.raises(TrainingError, match=r"no real\.safetensors"):
+        run(plan(**start), root, variant="fp")
+
+
+def test_evaluating_while_training_looks_at_one_delta(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deltas = []
+    at_delta = train.at_delta
+
+    def watched(*arguments: Any) -> dict[str, Any]:
+        deltas.append(arguments[-1])
+        return at_delta(*arguments)
+
+    monkeypatch.setattr(train, "at_delta", watched)
+    run(plan(), root)
+    assert deltas == [1e-4] * 5, "four evaluations, and the best network's"
+    lines = map(json.loads, (own(root) / "log.jsonl").read_text().splitlines())
+    dev = [line["dev"] for line in lines if "dev" in line]
+    assert all(
+        len(line["per_exit"]) == 2 and line["per_exit"][-1] == round(line["full_depth_score"], 4) for line in dev
+    )
 
 
 def test_pairs_of_three_classes_in_jsonl_with_their_own_dev_and_test(root: Path) -> None:
     (root / "pairs").mkdir()
-    for name in ("train", "dev", "test"):
-        rows = [{"a": text, "b": text[::-1], "mark": i % 3} for i, text in enumerate(random_texts(30, longest=5))]
+    for seed, name in enumerate(("train", "dev", "test")):
+        texts = random_texts(30, seed, longest=5)
+        rows = [{"a": f"{text} {seed}", "b": text[::-1], "mark": i % 3} for i, text in enumerate(texts)]
         (root / "pairs" / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     data = {"train": "pairs", "text": "a", "text_pair": "b", "label": "mark", "metric": "macro_f1"}
     evaluation = run(plan(data=data, network={**NETWORK, "d_model": 128}), root)
@@ -135,7 +238,7 @@ def test_the_candidate_is_the_mean_of_the_evaluated_weights(root: Path, monkeypa
 
     monkeypatch.setattr(train.Trainer, "candidate", watched)
     run(plan(optim={**OPTIM, "average_from": 0.4}), root)
-    state = torch.load(root / "work" / "run" / "state.pt", weights_only=True)
+    state = torch.load(own(root) / "state.pt", weights_only=True)
     assert len(seen) == 4
     assert state["position"]["averaged"] == 3, "the evaluations at steps 7, 11 and 14 of 14"
     torch.testing.assert_close(state["average"]["blocks.0.slfn.gates_x.weight"], torch.stack(seen[1:]).mean(0))

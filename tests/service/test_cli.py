@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from running import ANSWERS, BEEXFORMER, GOLDEN, PATIENCE
 from starlette.testclient import TestClient
 
 from app import cli
+from model.checkpoint import read, save
 
 GOOD = ANSWERS[0]["text"]
 
@@ -171,3 +173,76 @@ def test_models_are_listed(run: Any, tmp_path: Path) -> None:
     code, out, err = run("models", "--checkpoint", tmp_path)
     assert (code, out) == (2, "")
     assert "holds no checkpoint" in err
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder as the recipe of `named` wants it."""
+    (tmp_path / "data" / "task").mkdir(parents=True)
+    for split in ("train", "dev"):
+        rows = [f"{'a warm film' if i % 2 else 'the worst film'} of {split} {i},{i % 2}" for i in range(12)]
+        (tmp_path / "data" / "task" / f"{split}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """The golden checkpoint, as one that says what it was trained on."""
+    checkpoint = read(GOLDEN)
+    made = {"recipe": {"data": {"train": "task", "metric": "f1"}}}
+    save(replace(checkpoint, evaluation={"provenance": made}), tmp_path / "checkpoints" / "golden")
+    return tmp_path / "checkpoints"
+
+
+def test_all_checkpoints_are_evaluated_on_the_rows_that_they_name(run: Any, data: Path, named: Path) -> None:
+    pytest.importorskip("model.evaluate")
+    code, out, _ = run("evaluate", "--all", "--data", data, "--checkpoint", named, "--json")
+    [line] = json.loads(out)
+    assert code == 0
+    assert (line["task"], line["metric"], line["rows"], line["delta"]) == ("golden", "f1", 12, 1e-4)
+    assert sum(line["exits"]) == 12
+    assert line["size_bytes"] == sum(file.stat().st_size for file in (named / "golden").iterdir())
+    assert {"score", "full_depth_score", "flops_saved_ratio"} <= line.keys()
+    code, out, _ = run("evaluate", "--all", "--data", data, "--checkpoint", named)
+    assert (code, "golden" in out, f"{line['flops_saved_ratio']:.1%}" in out) == (0, True, True)
+
+
+def test_one_checkpoint_is_evaluated_on_a_file(run: Any, data: Path) -> None:
+    pytest.importorskip("model.evaluate")
+    code, out, _ = run("evaluate", data / "task" / "dev.csv", "--checkpoint", GOLDEN, "--json")
+    assert (code, json.loads(out)["rows"]) == (0, 12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "give either a file of rows or --all"),
+        (["rows.csv", "--all"], "give either a file of rows or --all"),
+        (["--all", "--checkpoint", GOLDEN], "doesn't say in evaluation.json which rows it was trained on"),
+        (["--all", "--picture", "a.png", "--checkpoint", GOLDEN], "--picture goes with a file of rows"),
+        (["--all", "--model", "other", "--checkpoint", GOLDEN], "no model is named 'other'"),
+    ],
+)
+def test_what_can_not_be_evaluated_is_one_sentence(run: Any, arguments: list[str | Path], sentence: str) -> None:
+    pytest.importorskip("model.evaluate")
+    code, out, err = run("evaluate", *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+def test_data_that_is_not_there_is_one_sentence(run: Any, named: Path, tmp_path: Path) -> None:
+    pytest.importorskip("model.evaluate")
+    for verb in (["evaluate", "--all"], ["report", "--runs", tmp_path / "none", "--out", tmp_path / "out"]):
+        code, out, err = run(*verb, "--data", tmp_path, "--checkpoint", named)
+        assert (code, out) == (2, "")
+        assert "no such file or folder; is" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_is_written(run: Any, data: Path, named: Path, tmp_path: Path) -> None:
+    pytest.importorskip("model.data")
+    folders = ("--runs", tmp_path / "none", "--out", tmp_path / "out", "--work", tmp_path / "work")
+    code, out, _ = run("report", "--data", data, "--checkpoint", named, *folders)
+    assert (code, out) == (0, f"{tmp_path / 'out' / 'README.md'}\n")
+    assert "| golden | f1 | 2 |" in (tmp_path / "out" / "README.md").read_text()

@@ -1,0 +1,120 @@
+"""
+A body: embedding and blocks without heads, distilled once and task-free, that every task's training starts from.
+
+A folder: config.json (shape, provenance), tokenizer.json, README.md, and the weights as safetensors, a file for each of
+two variants: binary.safetensors, and real.safetensors for the full-precision twin, which is there to be compared with
+and may be absent. Latent weights are kept, not signs, because training goes on from them: as int8 rows with a scale
+each, like embeddings.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+from torch import Tensor
+
+from model.embedding import quantize
+from model.errors import TrainingError
+from model.network import BEExformer
+
+SHIPPED = Path(__file__).parent / "bodies"
+SHAPE = ("d_model", "n_block", "n_head", "max_tokens", "carry")
+"""Fields of a BEEConfig that a body fixes."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """What a folder says; `shape` has the fields of `SHAPE`, `provenance` is JSON-ready."""
+
+    folder: Path
+    shape: dict[str, Any]
+    tokenizer: str
+    provenance: dict[str, Any]
+
+    def start(self, network: BEExformer) -> None:
+        """Put embedding and blocks into a network of the same shape. Raises TrainingError where it doesn't fit, or
+        where the folder lacks this variant."""
+        path = _weights(self.folder, network.config.binary)
+        try:
+            found = load_file(path)
+        except FileNotFoundError:
+            raise TrainingError(
+                f"body {self.folder.name!r} has no {path.name}, which this variant starts from; distil one with "
+                "`beexformer distill` and name its folder in [start] body"
+            ) from None
+        except SafetensorError as error:
+            raise TrainingError(f"{path} can't be read ({error}); copy it again") from None
+        with torch.no_grad():
+            for name, parameter in _parts(network):
+                array = found.get(name)
+                if array is None or array.shape != tuple(parameter.shape):
+                    raise TrainingError(f"{path}: tensor {name!r} is missing or of another shape than the network's")
+                if array.dtype == np.int8:
+                    array = array * found[f"{name}.scale"][:, None]
+                parameter.copy_(torch.from_numpy(array))
+
+
+def read(name: str, root: Path) -> Body:
+    """The shipped body `name`, or the folder `name` relative to `root`. Raises TrainingError where there is none."""
+    folder = SHIPPED / name if (SHIPPED / name).is_dir() else root / name
+    try:
+        described = json.loads((folder / "config.json").read_text())
+        tokenizer = (folder / "tokenizer.json").read_text()
+        return Body(folder, {key: described[key] for key in SHAPE}, tokenizer, described["provenance"])
+    except OSError:
+        raise TrainingError(f"{folder} is no body: it has no config.json or no tokenizer.json") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{folder / 'config.json'} doesn't describe a body ({error}); copy the folder again"
+        ) from None
+
+
+def write(folder: Path, network: BEExformer, tokenizer: str, provenance: dict[str, Any]) -> None:
+    """Write this variant's weights, and the description that both variants share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for name, parameter in _parts(network):
+        array = parameter.detach().numpy()
+        if array.ndim == 2:
+            tensors[name], tensors[f"{name}.scale"] = quantize(array)
+        else:
+            tensors[name] = array.copy()
+    _weights(folder, network.config.binary).write_bytes(save(tensors))
+    (folder / "tokenizer.json").write_text(tokenizer)
+    described = {key: getattr(network.config, key) for key in SHAPE} | {"provenance": provenance}
+    (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n")
+    (folder / "README.md").write_text(_card(folder.name, network, provenance))
+
+
+def _card(name: str, network: BEExformer, provenance: dict[str, Any]) -> str:
+    config = network.config
+    text = "\n".join(
+        f"- {table['rows']:,} rows ({table['form']}) of {table['file']}" for table in provenance["recipe"]["text"]
+    )
+    return f"""# {name}
+
+What training starts from: a BEExformer without heads, {config.n_block} blocks of width {config.d_model} with
+{config.n_head} heads, distilled from the states and sentence vectors of the encoder `{provenance["encoder"]}` (packages
+in model/encoders.py; Apache-2.0) by `beexformer distill`. It has seen no label. It can't answer anything by itself.
+
+Text it read:
+
+{text}
+
+Rows of development and test files that its recipe names were kept out. The recipe and the last losses of both stages,
+real numbers and bits, are in config.json. It repeats the biases of that text and of the encoder. IMDB reviews (Maas et
+al. 2011) come without a stated licence, Wikinews is CC BY, Wikipedia CC BY-SA.
+"""
+
+
+def _weights(folder: Path, binary: bool) -> Path:
+    return folder / ("binary.safetensors" if binary else "real.safetensors")
+
+
+def _parts(network: BEExformer) -> list[tuple[str, Tensor]]:
+    return [(name, p) for name, p in network.named_parameters() if not name.startswith("heads.")]

@@ -1,0 +1,387 @@
+"""
+A body, distilled once and task-free: block c learns to say of plain text, token by token, what layer c of a pretrained
+encoder says, and the mean of its states what the encoder's sentence vector says.
+
+A row with a label tells one bit; a sentence read by the encoder tells 384 real numbers a token and layer. The body has
+the encoder's width, heads and depth, so that attention can start from the encoder's own, and it is binarized in steps,
+as BiT is (Liu et al. 2022): real numbers first, then 1-bit weights and activations that start from them. The network
+has no feed-forward layer; what the encoder's did, the gates have to learn.
+
+Tokens enter as in eq. 2, half sinusoid, so the encoder's space is turned: its first D/2 axes carry most of what tells
+tokens apart in running text. Token counts weigh, because a vocabulary is mostly words that hardly occur.
+"""
+
+import dataclasses
+import math
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModel
+
+from model import body
+from model.augment import distinct, neighbours
+from model.binarize import BinaryLinear
+from model.config import BEEConfig
+from model.data import Input, key, length_batches, pad, paragraphs, read_table, sentences
+from model.encoders import locate
+from model.errors import TrainingError
+from model.network import BEExformer, Block, mean_state
+from model.recipe import Text
+from model.show import Show
+from model.tokenizer import Tokenizer
+from model.train import keep_memory
+
+LOSSES = ("states", "vector")
+SAVE_TOKENS = 200_000  # what a kill can lose
+CALIBRATION_TOKENS = 6_000
+RARE = 0.75  # exponent of a token's count in the weighted axes: between running text (1) and the bare vocabulary (0)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stage(_Section):
+    """One pass of distillation; the rate rises over a fiftieth of the tokens and falls linearly."""
+
+    tokens: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+
+
+class BodyRecipe(_Section):
+    """What a body is made of, from TOML."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    encoder: Literal["minilm"] = Field("minilm", description="a BERT, whose width, heads and layers the body takes")
+    max_tokens: int = Field(128, ge=3)
+    text: list[Text] = Field(min_length=1, description="what is read: forms sentences and neighbours")
+    keep_out: list[str] = Field([], description="data files of which no text may be among it: dev and test rows")
+    real: Stage
+    binary: Stage
+    batch_size: int = Field(64, ge=1)
+    pooled: float = Field(1.0, ge=0, description="weight of the sentence vector beside the tokens' states")
+    latent: float = Field(0.05, gt=0, lt=1, description="spread of latent weights when bits begin")
+    compile: bool = False
+    seed: int = 1
+
+
+def read(path: Path) -> BodyRecipe:
+    """A body's recipe from a TOML file. Raises TrainingError that names every wrong key."""
+    try:
+        return BodyRecipe.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise TrainingError(f"{path} can't be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path} is no TOML file: {error}") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise TrainingError(f"{path}: {wrong}") from None
+
+
+class Encoder:
+    """The pretrained encoder in a turned space: states of every layer with mean 0 and spread 1.
+
+    `counts` [V] says how often each token occurs in the text that will be read.
+    """
+
+    def __init__(self, folder: Path, tokenizer: Tokenizer, counts: np.ndarray) -> None:
+        self.separator: int = tokenizer.inner.token_to_id("[SEP]") or 0
+        self.model = AutoModel.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
+        shape = self.model.config
+        self.d_model, self.n_head, self.n_layer = shape.hidden_size, shape.num_attention_heads, shape.num_hidden_layers
+        words = self.words()
+        weights = torch.from_numpy((counts + 1.0) ** RARE)
+        center = (words * weights[:, None]).sum(0) / weights.sum()
+        spread = (words - center) * weights.sqrt()[:, None]
+        self.axes = torch.linalg.eigh(spread.T @ spread)[1].flip(1).float()  # [D, D], most telling first
+        half = ((words - center) @ self.axes.double())[:, : self.d_model // 2]
+        size = ((half**2).mean(1) * weights).sum() / weights.sum()
+        self.embedding = (0.5 * half / size.sqrt()).float()  # inside [-1, 1], where eq. 9 lets gradients through
+        self.mean: list[Tensor] = []
+        self.spread: list[Tensor] = []
+
+    def words(self) -> Tensor:
+        """What every token of the vocabulary looks like to the first layer, at an average position: [V, D] float64."""
+        parts = self.model.embeddings
+        mean_position = parts.position_embeddings.weight[1:32].mean(0)
+        words = parts.word_embeddings.weight + mean_position + parts.token_type_embeddings.weight[0]
+        return parts.LayerNorm(words).detach().double()
+
+    @torch.no_grad()
+    def states(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
+        """ids [B, L], mask [B, L] -> states before and after every layer, each [B, L, D] float32, as the encoder has
+        them."""
+        ends = ids.eq(self.separator).long()
+        after = ends.cumsum(1) - ends >= 1  # the second text of a pair
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = self.model(
+                input_ids=ids,
+                attention_mask=mask.long(),
+                token_type_ids=(after & mask).long(),
+                output_hidden_states=True,
+            )
+        return [h.float() for h in found.hidden_states]
+
+    def measure(self, batches: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Learn mean and spread of every layer from some text; answers its states, turned, each [tokens, D]."""
+        read = [[h[mask] @ self.axes for h in self.states(ids, mask)] for ids, mask in batches]
+        layers = [torch.cat(part) for part in zip(*read, strict=True)]
+        self.mean = [h.mean(0) for h in layers]
+        self.spread = [(h - h.mean(0)).std() for h in layers]
+        return layers
+
+    def targets(self, ids: Tensor, mask: Tensor) -> tuple[list[Tensor], Tensor]:
+        """-> what blocks 1 .. C are to say, each [B, L, D], and the sentence vectors [B, D]."""
+        states = self.states(ids, mask)
+        turned = [
+            (h @ self.axes - mean) / spread
+            for h, mean, spread in zip(states[1:], self.mean[1:], self.spread[1:], strict=True)
+        ]
+        return turned, mean_state(states[-1], mask)
+
+
+@torch.no_grad()
+def start_real(network: BEExformer, encoder: Encoder, batches: list[tuple[Tensor, Tensor]]) -> None:
+    """Give a full-precision network the encoder's attention, written for the turned space."""
+    layers = encoder.measure(batches)
+    network.embedding.weight.copy_(encoder.embedding)
+    first = torch.cat([network.embed(ids)[mask] for ids, mask in batches]).double()
+    ridge = 1e-3 * len(first) * torch.eye(first.shape[1], dtype=torch.float64)
+    # what the first block sees -> what the encoder's first layer sees
+    bridge = torch.linalg.solve(first.T @ first + ridge, first.T @ (layers[0] - encoder.mean[0]).double()).float()
+    D = encoder.d_model
+    for c, block in enumerate(network.blocks):
+        assert isinstance(block, Block)
+        source = encoder.model.encoder.layer[c].attention
+        parts = [getattr(source.self, name) for name in ("query", "key", "value")]
+        weight = torch.cat([part.weight for part in parts]) @ encoder.axes  # reads turned states
+        block.attention.qkv.weight.copy_(weight @ bridge.T if c == 0 else weight * encoder.spread[c])
+        bias = torch.cat([part.bias for part in parts]) + weight @ encoder.mean[c]
+        block.attention.qkv.bias.copy_(bias)
+        block.attention.o.weight.copy_(encoder.axes.T @ source.output.dense.weight / encoder.spread[c])
+        block.attention.o.bias.copy_(source.output.dense.bias @ encoder.axes / encoder.spread[c])
+        block.slfn.gates_h.bias[:D] = 2.0  # Sh open: the stream passes until the gates have learned better
+        block.norm_h.weight.fill_(0.6)  # states of spread 1 that aren't predicted yet are best guessed small
+        block.norm_x.weight.fill_(0.8)
+
+
+@torch.no_grad()
+def start_binary(network: BEExformer, real: BEExformer, batches: list[tuple[Tensor, Tensor]], latent: float) -> None:
+    """Bits from real numbers: signs of the weights, thresholds at the inputs' medians, and the scale and bias that
+    bring each output nearest to what it was (least squares over some text)."""
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    hooks = [
+        layer.register_forward_hook(
+            lambda _, inputs, output, name=name: seen.setdefault(name, []).append((inputs[0], output))
+        )
+        for name, layer in real.binary_layers()
+        if name.startswith("blocks.")
+    ]
+    masks = []
+    for ids, mask in batches:
+        real.states(real.embed(ids), mask)
+        masks.append(mask)
+    for hook in hooks:
+        hook.remove()
+    network.load_state_dict(real.state_dict(), strict=False)
+    for name, layer in network.binary_layers():
+        if name in seen:
+            x = torch.cat([inputs[mask] for (inputs, _), mask in zip(seen[name], masks, strict=True)])
+            y = torch.cat([output[mask] for (_, output), mask in zip(seen[name], masks, strict=True)])
+            _fit(layer, x, y, latent)
+
+
+def _fit(layer: BinaryLinear, x: Tensor, y: Tensor, latent: float) -> None:
+    layer.weight.mul_(latent / layer.weight.std(1, keepdim=True)).clamp_(-1, 1)
+    layer.beta.copy_(-x.median(0).values)
+    products = torch.where(x + layer.beta < 0, -1.0, 1.0) @ torch.where(layer.weight < 0, -1.0, 1.0).T
+    centered, wanted = products - products.mean(0), y - y.mean(0)
+    layer.alpha.copy_((centered * wanted).sum(0) / (centered**2).sum(0).clamp_min(1e-6))
+    layer.bias.copy_(y.mean(0) - layer.alpha * products.mean(0))
+
+
+class Distiller:
+    """One stage: a network that learns from an encoder, and where it is."""
+
+    def __init__(self, recipe: BodyRecipe, stage: Stage, network: BEExformer, encoder: Encoder) -> None:
+        self.recipe, self.stage, self.network, self.encoder = recipe, stage, network, encoder
+        D = encoder.d_model
+        self.readers = nn.ModuleList(nn.Linear(D, D, bias=False) for _ in network.blocks)  # mean state -> vector
+        for weight in self.readers.parameters():
+            nn.init.orthogonal_(weight)
+        network.embedding.requires_grad_(False)
+        moving = [p for name, p in network.named_parameters() if name.startswith("blocks.")]
+        self.optimizer = torch.optim.Adam([*moving, *self.readers.parameters()], lr=stage.learning_rate, fused=True)
+        self.losses = torch.compile(self._losses, dynamic=True) if recipe.compile else self._losses
+        self.batch = self.tokens = 0
+        self.running = torch.zeros(2, len(network.blocks))  # losses, averaged over some fifty batches
+
+    def _losses(self, h: Tensor, mask: Tensor, targets: list[Tensor], vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """-> squared errors of the tokens' states and cosine distances of the sentence vectors, each [C]."""
+        real = mask[..., None].float()
+        count = real.sum() * h.shape[-1]
+        states = self.network.states(h, mask)
+        apart = [(((h - t) ** 2) * real).sum() / count for h, t in zip(states, targets, strict=True)]
+        away = [
+            1 - F.cosine_similarity(reader(mean_state(h, mask)), vectors, dim=-1).mean()
+            for reader, h in zip(self.readers, states, strict=True)
+        ]
+        return torch.stack(apart), torch.stack(away)
+
+    def step(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """One batch; answers its losses, block by block."""
+        progress = self.tokens / self.stage.tokens
+        rate = self.stage.learning_rate * min(1.0, (progress + 1e-3) / 0.02) * max(1 - progress, 0.01)
+        self.optimizer.param_groups[0]["lr"] = rate
+        targets, vectors = self.encoder.targets(ids, mask)
+        apart, away = self.losses(self.network.embed(ids), mask, targets, vectors)
+        loss = apart.mean() + self.recipe.pooled * away.mean()
+        if not math.isfinite(loss.item()):
+            raise TrainingError(f"the loss is {loss.item()} at batch {self.batch}; lower learning_rate")
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        for _, layer in self.network.binary_layers():
+            layer.clamp_latent()
+        self.batch += 1
+        self.tokens += int(mask.sum())
+        return apart.detach(), away.detach()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "readers": self.readers.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "batch": self.batch,
+            "tokens": self.tokens,
+            "running": self.running,
+            "recipe": self.recipe.model_dump_json(),
+        }
+
+    def restore(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        if state["recipe"] != self.recipe.model_dump_json():
+            raise TrainingError(f"{path.parent} holds a run of another recipe; remove it or give another --work")
+        self.network.load_state_dict(state["network"])
+        self.readers.load_state_dict(state["readers"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.batch, self.tokens, self.running = state["batch"], state["tokens"], state["running"]
+
+    def run(self, rows: list[np.ndarray], path: Path, name: str, show: Show) -> dict[str, list[float]]:
+        """Go on until the stage's tokens are read; answers the running losses by block."""
+        if path.exists():
+            self.restore(path)
+        report = show.stage(name)
+        kept, began, before = self.tokens, time.monotonic(), self.tokens
+        for ids, mask in _batches(rows, self.recipe, skip=self.batch):
+            if self.tokens >= self.stage.tokens:
+                break
+            found = torch.stack(self.step(ids, mask))
+            self.running += max(0.02, 1 / self.batch) * (found - self.running)
+            speed = (self.tokens - before) / (time.monotonic() - began)
+            beside = ", ".join(
+                f"{n} {' '.join(f'{x:.2f}' for x in p)}" for n, p in zip(LOSSES, self.running, strict=True)
+            )
+            report(self.tokens, self.stage.tokens, f"{beside}, {speed:.0f} tokens/s")
+            if self.tokens - kept >= SAVE_TOKENS:
+                kept = self.tokens
+                _save(self.state(), path)
+        _save(self.state(), path)
+        return {name: [round(float(x), 3) for x in part] for name, part in zip(LOSSES, self.running, strict=True)}
+
+
+def _save(state: dict[str, Any], path: Path) -> None:
+    torch.save(state, path.with_suffix(".partial"))
+    path.with_suffix(".partial").rename(path)
+
+
+def _batches(rows: list[np.ndarray], recipe: BodyRecipe, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of the text for ever, in an order that is a function of the seed alone: ids and mask, each [B, L]."""
+    lengths = np.array([len(row) for row in rows])
+    epoch = 0
+    while True:
+        batches = length_batches(lengths, recipe.batch_size, np.random.default_rng([recipe.seed, epoch]))
+        for index in batches[skip:]:
+            ids, found = pad([rows[i] for i in index])
+            yield torch.from_numpy(ids), torch.from_numpy(np.arange(ids.shape[1]) < found[:, None])
+        skip, epoch = max(0, skip - len(batches)), epoch + 1
+
+
+def _kept_out(files: list[str], root: Path) -> set[Input]:
+    """Keys of every text of some data files."""
+    found: set[Input] = set()
+    for name in files:
+        table = read_table(root / name)
+        for column in table.column_names:
+            if column != "label":
+                found |= {key(str(text)) for text in table[column].to_pylist()}
+    return found
+
+
+def _read_text(recipe: BodyRecipe, root: Path, show: Show) -> list[Input]:
+    without = _kept_out(recipe.keep_out, root)
+    rows: list[Input] = []
+    for table in recipe.text:
+        path = root / table.file
+        if table.form == "sentences":
+            rows += sentences(path, table.rows, recipe.seed, without=without)
+        elif table.form == "neighbours":
+            rng = np.random.default_rng(recipe.seed)
+            words = rng.integers(8, 25, (1000, 2))  # of a side
+            rows += distinct(neighbours(paragraphs(path), words, rng), table.rows, without)
+        else:
+            raise TrainingError(f"a body reads text as it stands: form {table.form!r} is for teachers of tasks")
+        show.say(f"{table.name}: {len(rows)} rows so far")
+    return rows
+
+
+def run(recipe: BodyRecipe, root: Path, out: Path, work: Path, console: Console) -> dict[str, Any]:
+    """Distil `recipe` on text under `root` into the body folder `out`. Answers its provenance.
+
+    `work` keeps the run's progress; a second call with the same arguments goes on where the first one ended.
+    """
+    keep_memory()
+    work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    show = Show(console)
+    with show.bar:
+        folder = locate(recipe.encoder, work.parent / "encoders")
+        json_text = (folder / "tokenizer.json").read_text()
+        tokenizer = Tokenizer(json_text, recipe.max_tokens)
+        text = _read_text(recipe, root, show)
+        rows = [np.array(e.ids, dtype=np.int32) for e in tokenizer.inner.encode_batch(text)]
+        encoder = Encoder(folder, tokenizer, np.bincount(np.concatenate(rows), minlength=tokenizer.vocab_size))
+        config = BEEConfig(
+            vocab_size=tokenizer.vocab_size,
+            n_class=2,  # of heads that a body hasn't
+            d_model=encoder.d_model,
+            n_head=encoder.n_head,
+            n_block=encoder.n_layer,
+            max_tokens=recipe.max_tokens,
+        )
+        some, measured = [], 0
+        for ids, mask in _batches(rows, recipe):
+            some.append((ids, mask))
+            measured += int(mask.sum())
+            if measured > CALIBRATION_TOKENS:
+                break
+        facts: dict[str, Any] = {"encoder": recipe.encoder, "recipe": recipe.model_dump(), "rows": len(rows)}
+        real = BEExformer(dataclasses.replace(config, binary=False), precision=torch.bfloat16)
+        start_real(real, encoder, some)
+        facts["real"] = Distiller(recipe, recipe.real, real, encoder).run(rows, work / "real.pt", "real numbers", show)
+        body.write(out, real, json_text, facts)
+        network = BEExformer(config, precision=torch.bfloat16)
+        start_binary(network, real, some, recipe.latent)
+        facts["binary"] = Distiller(recipe, recipe.binary, network, encoder).run(rows, work / "binary.pt", "bits", show)
+        body.write(out, network, json_text, facts)
+        show.say(f"body written to {out}: {facts['binary']}")
+    return facts

@@ -1,0 +1,334 @@
+"""
+Who meets whom on which rows: shipped checkpoints, recorded runs of every variant, and baselines, task by task.
+
+Everything is measured on a task's development rows and compared row by row. What is missing stays missing and is said
+to be, with a reason.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from model import calibrate, exits
+from model.checkpoint import tensor_spec
+from model.config import BEEConfig
+from model.data import Rows, key
+from model.encoders import locate
+from model.engine import Engine
+from model.errors import BEEError, TrainingError
+from model.evaluate import DELTAS, answers, flops_saved, logits_of, recorded, splits, under
+from model.recipe import Data
+from model.record import Record
+from model.show import Show
+from report import baselines, bootstrap
+
+PAPER = {"sst2": "SST-2", "cola": "CoLA", "mrpc": "MRPC", "rte": "RTE"}
+"""Tasks of the paper's Table 2 and how it writes them."""
+DELTA = exits.DEFAULT_DELTA
+
+
+class Cited(NamedTuple):
+    """A row of the paper's Table 2 (arXiv 2412.05225v1): scores in points, None where it has none."""
+
+    name: str
+    bits: str
+    megabytes: float
+    scores: tuple[float | None, ...]  # SST-2, CoLA, MRPC, RTE
+    kind: str  # "quantized" or "early exit", the halves of the table
+
+
+CITED = (
+    Cited("Q-BERT", "8-8", 43, (84.6, None, 68.3, 52.7), "quantized"),
+    Cited("TernaryBERT", "2-8", 28, (None, 50.7, 87.5, 68.2), "quantized"),
+    Cited("BinaryBERT", "1-8", 16.5, (92.6, 53.4, 85.5, 72.2), "quantized"),
+    Cited("BinaryBERT", "1-4", 16.5, (92.3, 44.4, 83.3, 65.3), "quantized"),
+    Cited("BinaryBERT", "1-2", 16.5, (82.5, 14.6, 68.3, 52.7), "quantized"),
+    Cited("BinaryBERT", "1-1", 16.5, (53.2, 0, 68.3, 52.7), "quantized"),
+    Cited("BiBERT", "1-1", 13.4, (88.7, 25.4, 72.5, 57.4), "quantized"),
+    Cited("BiT (WMS)", "1-4", 13.4, (91.5, 42.0, 86.8, 66.4), "quantized"),
+    Cited("BiT (WMS)", "1-2", 13.4, (90.8, 32.1, 78.4, 58.1), "quantized"),
+    Cited("BiT (WMS)", "1-1", 13.4, (87.7, 25.1, 79.7, 58.8), "quantized"),
+    Cited("BiT", "1-1", 13.4, (89.9, 32.9, 79.9, 62.1), "quantized"),
+    Cited("ElasticBERT-base", "32-32", 416, (None, None, 87.9, None), "early exit"),
+    Cited("ElasticBERT-base-6L", "32-32", 256, (None, None, 87.3, None), "early exit"),
+    Cited("BE3R-BERT", "32-32", 1297, (93.23, 59.81, 90.27, 71.48), "early exit"),
+    Cited("BE3R-Electra", "32-32", 1278, (96.79, 68.26, 91.47, 86.28), "early exit"),
+    Cited("PABEE", "32-32", 46, (93.0, 61.2, 90.0, 80.1), "early exit"),
+    Cited("BEEformer WEE, paper", "1-1", 11.05, (85.77, 53.21, 82.30, 64.98), "quantized"),
+    Cited("BEEformer WEE-FP, paper", "32-32", 102.41, (90.71, 57.43, 84.27, 67.15), "early exit"),
+    Cited("BEEformer FP, paper", "32-32", 263, (95.10, 62.70, 90.92, 75.81), "early exit"),
+    Cited("BEEformer, paper", "1-1", 14.26, (92.32, 60.30, 86.47, 71.11), "quantized"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Net:
+    """One network on the development rows: logits [N, exits, m], tokens [N], and how large it is."""
+
+    variant: str
+    seed: int
+    config: BEEConfig
+    logits: np.ndarray
+    tokens: np.ndarray
+    size_bytes: int
+    temperatures: np.ndarray  # [exits], what the logits were divided by; ones where it isn't calibrated
+
+    @cached_property
+    def taken(self) -> np.ndarray:
+        """The exit (counted from 1 among its exits) that each row leaves at under the paper's rule [N]."""
+        return exits.walk_all(self.logits, exits.entropy_gain(DELTA))
+
+    @property
+    def predicted(self) -> np.ndarray:
+        return answers(self.logits, self.taken)
+
+    @property
+    def full_depth(self) -> np.ndarray:
+        return np.asarray(self.logits[:, -1].argmax(-1))
+
+    @property
+    def raw(self) -> np.ndarray:
+        """The logits before calibration divided them."""
+        undivided: np.ndarray = self.logits * self.temperatures[:, None]
+        return undivided
+
+    @cached_property
+    def saved(self) -> float:
+        """Mean share of FLOPs saved under the paper's rule."""
+        left = np.array(self.config.exits)[self.taken - 1]
+        return flops_saved(self.config, self.tokens, left)
+
+    def leaving(self) -> np.ndarray:
+        """Rows by the block they leave after [n_block]."""
+        left = np.array(self.config.exits)[self.taken - 1]
+        return np.bincount(left - 1, minlength=self.config.n_block)
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """Predictions [N], or why there are none."""
+
+    predicted: np.ndarray | None
+    note: str = ""
+    size_bytes: int | None = None
+
+
+@dataclass(eq=False)
+class Task:
+    """One set of rows and everyone who answered them."""
+
+    name: str
+    metric: str
+    labels: list[str]
+    train: Rows
+    dev: Rows
+    test: Rows | None
+    shipped: Net | None = None
+    calibration: calibrate.Kind = "per_exit"  # of what ships
+    test_logits: np.ndarray | None = None  # of the shipped network, [rows of test, exits, m]
+    made: dict[str, Any] = field(default_factory=dict)  # the shipped network's provenance
+    runs: dict[str, list[Net]] = field(default_factory=dict)  # by variant
+    baselines: dict[str, Baseline] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        return PAPER.get(self.name, self.name)
+
+    @property
+    def lead(self) -> Net | None:
+        """The proposed network that curves are drawn for: the shipped one, or the first recorded one."""
+        return self.shipped or next(iter(self.runs.get("proposed", [])), None)
+
+    def on_test(self) -> tuple[bootstrap.Scores, bootstrap.Scores] | None:
+        """The shipped network on test rows, with exits and at full depth."""
+        if self.test is None or self.test_logits is None:
+            return None
+        served = calibrate.served(self.test_logits, DELTA).argmax(-1)
+        draws = bootstrap.draws(len(self.test), seed=crc32(f"{self.name} test".encode()))
+        early, full = (
+            bootstrap.resample(self.test.labels, predicted, len(self.labels), self.metric, draws)
+            for predicted in (served, self.test_logits[:, -1].argmax(-1))
+        )
+        return early, full
+
+    @cached_property
+    def draws(self) -> np.ndarray:
+        # a seed of its own: equal ones would tie the tasks' resamples together
+        return bootstrap.draws(len(self.dev), seed=crc32(self.name.encode()))
+
+    def scores(self, predicted: np.ndarray) -> bootstrap.Scores:
+        return bootstrap.resample(self.dev.labels, predicted, len(self.labels), self.metric, self.draws)
+
+    def of(self, variant: str, seeds: Iterable[int] | None = None) -> bootstrap.Scores | None:
+        """Mean over the recorded runs of a variant."""
+        chosen = [n for n in self.runs.get(variant, []) if seeds is None or n.seed in seeds]
+        return bootstrap.mean([self.scores(net.predicted) for net in chosen]) if chosen else None
+
+
+Curve = list[tuple[float, float]]
+"""(share of FLOPs saved, score)."""
+
+
+def curve(
+    task: Task, net: Net, policy: Callable[[float], exits.Policy], settings: Sequence[float], **options: Any
+) -> Curve:
+    """What `under` finds along the settings of a policy."""
+    found = [
+        under(net.config, net.logits, net.tokens, task.dev.labels, task.metric, policy(x), **options) for x in settings
+    ]
+    return [(point["flops_saved_ratio"], point["score"]) for point in found]
+
+
+def rule(task: Task, net: Net) -> Curve:
+    """Along `evaluate.DELTAS` under the paper's rule."""
+    return curve(task, net, exits.entropy_gain, DELTAS)
+
+
+def policies(task: Task, net: Net) -> dict[str, Curve]:
+    """The paper's rule and its rivals on the same logits, each along settings from the deepest walk to the shortest."""
+    between = net.logits[:, :-1]  # where a policy has a say
+    shares = np.linspace(0, 1, 15)
+    nats = np.quantile(exits.entropy(between), shares)
+    sure = np.quantile(exits.softmax(between).max(-1), shares)
+    return {
+        "entropy gain (the paper's)": rule(task, net),
+        "the same, lowest entropy answers": curve(task, net, exits.entropy_gain, DELTAS, answering=exits.surest),
+        "absolute entropy": curve(task, net, exits.absolute_entropy, [*nats, np.inf]),
+        "maximum probability": curve(task, net, exits.max_probability, [*sure, np.inf]),
+        "patience": curve(task, net, lambda steps: exits.patience(int(steps)), range(net.config.n_block)),
+    }
+
+
+def rescaled(task: Task, net: Net, kind: calibrate.Kind) -> Net:
+    """The network with temperatures of this kind, each half of the rows with those of the other half."""
+    return replace(net, logits=calibrate.cross_fitted(net.raw, task.dev.labels, kind))
+
+
+def packed_bytes(config: BEEConfig) -> int:
+    """Of a binary network's tensors as a checkpoint holds them; vocabulary and texts apart."""
+    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in tensor_spec(config).values())
+
+
+def real_bytes(config: BEEConfig) -> int:
+    """Of the same network in full precision: every weight a float32, no scales or thresholds."""
+    count = 0
+    for name, (dtype, shape) in tensor_spec(config).items():
+        if not name.endswith((".alpha", ".beta", "embedding.scale")):
+            count += int(np.prod(shape)) * (64 if dtype == "uint64" else 1)
+    return 4 * count
+
+
+# ---------------------------------------------------------------- gathering
+
+
+def gather(
+    engines: Iterable[Engine], records: Sequence[Record], root: Path, work: Path, show: Show
+) -> tuple[list[Task], dict[str, str]]:
+    """Every task that a checkpoint or a record names, measured; and what was left out, with the reason.
+
+    The paper's tasks come first. Baselines are kept in `work` and not computed again for the same rows.
+    """
+    tasks: dict[str, Task] = {}
+    left_out: dict[str, str] = {}
+    for engine in engines:
+        try:
+            task = _task(engine.name, recorded(engine), root, list(engine.labels))
+        except BEEError as error:
+            left_out[f"checkpoint {engine.name}"] = str(error)
+            continue
+        tasks[engine.name] = task
+        _measure(task, engine, show)
+    for record in records:
+        name = record.meta["task"]
+        title = f"record {name}, {record.meta['variant']}, seed {record.meta['seed']}"
+        try:
+            if name not in tasks:
+                data = Data.model_validate(record.meta["recipe"]["data"])
+                tasks[name] = _task(name, data, root, record.meta["class_names"])
+            _add(tasks[name], record)
+        except BEEError as error:
+            left_out[title] = str(error)
+        except (KeyError, TypeError, ValueError) as error:
+            left_out[title] = f"it can't be read ({error}); train it again"
+    order = [*PAPER, *sorted(tasks.keys() - PAPER.keys())]
+    found = [tasks[name] for name in order if name in tasks]
+    for task in found:
+        _answer(task, work, show)
+    return found, left_out
+
+
+def _task(name: str, data: Data, root: Path, labels: list[str]) -> Task:
+    """The rows; training rows that are also scored on are dropped, as training drops them."""
+    train, dev, test, _ = splits(data, root, labels)
+    scored = {key(row) for rows in (dev, test) if rows for row in rows.inputs()}
+    kept = np.flatnonzero([key(row) not in scored for row in train.inputs()])
+    if not len(kept):
+        raise TrainingError(f"{root / data.train}: every training row is also a development or test row")
+    return Task(name, data.metric, labels, train.take(kept), dev, test)
+
+
+def _measure(task: Task, engine: Engine, show: Show) -> None:
+    """The shipped network anew, by the engine."""
+
+    def run(rows: Rows, split: str) -> tuple[np.ndarray, np.ndarray]:
+        report = show.stage(f"{task.name} on {split}")
+
+        def watched(starts: Sequence[int]) -> Iterable[int]:
+            for i, start in enumerate(starts):
+                yield start
+                report(i + 1, len(starts), "")
+
+        return logits_of(engine, rows, watched)
+
+    logits, tokens = run(task.dev, "dev")
+    evaluation = engine.description["evaluation"]
+    task.made = evaluation["provenance"]
+    temperatures = calibrate.recorded(evaluation, logits.shape[1])
+    task.calibration = evaluation.get("calibration", {}).get("kind", "none")
+    size = engine.description["size_bytes"]
+    task.shipped = Net("proposed", task.made.get("seed", 0), engine.config, logits, tokens, size, temperatures)
+    if task.test:
+        task.test_logits, _ = run(task.test, "test")
+
+
+def _add(task: Task, record: Record) -> None:
+    if not np.array_equal(record.labels, task.dev.labels):
+        raise TrainingError("its development rows are others than those in the data folder")
+    config = BEEConfig(**record.meta["config"])
+    size = packed_bytes(config) if config.binary else real_bytes(config)
+    variant, logits = record.meta["variant"], record.logits
+    found = calibrate.recorded(record.meta, logits.shape[1])
+    if variant != "proposed":  # which was calibrated when it was exported; what it is compared with is treated alike
+        found = calibrate.temperatures(logits, record.labels, task.calibration)
+        logits = logits / found[:, None]
+    net = Net(variant, record.meta["seed"], config, logits, record.tokens, size, found)
+    task.runs.setdefault(variant, []).append(net)
+
+
+def _answer(task: Task, work: Path, show: Show) -> None:
+    """The baselines; the encoder for the paper's tasks only."""
+    task.baselines["majority"] = Baseline(baselines.majority(task.train, task.dev))
+    report = show.stage(f"TF-IDF on {task.name}")
+    kept = work / f"{task.name}-lexical-{baselines.digest(task.train, task.dev)[:12]}.npz"
+    if not kept.exists():
+        [predicted], strength = baselines.lexical(task.train, [task.dev], task.metric, report)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with kept.with_suffix(".partial").open("wb") as out:
+            np.savez(out, predicted=predicted, strength=strength)
+        kept.with_suffix(".partial").rename(kept)
+    with np.load(kept) as file:
+        task.baselines["lexical"] = Baseline(file["predicted"], f"C = {float(file['strength']):g}")
+    if task.name in PAPER:
+        report = show.stage(f"MiniLM on {task.name}")
+        try:
+            [predicted] = baselines.encoder(task.train, [task.dev], len(task.labels), work, report)
+        except TrainingError as error:
+            task.baselines["encoder"] = Baseline(None, str(error))
+        else:
+            size = (locate("minilm", work / "encoders") / "model.safetensors").stat().st_size
+            task.baselines["encoder"] = Baseline(predicted, size_bytes=size)

@@ -1,0 +1,160 @@
+"""
+The pictures of the report, after the paper's Figures 3 to 6. Draws what `report.contest` found; measures nothing.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from model import calibrate
+from model.evaluate import DELTAS
+from report.contest import DELTA, Curve, Net, Task
+
+DPI = 90
+PANEL = (3.4, 3.0)  # inches
+
+
+class Point(NamedTuple):
+    """One model on one task's Pareto chart."""
+
+    name: str
+    megabytes: float
+    score: float  # in points
+    kind: str  # "measured", "quantized" or "early exit"; the last two are cited
+
+
+NAMED = ("BiT 1-1", "BiBERT 1-1")  # also off the front: the field to beat
+STYLES: dict[str, dict[str, Any]] = {
+    "measured": {"color": "tab:red", "marker": "o"},
+    "quantized": {"edgecolors": "tab:blue", "facecolors": "none", "marker": "s"},
+    "early exit": {"edgecolors": "tab:green", "facecolors": "none", "marker": "^"},
+}
+
+LEGEND = {"measured": "measured", "quantized": "cited: quantized", "early exit": "cited: early exit"}
+
+
+def _panels(count: int, columns: int = 4, panel: tuple[float, float] = PANEL) -> tuple[Figure, list[Any]]:
+    """A figure of so many axes, left to right and row by row."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.set_axis_off()
+    return figure, axes[:count]
+
+
+def pareto(points: dict[str, list[Point]], path: Path) -> None:
+    """Figure 3: score against size, a panel a task; hollow marks are cited, the line is the front of all of them."""
+    figure, axes = _panels(len(points), 2, (5.0, 3.8))
+    for axis, (title, found) in zip(axes, points.items(), strict=True):
+        for kind, style in STYLES.items():
+            its = [p for p in found if p.kind == kind]
+            axis.scatter(
+                [p.megabytes for p in its], [p.score for p in its], s=28, label=LEGEND[kind], zorder=2, **style
+            )
+        front: list[Point] = []
+        for point in sorted(found, key=lambda p: (p.megabytes, -p.score)):
+            if not front or point.score > front[-1].score:
+                front.append(point)
+        axis.step([p.megabytes for p in front], [p.score for p in front], where="post", color="0.7", lw=1, zorder=1)
+        axis.set_xscale("log")
+        axis.set_xlim(4, 4000)
+        _name(axis, [p for p in found if p in front or p.kind == "measured" or p.name in NAMED])
+        axis.set(title=title, xlabel="MB", ylabel="score")
+        axis.grid(alpha=0.25)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    figure.savefig(path, dpi=DPI)
+
+
+def _name(axis: Any, points: list[Point]) -> None:
+    """Names beside their points; those of small models stand in a column to the right, apart from each other."""
+    low, high = axis.get_ylim()
+    gap = 0.055 * (high - low)
+    y = -np.inf
+    for point in sorted(points, key=lambda p: p.score):
+        small = point.megabytes < 25
+        y = max(point.score, y + gap) if small else y
+        place = (26, y) if small else (point.megabytes * 1.1, point.score + 0.3 * gap)
+        axis.annotate(
+            point.name,
+            (point.megabytes, point.score),
+            place,
+            fontsize=6.5,
+            va="center" if small else "bottom",
+            color=STYLES[point.kind].get("color", "0.2"),
+            arrowprops={"arrowstyle": "-", "color": "0.8", "lw": 0.5} if small else None,
+        )
+    axis.set_ylim(low, max(high, y + gap, max(point.score for point in points) + 1.5 * gap))
+
+
+def exits(tasks: Sequence[tuple[Task, Net]], path: Path) -> None:
+    """Figure 4: share of rows leaving after each block, and the weights they didn't need."""
+    figure, axes = _panels(len(tasks))
+    for axis, (task, net) in zip(axes, tasks, strict=True):
+        rows, blocks = net.leaving(), np.arange(1, net.config.n_block + 1)
+        bars = axis.bar(blocks, 100 * rows / rows.sum(), color="tab:blue", alpha=0.6)
+        axis.bar_label(bars, [str(n) for n in rows], fontsize=6)
+        axis.set(title=task.title, xlabel="block", ylabel="rows leaving, %")
+        # the saved weights are those of the blocks not run: all blocks are alike
+        spared = rows * (net.config.n_block - blocks) / net.config.n_block / rows.sum()
+        other = axis.twinx()
+        other.plot(blocks, 100 * spared, ".-", color="tab:orange")
+        other.set_ylabel("block weights spared, % of all", color="tab:orange", fontsize=8)
+        other.set_ylim(bottom=0)
+    figure.savefig(path, dpi=DPI)
+
+
+def along_delta(tasks: Sequence[tuple[Task, Curve]], path: Path, of: str) -> None:
+    """Figures 5 (`of` "score") and 6 (`of` "saved"): along delta, the default marked."""
+    figure, axes = _panels(len(tasks))
+    for axis, (task, curve) in zip(axes, tasks, strict=True):
+        values = [100 * (score if of == "score" else saved) for saved, score in curve]
+        axis.plot(DELTAS, values, ".-", color="tab:gray")
+        at = DELTAS.index(DELTA)
+        axis.plot(DELTA, values[at], "o", color="tab:red", label=f"delta {DELTA:g}")
+        axis.set_xscale("symlog", linthresh=1e-4)
+        axis.set_xticks([-0.1, -1e-3, 0, 1e-3, 0.1, 1])
+        axis.tick_params(axis="x", labelsize=6)
+        axis.set(title=task.title, xlabel="delta", ylabel=task.metric if of == "score" else "FLOPs saved, %")
+        axis.grid(alpha=0.25)
+    axes[0].legend(fontsize=7)
+    figure.savefig(path, dpi=DPI)
+
+
+def curves(tasks: Sequence[tuple[Task, dict[str, Curve]]], path: Path) -> None:
+    """Score against FLOPs saved, one line a policy."""
+    figure, axes = _panels(len(tasks))
+    for axis, (task, lines) in zip(axes, tasks, strict=True):
+        for name, curve in lines.items():
+            points = sorted(curve)
+            axis.plot(
+                [100 * saved for saved, _ in points], [100 * score for _, score in points], ".-", lw=1, label=name
+            )
+        axis.set(title=task.title, xlabel="FLOPs saved, %", ylabel=task.metric)
+        axis.grid(alpha=0.25)
+    columns = min(len(axes), 2)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=6)
+    figure.savefig(path, dpi=DPI)
+
+
+def reliability(tasks: Sequence[tuple[Task, dict[str, Any]]], path: Path) -> None:
+    """Accuracy against confidence on dev at the exit that answers, before and after calibration; area: rows."""
+    figure, axes = _panels(len(tasks))
+    for axis, (task, found) in zip(axes, tasks, strict=True):
+        axis.plot([0, 1], [0, 1], color="0.8", lw=1)
+        for when, color in (("before", "tab:orange"), ("after", "tab:blue")):
+            bins = found[f"reliability_{when}"]
+            x, y = ([bin[key] for bin in bins] for key in ("confidence", "accuracy"))
+            axis.plot(x, y, "-", color=color, lw=1)
+            areas = [300 * bin["rows"] / found["rows"] + 2 for bin in bins]
+            axis.scatter(x, y, s=areas, color=color, alpha=0.6, label=f"{when}: ECE {found[f'ece_{when}']:.3f}")
+        low = 1 / len(task.labels)
+        axis.set(title=task.title, xlabel="confidence", ylabel="accuracy", xlim=(low - 0.03, 1.03), ylim=(-0.03, 1.03))
+        axis.legend(fontsize=6, loc="upper left", markerscale=0.6)
+        axis.grid(alpha=0.25)
+    figure.suptitle(f"{calibrate.BINS} bins", fontsize=8)
+    figure.savefig(path, dpi=DPI)

@@ -1,0 +1,86 @@
+"""The baselines are as strong as they are said to be, and learn from training rows alone."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_teacher import random_encoder
+from tiny import random_texts
+
+from model.data import Rows
+from model.errors import TrainingError
+from report import baselines
+
+
+def quiet(done: int, total: int, beside: str) -> None:
+    assert 0 <= done <= total
+
+
+def rows(texts: list[str], word: str = "worst") -> Rows:
+    return Rows(texts, None, np.array([int(word in text.split()) for text in texts]))
+
+
+def test_the_majority_is_that_of_training() -> None:
+    train, dev = Rows(["a"] * 5, None, np.array([2, 2, 1, 0, 2])), Rows(["b"] * 3, None, np.array([1, 1, 1]))
+    assert baselines.majority(train, dev).tolist() == [2, 2, 2]
+
+
+def test_a_word_is_found() -> None:
+    train, dev = rows(random_texts(300, longest=12)), rows(random_texts(60, seed=1, longest=12))
+    [found], strength = baselines.lexical(train, [dev], "accuracy", quiet)
+    assert (found == dev.labels).mean() > 0.9
+    assert strength in baselines.STRENGTHS
+
+
+def test_pairs_are_compared() -> None:
+    """Whether two texts are the same can't be seen in either."""
+    rng = np.random.default_rng(0)
+    texts = random_texts(600, longest=6)
+    labels = rng.integers(0, 2, 600)
+    pairs = [text if label else texts[rng.integers(600)] for text, label in zip(texts, labels, strict=True)]
+    every = Rows(texts, pairs, labels)
+    train, dev = every.take(np.arange(450)), every.take(np.arange(450, 600))
+    [found], _ = baselines.lexical(train, [dev], "f1", quiet)
+    assert (found == dev.labels).mean() > 0.85
+    words = baselines.Words(train)
+    assert words(dev).shape == (150, 4 * len(words.inner.vocabulary_))
+
+
+def test_the_choice_of_c_and_the_vocabulary_see_no_development_row() -> None:
+    train = rows(random_texts(90, longest=8))
+    one, other = rows(["unseen words film worst"] * 9), rows(["a film"] * 9)
+    [_, first], strength = baselines.lexical(train, [one, other], "accuracy", quiet)
+    [second], again = baselines.lexical(train, [other], "accuracy", quiet)
+    assert (first.tolist(), strength) == (second.tolist(), again)
+
+
+def test_an_encoder_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(baselines.locate.__globals__, "PACKAGES", {"minilm": ["no-such-package-of-weights"]})
+    with pytest.raises(TrainingError, match="not installed"):
+        baselines.encoder(rows(["a", "b"]), [], 2, tmp_path, quiet)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+def test_an_encoder_is_tuned_once_for_the_same_rows(
+    encoder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(baselines, "locate", lambda name, cache: encoder)
+    train, dev = rows(random_texts(40, longest=8)), rows(random_texts(10, seed=1, longest=8))
+    steps: list[tuple[int, int]] = []
+
+    def report(done: int, total: int, beside: str) -> None:
+        steps.append((done, total))
+
+    [first] = baselines.encoder(train, [dev], 2, tmp_path, report)
+    assert first.shape == (10,)
+    assert (6, 6) in steps, "three epochs of two batches"
+    steps.clear()
+    [again] = baselines.encoder(train, [dev], 2, tmp_path, report)
+    assert (again == first).all()
+    assert steps == [(10, 10)], "nothing is trained, answers are read"
+    baselines.encoder(dev, [train], 2, tmp_path, report)
+    assert len([folder for folder in tmp_path.iterdir() if folder.name.startswith("minilm-")]) == 2

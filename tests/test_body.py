@@ -1,0 +1,62 @@
+"""A body on disk: what is written is what training starts from."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import WORDS
+
+from model import body
+from model.config import BEEConfig
+from model.errors import TrainingError
+from model.network import BEExformer
+from model.tokenizer import Tokenizer, train_wordpiece
+
+JSON = train_wordpiece([" ".join(WORDS)] * 5, 100)
+CONFIG = BEEConfig(
+    vocab_size=Tokenizer(JSON, 16).vocab_size, n_class=2, d_model=64, n_block=2, n_head=2, d_head=64, max_tokens=16
+)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> tuple[BEExformer, Path]:
+    torch.manual_seed(0)
+    network = BEExformer(CONFIG)
+    text = [{"file": "news.txt", "rows": 1234, "form": "sentences"}]
+    body.write(tmp_path / "tiny", network, JSON, {"encoder": "none", "recipe": {"text": text}})
+    return network, tmp_path
+
+
+def test_another_network_starts_from_it(written: tuple[BEExformer, Path]) -> None:
+    network, root = written
+    found = body.read("tiny", root)
+    assert "1,234 rows (sentences) of news.txt" in (root / "tiny" / "README.md").read_text()
+    assert found.shape == {"d_model": 64, "n_block": 2, "n_head": 2, "max_tokens": 16, "carry": "x"}
+    torch.manual_seed(1)
+    other = BEExformer(CONFIG)
+    heads = [p.clone() for p in other.heads.parameters()]
+    found.start(other)
+    for (name, ours), theirs in zip(network.named_parameters(), other.parameters(), strict=True):
+        if name.startswith("heads."):
+            continue
+        step = ours.abs().max(-1, keepdim=True).values / 254 if ours.ndim == 2 else torch.tensor(0.0)
+        assert ((ours - theirs).abs() <= step + 1e-7).all(), "int8 rows: half a step away at most"
+    assert all((a == b).all() for a, b in zip(heads, other.heads.parameters(), strict=True)), "heads are the task's own"
+
+
+def test_what_does_not_fit_is_one_sentence(written: tuple[BEExformer, Path]) -> None:
+    _, root = written
+    found = body.read("tiny", root)
+    with pytest.raises(TrainingError, match="another shape"):
+        found.start(BEExformer(BEEConfig(**{**CONFIG.to_dict(), "d_model": 128})))
+    with pytest.raises(TrainingError, match=r"real\.safetensors.*beexformer distill"):
+        found.start(BEExformer(BEEConfig(**{**CONFIG.to_dict(), "binary": False})))
+    with pytest.raises(TrainingError, match="is no body"):
+        body.read("nothing", root)
+    (root / "tiny" / "config.json").write_text(json.dumps({"d_model": 64}))
+    with pytest.raises(TrainingError, match="doesn't describe a body"):
+        body.read("tiny", root)
+    (root / "tiny" / "binary.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(TrainingError, match="can't be read"):
+        found.start(BEExformer(CONFIG))

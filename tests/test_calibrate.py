@@ -1,0 +1,108 @@
+"""Temperatures, with numbers worked out by hand and against sklearn."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from tiny import random_checkpoint
+
+from model import calibrate
+from model.exits import softmax
+from model.export import network_of
+
+
+def drawn(n: int, spread: float = 2.0, exits: int = 2, m: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [n, exits, m] and labels that are distributed as the first exit says."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, spread, (n, exits, m))
+    labels = np.array([rng.choice(m, p=p) for p in softmax(logits[:, 0])])
+    return logits, labels
+
+
+def loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    return float(-np.log(softmax(logits)[np.arange(len(labels)), labels]).mean())
+
+
+def test_by_hand() -> None:
+    """Three of four rows are right: the probability that fits best is 3/4, a difference of logits of ln 3."""
+    logits = np.tile([0.0, 4.0], (4, 1, 1))
+    [temperature] = calibrate.temperatures(logits, np.array([1, 1, 1, 0]))
+    assert temperature == pytest.approx(4 / np.log(3))
+
+
+def test_overconfidence_is_taken_back() -> None:
+    logits, labels = drawn(4000, exits=1)
+    assert calibrate.temperatures(logits * 3, labels) == pytest.approx(3, rel=0.1)
+    assert calibrate.temperatures(logits / 3, labels) == pytest.approx(1 / 3, rel=0.1)
+
+
+def test_it_is_the_minimum_that_a_regression_finds() -> None:
+    """For two classes 1 / T is the one coefficient of a logistic regression without intercept or penalty."""
+    logits, labels = drawn(300, exits=1, m=2)
+    margin = logits[:, 0, 1] - logits[:, 0, 0]
+    regression = LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-8).fit(margin[:, None], labels)
+    assert calibrate.temperatures(logits, labels) == pytest.approx(1 / regression.coef_[0], rel=1e-4)
+
+
+def test_each_exit_has_its_own_or_all_share_one() -> None:
+    logits, labels = drawn(500)
+    own, common = calibrate.temperatures(logits, labels), calibrate.temperatures(logits, labels, "common")
+    assert own[0] < 2 < own[1], "the second exit knows nothing"
+    assert common[0] == common[1]
+    pooled = logits.reshape(-1, 1, 3)
+    assert common[0] == pytest.approx(calibrate.temperatures(pooled, labels.repeat(2))[0])
+    assert loss(logits[:, 1] / own[1], labels) < loss(logits[:, 1] / common[1], labels) < loss(logits[:, 1], labels)
+    assert (calibrate.temperatures(logits, labels, "none") == 1).all()
+
+
+def test_what_asks_for_nothing_or_for_ever_stays_within_bounds() -> None:
+    right, wrong = np.array([[[0.0, 9.0]]]), np.array([[[9.0, 0.0]]])
+    found = calibrate.temperatures(np.concatenate([right, wrong], 1), np.array([1]))
+    assert found == pytest.approx(calibrate.BOUNDS)
+    assert np.isfinite(calibrate.temperatures(np.zeros((3, 2, 2)), np.array([0, 1, 1]))).all()
+
+
+def test_cross_fitting_measures_on_rows_it_has_not_seen() -> None:
+    logits, labels = drawn(40, exits=1)
+    scaled = calibrate.cross_fitted(logits, labels)
+    divided = (logits / scaled)[:, 0, 0]
+    halves = [np.flatnonzero(np.isclose(divided, value)) for value in np.unique(divided.round(9))]
+    assert [len(half) for half in halves] == [20, 20]
+    for ours, other in (halves, halves[::-1]):
+        assert divided[ours] == pytest.approx(calibrate.temperatures(logits[other], labels[other])[0])
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_folding_divides_the_logits(binary: bool) -> None:
+    from model.network import BEExformer
+
+    network = network_of(random_checkpoint())
+    if not binary:
+        torch.manual_seed(1)
+        network = BEExformer(type(network.config)(**{**network.config.to_dict(), "binary": False})).eval()
+    ids, lengths = torch.arange(1, 13).reshape(2, 6), torch.tensor([6, 6])
+    before = network(ids, lengths).detach().numpy()
+    temperatures = np.linspace(0.5, 3, 6)
+    calibrate.fold(network, temperatures)
+    np.testing.assert_allclose(network(ids, lengths).detach().numpy(), before / temperatures[:, None], rtol=1e-5)
+
+
+def test_calibration_error_by_hand() -> None:
+    """Two rows at 3/4, one of them right; two at 1/2 (the bin [7/15, 8/15)), both right: (2 * 1/4 + 2 * 1/2) / 4."""
+    sure, even = [0.0, np.log(3)], [0.0, 0.0]
+    logits, labels = np.array([sure, sure, even, even]), np.array([1, 0, 0, 0])
+    assert calibrate.expected_calibration_error(logits, labels) == pytest.approx(0.375)
+    low, high = calibrate.reliability(logits, labels)
+    assert low == {"rows": 2, "confidence": pytest.approx(0.5), "accuracy": 1.0}
+    assert high == {"rows": 2, "confidence": pytest.approx(0.75), "accuracy": 0.5}
+    assert calibrate.reliability(np.array([[0.0, 99.0]]), np.array([1]))[0]["accuracy"] == 1, "a probability of 1"
+
+
+def test_the_exit_that_serves_is_the_one_that_is_measured() -> None:
+    sure = [0.0, np.log(3)]
+    logits = np.array([[[0.0, 0.1], sure, [5.0, 0.0]], [sure, [0.0, 0.1], [5.0, 0.0]]])
+    assert calibrate.served(logits, 1.0).tolist() == [[0.0, 0.1], sure]
+    assert calibrate.served(logits, 1e-4).tolist() == [[5.0, 0.0], [0.0, 0.1]]
+    found = calibrate.measure(logits, logits / 2, np.array([0, 1]), 1e-4)
+    assert found["rows"] == 2
+    assert found["ece_before"] != found["ece_after"]

@@ -1,0 +1,204 @@
+"""What a run reads: the teacher is asked once, its answers reach the targets, no row that is scored is trained on."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from safetensors.numpy import load_file
+from test_teacher import random_encoder
+from tiny import random_texts
+
+from model import prepare, recipe, teacher, train
+from model.data import Input, Rows
+from model.engine import Engine
+from model.errors import TrainingError
+from model.exits import softmax
+from model.show import Show
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+GLUE = ["sst2", "cola", "mrpc", "rte"]
+DATA = Path(os.environ.get("BEE_DATA", ""))
+measured = pytest.mark.skipif(not (DATA / "glue").is_dir(), reason="BEE_DATA names no folder with glue")
+NETWORK = {"d_model": 128, "n_block": 2, "n_head": 2, "d_head": 64, "max_tokens": 32}
+SENTENCES = [f"The {text} film {i}." for i, text in enumerate(random_texts(300, seed=9, longest=8))]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture
+def root(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Labelled single texts and pairs with splits of their own, and free text that repeats rows of dev and test."""
+    monkeypatch.setattr(prepare, "locate", lambda name, cache: encoder)
+    for kind in ("single", "pairs"):
+        (tmp_path / kind).mkdir()
+    for seed, split in enumerate(("train", "dev", "test")):
+        texts = [f"{text} {split}." for text in random_texts(60, seed, longest=8)]
+        others = [f"{text} {split}." for text in random_texts(60, seed + 10, longest=8)]
+        labels = [int("worst" in text) for text in texts]
+        if split == "train":  # rows of dev, in another dress
+            texts += ["  THE warm film DEV.", "funny   movie test."]
+            others += ["It is DEV.", "it is test."]
+            labels += [0, 1]
+        else:
+            texts += [f"the warm film {split}.", f"funny movie {split}."]
+            others += [f"it is {split}.", f"it is {split}."]
+            labels += [0, 1]
+        single = [f"{text}\t{label}" for text, label in zip(texts, labels, strict=True)]
+        pairs = [f"{a}\t{b}\t{label}" for a, b, label in zip(texts, others, labels, strict=True)]
+        (tmp_path / "single" / f"{split}.tsv").write_text("\n".join(["text\tlabel", *single]) + "\n")
+        (tmp_path / "pairs" / f"{split}.tsv").write_text("\n".join(["text\tother\tlabel", *pairs]) + "\n")
+    leaked = ["The warm  film dev.", "FUNNY movie test.", "It is dev.", "it is Test."]
+    lines = [" ".join([*SENTENCES[i : i + 5], *leaked]) for i in range(0, 300, 5)]
+    (tmp_path / "free.txt").write_text("\n".join(lines))
+    return tmp_path
+
+
+def plan(kind: str = "single", **sections: Any) -> recipe.Recipe:
+    content = {
+        "name": "taught",
+        "data": {"train": kind, **({"text_pair": "other"} if kind == "pairs" else {})},
+        "network": NETWORK,
+        "start": {"encoder": "minilm"},
+        "teacher": {"epochs": 1},
+        "optim": {"epochs": 1, "embedding": "frozen"},
+    }
+    return recipe.parse({**content, **sections}, "test")
+
+
+def tables(*rows: tuple[str, int, str]) -> dict[str, Any]:
+    return {"epochs": 1, "text": [{"file": file, "rows": count, "form": form} for file, count, form in rows]}
+
+
+def prepared(recipe: recipe.Recipe, root: Path, work: str = "work") -> prepare.Prepared:
+    (root / work).mkdir(exist_ok=True)
+    return prepare.prepare(recipe, root, root / work, Show(Console(quiet=True)))
+
+
+def hashes(rows: list[Input], apart: bool) -> set[str]:
+    """SHA-256 of rows without case and blanks; `apart`: of every text of a pair."""
+    units = [[row] if isinstance(row, str) else list(row) for row in rows]
+    units = [[text] for row in units for text in row] if apart else units
+    return {hashlib.sha256("\t".join("".join(t.lower().split()) for t in unit).encode()).hexdigest() for unit in units}
+
+
+SINGLE = tables(("free.txt", 40, "sentences"), ("free.txt", 50, "perturbed"), ("train", 60, "perturbed"))
+PAIRS = tables(("free.txt", 40, "neighbours"), ("free.txt", 50, "rewritten"), ("train", 60, "rewritten"))
+
+
+@pytest.mark.parametrize(("kind", "section"), [("single", SINGLE), ("pairs", PAIRS)])
+def test_no_row_that_is_scored_is_trained_on(root: Path, kind: str, section: dict[str, Any]) -> None:
+    data = prepared(plan(kind, teacher=section), root)
+    assert data.test
+    scored = data.dev.inputs() + data.test.inputs()
+    assert not hashes(data.train.inputs(), False) & hashes(scored, False)
+    assert not hashes(data.unlabelled, True) & hashes(scored, True)
+    assert data.facts["train_rows_dropped"] == 2
+    assert len(data.train) == 60
+    assert len(data.ids) == len(data.targets) == 60 + len(data.unlabelled)
+    assert len(hashes(data.unlabelled, False)) == len(data.unlabelled), "distinct"
+    assert [table["rows"] for table in data.facts["teacher"]["text"]] == [t["rows"] for t in section["text"]]
+
+
+@measured
+@pytest.mark.parametrize("task", GLUE)
+def test_no_dev_row_is_in_the_labelled_rows_of_a_shipped_recipe(task: str, tmp_path: Path) -> None:
+    shipped = recipe.read(RECIPES / f"{task}.toml")
+    bare = shipped.model_copy(update={"teacher": None, "start": recipe.Start.model_validate({"vocab_size": 200})})
+    data = prepare.prepare(bare, DATA, tmp_path, Show(Console(quiet=True)))
+    assert not hashes(data.train.inputs(), False) & hashes(data.dev.inputs(), False)
+    assert len(data.dev) == {"sst2": 872, "cola": 1043, "mrpc": 408, "rte": 277}[task]
+
+
+def test_rows_that_are_all_scored_leave_nothing_to_train_on(root: Path) -> None:
+    with pytest.raises(TrainingError, match="every training row is also a development or test row"):
+        prepared(plan(data={"train": "single/train.tsv", "dev": "single/train.tsv"}), root)
+
+
+def test_a_handful_of_pairs_is_enough_to_measure_lengths(root: Path) -> None:
+    (root / "few.tsv").write_text("text\tother\tlabel\nA b c.\tone two three four five six\t0\na b c d e f\tone\t1\n")
+    data = {"train": "few.tsv", "dev": "pairs/dev.tsv", "text_pair": "other"}
+    assert len(prepared(plan(data=data, teacher=PAIRS), root).unlabelled) > 90
+
+
+@pytest.mark.parametrize(("kind", "form"), [("single", "neighbours"), ("pairs", "perturbed"), ("pairs", "sentences")])
+def test_text_of_the_other_kind_is_refused(root: Path, kind: str, form: str) -> None:
+    with pytest.raises(TrainingError, match=f"'{form}' of free.txt makes"):
+        prepared(plan(kind, teacher=tables(("free.txt", 9, form))), root)
+
+
+def test_targets_are_labels_mixed_with_answers_and_answers_alone(root: Path) -> None:
+    section = {**tables(("free.txt", 40, "sentences")), "share": 0.25, "temperature": 2.0}
+    data = prepared(plan(teacher=section), root)
+    labelled, free = (np.load(root / "work" / f"labels-{name}" / "00000.npy") for name in ("train", "sentences-free"))
+    expected = 0.75 * np.eye(2)[data.train.labels] + 0.25 * softmax(labelled / 2)
+    np.testing.assert_allclose(data.targets[:60], expected, atol=1e-6)
+    np.testing.assert_allclose(data.targets[60:], softmax(free / 2), atol=1e-6)
+
+
+def test_a_teacher_of_the_longest_rows_that_has_no_share_is_not_asked_about_labelled_rows(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[int] = []
+    finetune = teacher.finetune
+
+    def counted(encoder: Path, rows: Rows, *args: Any, **named: Any) -> teacher.Teacher:
+        taught.append(len(rows))
+        return finetune(encoder, rows, *args, **named)
+
+    monkeypatch.setattr(teacher, "finetune", counted)
+    data = prepared(plan(teacher={**SINGLE, "longest": 20, "share": 0.0}), root)
+    assert taught == [data.facts["teacher"]["train_rows"]] == [20]
+    assert (data.targets[: len(data.train)] == np.eye(2)[data.train.labels]).all()
+    assert not (root / "work" / "labels-train").exists()
+
+
+def test_all_seeds_and_variants_share_one_teacher_and_its_text(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = prepared(plan(teacher=SINGLE), root)
+    monkeypatch.setattr(teacher, "_forward", None)  # asked again, it would have to think
+    other = prepared(plan(teacher=SINGLE).seeded(5), root)
+    assert other.unlabelled == one.unlabelled
+    assert (other.targets == one.targets).all()
+    assert (other.dev.texts, other.train.texts) == (one.dev.texts, one.train.texts)
+
+
+def test_text_is_a_function_of_the_teachers_seed(root: Path) -> None:
+    section = {**SINGLE, "seed": 1}
+    texts = [
+        prepared(plan(teacher={**section, "seed": s}), root, w).unlabelled for s, w in ((1, "a"), (1, "b"), (2, "c"))
+    ]
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2]
+
+
+def test_answers_of_another_teacher_or_to_other_rows_are_refused(root: Path) -> None:
+    prepared(plan(teacher=SINGLE), root)
+    prepared(plan(teacher={**SINGLE, "share": 0.1, "temperature": 3.0}), root)  # nothing to ask again for that
+    with pytest.raises(TrainingError, match=r"work/teacher comes from another \[teacher\] section"):
+        prepared(plan(teacher={**SINGLE, "learning_rate": 1e-3}), root)
+    more = tables(("free.txt", 41, "sentences"))
+    with pytest.raises(TrainingError, match="labels-sentences-free comes from another"):
+        prepared(plan(teacher=more), root)
+    (root / "work" / "teacher" / "made.json").unlink()
+    with pytest.raises(TrainingError, match="work/teacher comes from another"):
+        prepared(plan(teacher=SINGLE), root)
+
+
+def test_a_run_with_a_teacher_ends_with_the_encoders_vocabulary_and_embeddings(root: Path, encoder: Path) -> None:
+    evaluation = train.run(plan(teacher=SINGLE), root, root / "out", root / "work", Console(quiet=True))
+    made = evaluation["provenance"]["teacher"]
+    assert 140 <= made["unlabelled_rows"] <= 150  # a sentence may be in two tables
+    assert made["unlabelled"] == "free.txt (sentences), free.txt (perturbed), train (perturbed)"
+    engine = Engine.load(root / "out")
+    start = load_file(encoder / "model.safetensors")["embeddings.word_embeddings.weight"]
+    embedding = engine._network.embedding
+    ours = embedding.rows * embedding.scale[:, None]
+    theirs = start - start.mean(0)
+    gram, expected = ours @ ours.T, theirs @ theirs.T
+    np.testing.assert_allclose(gram / np.trace(gram), expected / np.trace(expected), atol=1e-3)

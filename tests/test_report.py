@@ -1,0 +1,271 @@
+"""A report of checkpoints and records that the tests make: what is there is measured, what is missing is said."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tiny import random_checkpoint, random_texts
+
+from model import encoders, flops
+from model.checkpoint import save
+from model.config import BEEConfig
+from model.engine import Engine
+from model.errors import TrainingError
+from model.evaluate import evaluate, splits
+from model.export import tensors_of
+from model.network import BEExformer
+from model.recipe import VARIANTS, Data
+from model.record import Record, write
+from report import bootstrap, contest, depth, tables
+from report.contest import CITED, Net, packed_bytes, real_bytes
+
+SHAPE = {"vocab_size": 50, "d_model": 64, "n_block": 3, "n_head": 2, "d_head": 64}
+LABELS = ["no", "yes", "maybe"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tasks; the label is whether, or in the third which of two, words are there."""
+    root = tmp_path_factory.mktemp("data")
+    for i, task in enumerate(("sst2", "rte", "trec6")):
+        (root / task).mkdir()
+        for split, rows in (("train", 120), ("dev", 50), ("test", 40)):
+            if (task, split) == ("rte", "test"):
+                continue
+            texts = random_texts(rows, seed=10 * i + len(split), longest=9)
+            labels = [
+                ("yes" if "worst" in t.split() else "maybe" if task == "trec6" and "film" in t.split() else "no")
+                for t in texts
+            ]
+            lines = [f"{t},{p},{label}" for t, p, label in zip(texts, reversed(texts), labels, strict=True)]
+            (root / task / f"{split}.csv").write_text("\n".join(["text,other,label", *lines]) + "\n")
+    return root
+
+
+def section(task: str, **more: Any) -> dict[str, Any]:
+    metric = {"sst2": "accuracy", "rte": "f1", "trec6": "macro_f1"}[task]
+    pair = "other" if task == "rte" else None
+    return {"train": task, "metric": metric, "labels": LABELS[: 2 + (task == "trec6")], "text_pair": pair, **more}
+
+
+def shipped(folder: Path) -> Engine:
+    made = {"recipe": {"data": section("sst2")}, "seed": 1}
+    checkpoint = random_checkpoint(labels=("no", "yes"))
+    save(replace(checkpoint, name="sst2", evaluation={"provenance": made}), folder / "sst2")
+    return Engine.load(folder / "sst2")
+
+
+def recorded(root: Path, runs: Path, task: str, variant: str, seed: int, skill: float = 1.0) -> Record:
+    """Logits that lean to the label, more with every exit."""
+    rows = splits(Data.model_validate(section(task)), root)
+    config = BEEConfig(n_class=len(rows.labels), **SHAPE, **VARIANTS[variant])  # type: ignore[arg-type]
+    rng = np.random.default_rng([seed, len(variant)])
+    steps = (
+        rng.normal(0, 1, (len(rows.dev), 3, config.n_class)) + skill * np.eye(config.n_class)[rows.dev.labels][:, None]
+    )
+    meta = {
+        "task": task,
+        "variant": variant,
+        "seed": seed,
+        "metric": section(task)["metric"],
+        "config": config.to_dict(),
+    }
+    meta |= {"class_names": rows.labels, "recipe": {"data": section(task)}}
+    logits = steps.cumsum(1)[:, -len(config.exits) :]
+    record = Record(meta, logits.astype(np.float32), rng.integers(5, 20, len(rows.dev)), rows.dev.labels)
+    runs.mkdir(parents=True, exist_ok=True)
+    write(record, runs / f"{task}-{variant}-{seed}.npz")
+    return record
+
+
+@pytest.fixture(scope="module")
+def written(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Engine]:
+    """A report of all there can be, but for the encoder, in `out`, and the shipped network in it."""
+    place = tmp_path_factory.mktemp("report")
+    engine = shipped(place)
+    for task in ("sst2", "rte", "trec6"):
+        for variant in VARIANTS:
+            for seed in (1, 2):
+                recorded(root, place / "runs", task, variant, seed)
+    strange = recorded(root, place / "runs" / "strange", "rte", "fp", 9)
+    write(replace(strange, labels=1 - strange.labels), place / "runs" / "strange" / "rte-fp-9.npz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(encoders.PACKAGES, "minilm", ["no-such-package-of-weights"])
+        tables.run([engine], root, place / "runs", place / "out", place / "work", Console(quiet=True))
+    return place, engine
+
+
+def cells(text: str, name: str) -> list[str]:
+    """The cells after the first of the one row that begins with `name`."""
+    [row] = re.findall(rf"^\| {re.escape(name)} \|(.*)\|$", text, re.MULTILINE)
+    return [cell.strip() for cell in row.split("|")]
+
+
+def test_table_2(written: tuple[Path, Engine], root: Path) -> None:
+    place, engine = written
+    text = (place / "out" / "README.md").read_text()
+    dev = splits(Data.model_validate(section("sst2")), root).dev
+    found = evaluate(engine, dev, "accuracy")
+    size = f"{engine.description['size_bytes'] / 1e6:.2f}"
+    assert cells(text, "**BEExformer, shipped**") == ["1-1", size, f"{100 * found['score']:.1f}", "-", "-", "-"]
+    assert cells(text, "BEExformer, shipped, at full depth")[2] == f"{100 * found['full_depth_score']:.1f}"
+    assert cells(text, "Majority class")[2] == f"{100 * np.mean(dev.labels == 0):.1f}"
+    assert float(cells(text, "TF-IDF + logistic regression")[2]) > 85, "the label is a word"
+    assert cells(text, "MiniLM, fine-tuned")[1:] == ["-"] * 5
+    assert "MiniLM, fine-tuned was not measured: encoder 'minilm' is not installed" in text
+    assert cells(text, "BEEformer, paper (cited)") == ["1-1", "14.26", "92.32", "60.3", "86.47", "71.11"]
+    runs = [np.load(place / "runs" / f"sst2-wee-{seed}.npz") for seed in (1, 2)]
+    scores = [100 * np.mean(run["logits"][:, -1].argmax(-1) == run["labels"]) for run in runs]
+    assert cells(text, "BEExformer, WEE, seeds")[2] == f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f} (2)"
+
+
+def test_claims_have_intervals(written: tuple[Path, Engine]) -> None:
+    text = (written[0] / "out" / "README.md").read_text()
+    *each, mean = cells(text, "at most 4 points below FP")
+    assert len(each) == 2, "of SST-2 and RTE; the paper has no trec6"
+    for cell in (*each, mean):
+        assert re.match(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\] (confirmed|refuted|undecided)", cell)
+    assert mean.endswith("(2 of 4 tasks)")
+    assert cells(text, "the same on test rows")[1] == "-", "RTE has none"
+
+
+def test_every_picture_is_shown_and_small(written: tuple[Path, Engine]) -> None:
+    out = written[0] / "out"
+    shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", (out / "README.md").read_text())
+    assert sorted(shown) == sorted(path.name for path in out.glob("*.png"))
+    assert len(shown) == 7
+    for name in shown:
+        assert (out / name).read_bytes()[:4] == b"\x89PNG"
+        assert (out / name).stat().st_size < 150_000
+
+
+def test_tasks_outside_the_paper_have_a_table_of_their_own(written: tuple[Path, Engine]) -> None:
+    text = (written[0] / "out" / "README.md").read_text()
+    table = text.split("## Tasks outside the paper")[1].split("##")[0]
+    row = cells(table, "trec6")
+    assert row[:2] == ["macro_f1", "3"]
+    assert row[4] == "-", "nothing of it ships"
+    assert row[5].endswith("(2)"), "two seeds"
+
+
+def test_what_does_not_fit_is_left_out_with_a_reason(written: tuple[Path, Engine]) -> None:
+    text = (written[0] / "out" / "README.md").read_text()
+    assert "- record rte, fp, seed 9: its development rows are others than those in the data folder" in text
+
+
+def test_it_is_the_same_again(written: tuple[Path, Engine], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, engine = written
+    monkeypatch.setitem(encoders.PACKAGES, "minilm", ["no-such-package-of-weights"])
+    monkeypatch.setattr(contest.baselines, "lexical", lambda *_: pytest.fail("its answers are kept"))
+    tables.run([engine], root, place / "runs", place / "again", place / "work", Console(quiet=True))
+    for path in (place / "out").iterdir():
+        assert path.read_bytes() == (place / "again" / path.name).read_bytes(), path.name
+
+
+def test_a_checkpoint_alone_is_enough(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(encoders.PACKAGES, "minilm", ["no-such-package-of-weights"])
+    path = tables.run(
+        [shipped(tmp_path)], root, tmp_path / "none", tmp_path / "out", tmp_path / "work", Console(quiet=True)
+    )
+    text = path.read_text()
+    assert cells(text, "BEExformer, FP, seeds")[1:] == ["-"] * 5
+    assert cells(text, "at most 4 points below FP") == ["-", "-"]
+
+
+def test_records_alone_are_enough(root: Path, tmp_path: Path) -> None:
+    recorded(root, tmp_path / "runs", "trec6", "proposed", 1)
+    path = tables.run([], root, tmp_path / "runs", tmp_path / "out", tmp_path / "work", Console(quiet=True))
+    assert "## Tasks outside the paper" in path.read_text()
+
+
+def test_nothing_is_an_error(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no checkpoint, and no record under"):
+        tables.run([], root, tmp_path / "none", tmp_path / "out", tmp_path / "work", Console(quiet=True))
+    with pytest.raises(TrainingError, match=r"is .* the data folder"):
+        tables.run(
+            [shipped(tmp_path)], tmp_path / "data", tmp_path, tmp_path / "out", tmp_path / "work", Console(quiet=True)
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_rows_that_are_scored_on_are_no_baseline(tmp_path: Path) -> None:
+    (tmp_path / "task").mkdir()
+    dev = ["text,label", "A film,no", "the worst,yes"]
+    for split, lines in (("dev", dev), ("train", [*dev, "a  FILM,no", "a movie,no"])):
+        (tmp_path / "task" / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    assert contest._task("task", Data(train="task"), tmp_path, ["no", "yes"]).train.texts == ["a movie"]
+    (tmp_path / "task" / "train.csv").write_text("\n".join(dev) + "\n")
+    with pytest.raises(TrainingError, match="every training row is also"):
+        contest._task("task", Data(train="task"), tmp_path, ["no", "yes"])
+
+
+def test_sizes_are_those_of_the_tensors() -> None:
+    config = BEEConfig(n_class=2, **SHAPE)  # type: ignore[arg-type]
+    tensors = tensors_of(BEExformer(config))
+    assert packed_bytes(config) == sum(tensor.nbytes for tensor in tensors.values())
+    twin = BEExformer(replace(config, binary=False))
+    assert real_bytes(config) == sum(4 * parameter.numel() for parameter in twin.parameters())
+
+
+def test_policies_meet_at_the_ends(root: Path, tmp_path: Path) -> None:
+    """Whatever the policy, at one end every row runs all blocks, at the other it leaves after the first."""
+    record = recorded(root, tmp_path, "sst2", "proposed", 1)
+    rows = splits(Data.model_validate(section("sst2")), root)
+    task = contest.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None)
+    config = BEEConfig(**record.meta["config"])
+    net = Net("proposed", 1, config, record.logits, record.tokens, 0, np.ones(3))
+    first, last = (np.mean(record.logits[:, c].argmax(-1) == rows.dev.labels) for c in (0, -1))
+    for name, curve in contest.policies(task, net).items():
+        assert max(curve) == (pytest.approx(0.66, abs=0.02), first), name
+        if "paper" not in name and "same" not in name:
+            assert min(curve) == (0, last), name
+
+
+def test_the_mean_of_the_seeds_is_within_each_resample(root: Path, tmp_path: Path) -> None:
+    records = [recorded(root, tmp_path, "sst2", "fp", seed) for seed in (1, 2)]
+    rows = splits(Data.model_validate(section("sst2")), root)
+    task = contest.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None)
+    for record in records:
+        contest._add(task, record)
+    found = task.of("fp")
+    assert found
+    single = [task.of("fp", [seed]) for seed in (1, 2)]
+    assert found.resampled.shape == (bootstrap.RESAMPLES,)
+    assert found.resampled == pytest.approx((single[0].resampled + single[1].resampled) / 2)  # type: ignore[union-attr]
+
+
+def test_the_cited_rows_are_the_papers() -> None:
+    assert len(CITED) == 20
+    assert [c.megabytes for c in CITED if c.name.startswith("BEE")] == [11.05, 102.41, 263, 14.26]
+    assert json.dumps([c.scores for c in CITED if c.name == "BiT"]) == "[[89.9, 32.9, 79.9, 62.1]]"
+
+
+def test_flops_at_the_exits_are_those_of_where_rows_leave(root: Path, tmp_path: Path) -> None:
+    record = recorded(root, tmp_path, "sst2", "proposed", 1)
+    config = BEEConfig(**record.meta["config"])
+    net = Net("proposed", 1, config, record.logits, record.tokens, 0, np.ones(3))
+    one, two, three = net.leaving()
+    wanted = sum(rows * flops.walk(config, 11, c).flops for c, rows in ((1, one), (2, two), (3, three))) / 50
+    real, binary = depth._at_exits(net, 11)
+    assert real + binary / 64 == pytest.approx(wanted)
+
+
+def test_table_3(written: tuple[Path, Engine]) -> None:
+    text = (written[0] / "out" / "README.md").read_text().split("(the paper's Table 3)")[1]
+    config = written[1].config
+    rows = {cell[1]: cell[2:] for line in text.splitlines() if line.startswith("| SST-2") if (cell := _split(line))}
+    tokens, _, real, binary, both, _ = rows["WEE, full depth"]
+    counted = flops.walk(replace(config, early_exit=False), int(tokens), config.n_block)
+    expected = [f"{n / 1e6:.2f}" for n in (counted.real, 2 * counted.binary_macs, counted.flops)]
+    assert [real, binary, both] == expected
+    assert float(rows["proposed, at its exits"][4]) < float(rows["proposed, full depth"][4])
+    assert rows["FP, at its exits"][3] == "0.00", "no binary operations"
+
+
+def _split(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
