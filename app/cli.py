@@ -263,6 +263,7 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder to write README.md and its pictures into.")] = Path("docs/report"),
     work: Annotated[Path, typer.Option(help="Folder that keeps the baselines' progress.")] = Path("runs/report"),
     checkpoint: Checkpoint = None,
+    encoder: Annotated[bool, typer.Option(help="Fine-tune MiniLM as a baseline: an hour and more for SST-2.")] = True,
 ) -> None:
     """Rebuild the paper's tables and figures from checkpoints, records and data, with baselines and intervals."""
     try:
@@ -274,5 +275,5 @@ def report(
     from app.registry import Registry
     from app.settings import SHIPPED
 
-    path = tables.run(Registry([checkpoint or SHIPPED], None), data, runs, out, work, Console(stderr=True))
+    path = tables.run(Registry([checkpoint or SHIPPED], None), data, runs, out, work, Console(stderr=True), encoder)
     print(path)

@@ -227,7 +227,7 @@ def real_bytes(config: BEEConfig) -> int:
 
 
 def gather(
-    engines: Iterable[Engine], records: Sequence[Record], root: Path, work: Path, show: Show
+    engines: Iterable[Engine], records: Sequence[Record], root: Path, work: Path, show: Show, encoder: bool
 ) -> tuple[list[Task], dict[str, str]]:
     """Every task that a checkpoint or a record names, measured; and what was left out, with the reason.
 
@@ -258,7 +258,7 @@ def gather(
     order = [*PAPER, *sorted(tasks.keys() - PAPER.keys())]
     found = [tasks[name] for name in order if name in tasks]
     for task in found:
-        _answer(task, work, show)
+        _answer(task, work, show, encoder)
     return found, left_out
 
 
@@ -310,7 +310,7 @@ def _add(task: Task, record: Record) -> None:
     task.runs.setdefault(variant, []).append(net)
 
 
-def _answer(task: Task, work: Path, show: Show) -> None:
+def _answer(task: Task, work: Path, show: Show, encoder: bool) -> None:
     """The baselines; the encoder for the paper's tasks only."""
     task.baselines["majority"] = Baseline(baselines.majority(task.train, task.dev))
     report = show.stage(f"TF-IDF on {task.name}")
@@ -323,7 +323,8 @@ def _answer(task: Task, work: Path, show: Show) -> None:
         kept.with_suffix(".partial").rename(kept)
     with np.load(kept) as file:
         task.baselines["lexical"] = Baseline(file["predicted"], f"C = {float(file['strength']):g}")
-    if task.name in PAPER:
+    task.baselines["encoder"] = Baseline(None, "left out")
+    if task.name in PAPER and encoder:
         report = show.stage(f"MiniLM on {task.name}")
         try:
             [predicted] = baselines.encoder(task.train, [task.dev], len(task.labels), work, report)
