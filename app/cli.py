@@ -41,6 +41,10 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+def _paths(checkpoint: Path | None) -> list[Path]:
+    return [checkpoint] if checkpoint else []
+
+
 def _without_train_extra(error: ImportError) -> BEEError:
     return BEEError(f"this verb needs the extra [train] ({error.name} is missing): pip install 'beexformer[train]'")
 
@@ -87,9 +91,9 @@ def classify(
     A line that can't be answered gives a problem with its line number; the rest goes on, and the exit code is 1."""
     from app.bulk import Options, classify_file, classify_text, is_file
     from app.registry import Registry
-    from app.settings import SHIPPED, cpus
+    from app.settings import cpus
 
-    engine = Registry([checkpoint or SHIPPED], model).get()
+    engine = Registry(_paths(checkpoint), model).get()
     options = Options(delta=delta, min_blocks=min_blocks, max_blocks=max_blocks)
     if is_file(source):
         if text_pair is not None:
@@ -109,9 +113,8 @@ def models(
 ) -> None:
     """List checkpoints: labels, size, score on the development data and FLOPs saved."""
     from app.registry import Registry
-    from app.settings import SHIPPED
 
-    descriptions = [engine.description for engine in Registry([checkpoint or SHIPPED], None)]
+    descriptions = [engine.description for engine in Registry(_paths(checkpoint), None)]
     if as_json:
         print(json.dumps(descriptions, indent=1, ensure_ascii=False))
         return
@@ -219,12 +222,11 @@ def evaluate(
     from rich.progress import track
 
     from app.registry import Registry
-    from app.settings import SHIPPED
 
     if (rows is None) != every:
         raise BEEError("give either a file of rows or --all")
     console, bar = Console(), Console(stderr=True)
-    registry = Registry([checkpoint or SHIPPED], model)
+    registry = Registry(_paths(checkpoint), model)
     if every:
         if picture:
             raise BEEError("--picture goes with a file of rows; `beexformer report` draws all checkpoints")
@@ -273,7 +275,6 @@ def report(
     from rich.console import Console
 
     from app.registry import Registry
-    from app.settings import SHIPPED
 
-    path = tables.run(Registry([checkpoint or SHIPPED], None), data, runs, out, work, Console(stderr=True), encoder)
+    path = tables.run(Registry(_paths(checkpoint), None), data, runs, out, work, Console(stderr=True), encoder)
     print(path)

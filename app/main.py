@@ -37,7 +37,7 @@ from app.page import add_page
 from app.registry import Registry
 from app.routes import Service, router
 from app.scheduler import Scheduler
-from app.settings import SHIPPED, Settings
+from app.settings import Settings
 from model.engine import Engine, Prediction, Row
 
 log = logging.getLogger("bee.main")
@@ -45,7 +45,7 @@ log = logging.getLogger("bee.main")
 
 def load_registry(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> Registry:
     """The checkpoints that the settings name, read and verified. BEEError says in one sentence what is wrong."""
-    return Registry(settings.checkpoints or (SHIPPED,), settings.default_model, load)
+    return Registry(settings.checkpoints, settings.default_model, load)
 
 
 def create_app(settings: Settings | None = None, load: Callable[[Path], Engine] = Engine.load) -> FastAPI:

@@ -13,25 +13,32 @@ from typing import Literal
 from model.engine import Engine
 from model.errors import BEEError, CheckpointError
 
+SHIPPED = Path(__file__).parent.parent / "model" / "checkpoints"
+SHIPPED_DEFAULT = "sst2"  # the first in the alphabet would say of every review whether it is good English
+
 
 class UnknownModel(BEEError):
     """A name that no loaded checkpoint has."""
 
 
 class Registry:
-    """The loaded engines by the names in their checkpoints, and how far they are: starting, ready or failed."""
+    """The loaded engines by the names in their checkpoints, and how far they are: starting, ready or failed.
+
+    Without `paths` they are the shipped ones. `default` answers where no model is named: of the shipped ones `sst2`,
+    of others the first, unless stated.
+    """
 
     def __init__(
         self, paths: Sequence[Path], default: str | None, load: Callable[[Path], Engine] = Engine.load
     ) -> None:
         self._engines: dict[str, Engine] = {}
         self.state: Literal["starting", "ready", "failed"] = "starting"
-        for folder in (folder for path in paths for folder in checkpoint_folders(path)):
+        for folder in (folder for path in paths or [SHIPPED] for folder in checkpoint_folders(path)):
             engine = load(folder)
             if engine.name in self._engines:
                 raise CheckpointError(f"{folder} is a second checkpoint named {engine.name!r}; serve one of them")
             self._engines[engine.name] = engine
-        self.default = default or next(iter(self._engines))
+        self.default = default or (next(iter(self._engines)) if paths else SHIPPED_DEFAULT)
         self.get(self.default)
 
     def __iter__(self) -> Iterator[Engine]:

@@ -17,7 +17,6 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX = "BEE_"
 FOREIGN = {"BEE_DATA"}  # the data folder of `make train`; not ours to read, but no misspelling either
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
-SHIPPED = Path(__file__).parent.parent / "model" / "checkpoints"
 
 
 class Settings(BaseSettings):
@@ -44,7 +43,9 @@ class Settings(BaseSettings):
         description="checkpoint folders, or folders of them, separated by commas; empty serves the shipped ones",
     )
     default_model: str | None = Field(
-        default=None, description="model that answers when a request names none; unset takes the first one loaded"
+        default=None,
+        description="model that answers when a request names none; unset takes the first one loaded, of the shipped "
+        "ones `sst2`",
     )
     workers: int = Field(default=1, ge=1, le=256, description="server processes; each loads the checkpoints itself")
     threads: int = Field(

@@ -15,6 +15,7 @@ from running import ANSWERS, BEEXFORMER, GOLDEN, PATIENCE
 from starlette.testclient import TestClient
 
 from app import cli
+from app.registry import SHIPPED
 from model.checkpoint import read, save
 
 GOOD = ANSWERS[0]["text"]
@@ -167,7 +168,11 @@ def test_models_are_listed(run: Any, tmp_path: Path) -> None:
     for word in ("golden", "negative, positive", "0.10 MB"):
         assert word in out
     code, out, _ = run("models")
-    assert (code, "sst2" in out, out.count("%")) == (0, True, 2), "the shipped ones, with score and FLOPs saved"
+    shipped = sorted(path.name for path in SHIPPED.iterdir())
+    assert (code, [name for name in shipped if name in out]) == (0, shipped)
+    assert out.count("%") == 2 * len(shipped), "score and FLOPs saved"
+    code, out, _ = run("classify", "a warm, funny film")
+    assert (code, json.loads(out)["model"]) == (0, "sst2"), "of the shipped ones that one answers where none is named"
     code, out, _ = run("models", "--checkpoint", GOLDEN.parent, "--json")
     assert (code, json.loads(out)[0]["config"]["n_block"]) == (0, 6)
     code, out, err = run("models", "--checkpoint", tmp_path)
