@@ -23,19 +23,16 @@ from model.evaluate import evaluate_logits, logits_of
 from model.network import BEExformer
 
 ROUNDING = 1e-4
-"""Largest difference of a logit between torch and the engine where no bit flips: the median row must lie within."""
+"""Largest difference of a logit between torch and the engine where no bit flips; calibrated ones are compared as they
+were before calibration divided them."""
 
-TOLERANCE = 0.5
-"""Largest difference of a logit that a flipped bit is allowed.
+FLIPPED = 0.1
+"""Largest share of rows in which a bit may flip.
 
 Real numbers agree to about 1e-6. Where such a number is the argument of a sign and lies that close to its threshold,
-one bit differs, one dot product moves by 2 alpha, and the next blocks carry it on. Most rows have no such bit; over dev
-the largest difference seen was 0.05 in one network and 0.18 in another (docs/log.md). A calibrated logit is compared as
-it was before calibration divided it.
+one bit differs, one dot product moves by 2 alpha, and the next blocks carry it on, chaotically: how far is no measure
+of anything. How often is: in 0.1 to 2 % of development rows (docs/log.md), and in all rows where a kernel is wrong.
 """
-
-MARGIN = 2e-2
-"""A row is on the edge if a change this small in its entropies or in its logits could change its exit or its label."""
 
 
 def tensors_of(network: BEExformer) -> dict[str, np.ndarray]:
@@ -102,15 +99,13 @@ class Parity:
     """How torch and engine compare on one exported file, row by row."""
 
     rows: int
+    flipped: int  # rows with a logit, at any exit, that differs by more than ROUNDING
     differ: int  # rows with another label or exit
-    differ_inside_margin: int  # of those, rows whose decision lies closer than MARGIN to the edge
     logits_max: float  # largest difference of a logit before calibration, any row, any exit
-    logits_median: float  # median over rows of a row's largest difference
 
     @property
     def holds(self) -> bool:
-        within = self.logits_median <= ROUNDING and self.logits_max <= TOLERANCE
-        return within and self.differ == self.differ_inside_margin
+        return self.flipped <= FLIPPED * self.rows
 
 
 def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
@@ -119,23 +114,12 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     theirs = network_logits(network_of(checkpoint), [row.ids for row in rows])
     temperatures = calibrate.recorded(checkpoint.evaluation, ours.shape[1])
     apart = (np.abs(ours - theirs) * temperatures[:, None]).max((1, 2))
-    margin = MARGIN / min(1.0, temperatures.min())  # what divides logits by less than one widens differences
-    differ = inside = 0
+    differ = 0
     for row, a, b in zip(rows, ours, theirs, strict=True):
         policy = exits.entropy_gain(row.delta)
         leave_a, leave_b = (exits.walk(z, policy, row.min_blocks, row.max_blocks) for z in (a, b))
-        if leave_a != leave_b or a[leave_a - 1].argmax() != b[leave_b - 1].argmax():
-            differ += 1
-            inside += _margin(b[:leave_b], row.delta) < margin or _margin(a[:leave_a], row.delta) < margin
-    return Parity(len(rows), differ, inside, float(apart.max()), float(np.median(apart)))
-
-
-def _margin(trace: np.ndarray, delta: float) -> float:
-    """Distance of one row's decisions from their edges: logits of the exits it walked [c, m]."""
-    entropies = np.concatenate([[np.log(trace.shape[1])], exits.entropy(trace)])
-    gains = np.abs((entropies[:-1] - entropies[1:]) / np.maximum(entropies[:-1], exits.NOTHING_TO_GAIN) - delta)
-    top = np.sort(trace[-1])
-    return float(min(gains.min(), top[-1] - top[-2]))
+        differ += leave_a != leave_b or a[leave_a - 1].argmax() != b[leave_b - 1].argmax()
+    return Parity(len(rows), int((apart > ROUNDING).sum()), int(differ), float(apart.max()))
 
 
 def finish(

@@ -21,6 +21,9 @@ NETWORK = {"d_model": 64, "n_block": 2, "n_head": 2, "d_head": 64, "max_tokens":
 OPTIM = {"epochs": 2, "batch_size": 16, "learning_rate": 0.005, "dropout": 0.1, "evaluations": 2, "log_steps": 2}
 
 
+MADE = {"encoder": "none", "recipe": {"text": []}}  # of a body
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """120 rows whose label is whether the text holds the word `worst`."""
@@ -164,7 +167,7 @@ def distilled(root: Path) -> BEExformer:
     shape = {key: value for key, value in NETWORK.items() if key != "d_head"}
     torch.manual_seed(7)
     network = BEExformer(BEEConfig(Tokenizer(tokenizer, 32).vocab_size, 2, **shape))
-    body.write(root / "body", network, tokenizer, {"made": "for a test"})
+    body.write(root / "body", network, tokenizer, MADE)
     return network
 
 
@@ -184,7 +187,7 @@ def test_a_run_starts_from_a_body_in_its_shape(root: Path, distilled: BEExformer
 def test_a_run_from_another_body_is_not_resumed(root: Path, distilled: BEExformer) -> None:
     start = {"start": {"body": "body"}, "optim": {**OPTIM, "epochs": 1}, "network": {"d_head": 64}}
     run(plan(**start), root)
-    body.write(root / "body", distilled, (root / "body" / "tokenizer.json").read_text(), {"made": "anew"})
+    body.write(root / "body", distilled, (root / "body" / "tokenizer.json").read_text(), {**MADE, "encoder": "another"})
     with pytest.raises(TrainingError, match="another recipe, body"):
         run(plan(**start), root)
 
@@ -251,7 +254,7 @@ def test_one_class_is_refused(root: Path) -> None:
 
 
 def test_disagreement_of_torch_and_engine_writes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    monkeypatch.setattr(export, "FLIPPED", -1.0)
     with pytest.raises(TrainingError, match="nothing was written"):
         run(plan(), root)
     assert not (root / "out").exists()
