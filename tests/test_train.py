@@ -176,7 +176,7 @@ def test_a_run_starts_from_a_body_in_its_shape(root: Path, distilled: BEExformer
     frozen = {**OPTIM, "epochs": 1, "learning_rate": 1e-12, "min_learning_rate": 0.0, "embedding": embedding}
     started = plan(start={"body": "body"}, network={"d_head": 64}, optim=frozen)
     evaluation = run(started, root)
-    assert evaluation["provenance"]["body"] == {"name": "body", "made": "for a test"}
+    assert evaluation["provenance"]["body"] == {"name": "body", **MADE}
     config = Engine.load(root / "out" / "run").config
     assert {key: getattr(config, key) for key in NETWORK} == NETWORK
     ours, theirs = weights(root, "run"), distilled.state_dict()
