@@ -20,7 +20,7 @@ check: .venv/dev  ## format, lint and types, no tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-train: .venv/dev  ## train what ships: make train BEE_DATA=folder TASK=sst2|cola|mrpc|rte
+train: .venv/dev  ## train what ships: make train BEE_DATA=folder TASK=sst2
 	$(BIN)/beexformer train --recipe recipes/$(TASK).toml --data $(BEE_DATA) --out model/checkpoints/$(TASK)
 
 bench: .venv/dev  ## the engine beside its peers: make bench BEE_DATA=folder
