@@ -14,14 +14,13 @@ tokens apart in running text. Token counts weigh, because a vocabulary is mostly
 import dataclasses
 import math
 import time
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,10 +34,10 @@ from model.data import Input, key, length_batches, pad, paragraphs, read_table, 
 from model.encoders import locate
 from model.errors import TrainingError
 from model.network import BEExformer, Block, mean_state
-from model.recipe import Text
+from model.recipe import Section, Text, load
 from model.show import Show
 from model.tokenizer import Tokenizer
-from model.train import keep_memory
+from model.train import keep_memory, save_state
 
 LOSSES = ("states", "vector")
 SAVE_TOKENS = 200_000  # what a kill can lose
@@ -46,18 +45,14 @@ CALIBRATION_TOKENS = 6_000
 RARE = 0.75  # exponent of a token's count in the weighted axes: between running text (1) and the bare vocabulary (0)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Stage(_Section):
+class Stage(Section):
     """One pass of distillation; the rate rises over a fiftieth of the tokens and falls linearly."""
 
     tokens: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
 
 
-class BodyRecipe(_Section):
+class BodyRecipe(Section):
     """What a body is made of, from TOML."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -75,16 +70,8 @@ class BodyRecipe(_Section):
 
 
 def read(path: Path) -> BodyRecipe:
-    """A body's recipe from a TOML file. Raises TrainingError that names every wrong key."""
-    try:
-        return BodyRecipe.model_validate(tomllib.loads(path.read_text()))
-    except OSError as error:
-        raise TrainingError(f"{path} can't be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise TrainingError(f"{path} is no TOML file: {error}") from None
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise TrainingError(f"{path}: {wrong}") from None
+    """A body's recipe from a TOML file; see `recipe.load`."""
+    return load(path, BodyRecipe)
 
 
 class Encoder:
@@ -94,7 +81,10 @@ class Encoder:
     """
 
     def __init__(self, folder: Path, tokenizer: Tokenizer, counts: np.ndarray) -> None:
-        self.separator: int = tokenizer.inner.token_to_id("[SEP]") or 0
+        separator = tokenizer.inner.token_to_id("[SEP]")
+        if separator is None:
+            raise TrainingError(f"the tokenizer of {folder.name} has no [SEP]; a body is made from a BERT")
+        self.separator = separator
         self.model = AutoModel.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
         shape = self.model.config
         self.d_model, self.n_head, self.n_layer = shape.hidden_size, shape.num_attention_heads, shape.num_hidden_layers
@@ -201,6 +191,7 @@ def start_binary(network: BEExformer, real: BEExformer, batches: list[tuple[Tens
 
 
 def _fit(layer: BinaryLinear, x: Tensor, y: Tensor, latent: float) -> None:
+    """`layer` on inputs x [tokens, k] to say as nearly as it can what y [tokens, n] says; latent weights spread `latent`."""
     layer.weight.mul_(latent / layer.weight.std(1, keepdim=True)).clamp_(-1, 1)
     layer.beta.copy_(-x.median(0).values)
     products = torch.where(x + layer.beta < 0, -1.0, 1.0) @ torch.where(layer.weight < 0, -1.0, 1.0).T
@@ -294,14 +285,9 @@ class Distiller:
             report(self.tokens, self.stage.tokens, f"{beside}, {speed:.0f} tokens/s")
             if self.tokens - kept >= SAVE_TOKENS:
                 kept = self.tokens
-                _save(self.state(), path)
-        _save(self.state(), path)
+                save_state(self.state(), path)
+        save_state(self.state(), path)
         return {name: [round(float(x), 3) for x in part] for name, part in zip(LOSSES, self.running, strict=True)}
-
-
-def _save(state: dict[str, Any], path: Path) -> None:
-    torch.save(state, path.with_suffix(".partial"))
-    path.with_suffix(".partial").rename(path)
 
 
 def _batches(rows: list[np.ndarray], recipe: BodyRecipe, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -7,7 +7,7 @@ unknown or misspelt key is refused.
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -27,11 +27,13 @@ OWN = "train"
 """In place of a text file: the task's own training texts."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A table of a TOML file; unknown keys are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Data(_Section):
+class Data(Section):
     """Where the rows are and how they are scored."""
 
     train: str = Field(description="training file, or a folder with train, dev and test files")
@@ -49,7 +51,7 @@ class Data(_Section):
         return Columns(self.text, self.text_pair, self.label)
 
 
-class Network(_Section):
+class Network(Section):
     """Shape; see `BEEConfig`. Whether it is binary and exits early is the variant's to say, not the recipe's."""
 
     d_model: int = 512
@@ -64,7 +66,7 @@ class Network(_Section):
         return BEEConfig(vocab_size=vocab_size, n_class=n_class, **self.model_dump(), **VARIANTS[variant])
 
 
-class Start(_Section):
+class Start(Section):
     """What the network starts from: a body, an encoder's vocabulary, or nothing."""
 
     body: str | None = Field(
@@ -82,7 +84,7 @@ class Start(_Section):
         return self
 
 
-class Text(_Section):
+class Text(Section):
     """Text without labels, which the teacher labels."""
 
     file: str = Field(description='text file, a paragraph a line; or "train", the task\'s own training texts')
@@ -106,7 +108,7 @@ class Text(_Section):
         return self
 
 
-class Teacher(_Section):
+class Teacher(Section):
     """An option on top of the paper: a fine-tuned encoder whose answers are learned beside the labels."""
 
     encoder: Literal["minilm", "mpnet"] = "minilm"
@@ -129,7 +131,7 @@ class Teacher(_Section):
         return self
 
 
-class Optim(_Section):
+class Optim(Section):
     """How it is trained: Table 1 unless the recipe says otherwise."""
 
     epochs: int = Field(50, ge=1)
@@ -152,7 +154,7 @@ class Optim(_Section):
     seed: int = Field(1, description="of initialisation, order of the rows and dropout")
 
 
-class Finish(_Section):
+class Finish(Section):
     """A second phase on the labelled rows alone, after one that had text from elsewhere; the rate decays linearly."""
 
     epochs: int = Field(ge=1)
@@ -162,7 +164,7 @@ class Finish(_Section):
     average_from: float | None = Field(None, ge=0, lt=1, description="as in [optim]")
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """One training run."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -184,15 +186,32 @@ class Recipe(_Section):
         return self.model_copy(update={"optim": self.optim.model_copy(update=changes), "finish": None})
 
 
-def read(path: Path) -> Recipe:
-    """A recipe from a TOML file. Raises TrainingError that names every wrong key."""
+Kind = TypeVar("Kind", bound=Section)
+
+
+def load(path: Path, kind: type[Kind]) -> Kind:
+    """A TOML file as `kind`. Raises TrainingError that names every wrong key."""
     try:
         content = tomllib.loads(path.read_text())
     except OSError as error:
         raise TrainingError(f"{path} can't be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} is no TOML file: {error}") from None
-    return parse(content, str(path))
+    return validated(content, kind, str(path))
+
+
+def validated(content: dict[str, Any], kind: type[Kind], source: str) -> Kind:
+    """Nested tables as `kind`; `source` is named in the TrainingError, and so is every wrong key."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise TrainingError(f"{source}: {wrong}") from None
+
+
+def read(path: Path) -> Recipe:
+    """A recipe from a TOML file; see `load`."""
+    return load(path, Recipe)
 
 
 OWN_ROWS: dict[str, Any] = {
@@ -217,9 +236,5 @@ def own_rows(name: str, columns: dict[str, Any]) -> Recipe:
 
 
 def parse(content: dict[str, Any], source: str) -> Recipe:
-    """A recipe from nested tables; `source` is named in the TrainingError."""
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise TrainingError(f"{source}: {wrong}") from None
+    """A recipe from nested tables; see `validated`."""
+    return validated(content, Recipe, source)

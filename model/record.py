@@ -1,8 +1,8 @@
 """
 What a finished training run leaves to reports: the dev logits of every exit and where they come from, in an .npz file.
 
-Everything a table or a figure needs follows from it (scores at any delta, intervals, calibration), so a report neither
-trains nor needs torch. Read without pickle: a record may come from elsewhere.
+Everything a table or a figure needs follows from it (scores at any delta, intervals, calibration), so a report
+trains none of the networks that it compares. Read without pickle: a record may come from elsewhere.
 """
 
 import json

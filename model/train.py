@@ -255,7 +255,7 @@ def fit(trainer: Trainer, work: Path, show: Show) -> None:
                     trainer.waited = 0 if better else trainer.waited + 1
                     if better:
                         trainer.best = score
-                        _save(candidate.state_dict(), best)
+                        save_state(candidate.state_dict(), best)
                     short = {key: found[key] for key in ("score", "full_depth_score", "flops_saved_ratio", "exits")}
                     short["per_exit"] = [round(score, 4) for score in found["per_exit"]]
                     log.write(json.dumps({"step": trainer.step, "dev": short, "best": trainer.best}) + "\n")
@@ -267,13 +267,14 @@ def fit(trainer: Trainer, work: Path, show: Show) -> None:
                     since = time.monotonic()
                     if trainer.position == trainer.steps_per_epoch:
                         trainer.epoch, trainer.position = trainer.epoch + 1, 0
-                    _save(trainer.state(), saved)
+                    save_state(trainer.state(), saved)
                     if trainer.waited >= plan.patience:
                         show.say(f"no better score in {plan.patience} evaluations: stopped early")
                         break
 
 
-def _save(state: dict[str, Any], path: Path) -> None:
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Whole or not at all: a kill while it is written leaves what stood there."""
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     partial.rename(path)
