@@ -191,7 +191,7 @@ def start_binary(network: BEExformer, real: BEExformer, batches: list[tuple[Tens
 
 
 def _fit(layer: BinaryLinear, x: Tensor, y: Tensor, latent: float) -> None:
-    """`layer` on inputs x [tokens, k] to say as nearly as it can what y [tokens, n] says; latent weights spread `latent`."""
+    """Bring `layer` on inputs x [tokens, k] as near as it can to y [tokens, n]; latent weights get spread `latent`."""
     layer.weight.mul_(latent / layer.weight.std(1, keepdim=True)).clamp_(-1, 1)
     layer.beta.copy_(-x.median(0).values)
     products = torch.where(x + layer.beta < 0, -1.0, 1.0) @ torch.where(layer.weight < 0, -1.0, 1.0).T
