@@ -260,6 +260,7 @@ def test_lines_pass_through_lower_limits_and_a_short_queue(opened: Opened, tmp_p
         expect(page.locator("#progress-says")).to_have_text("41 lines done")
         expect(page.locator("#rows .bad")).to_have_count(1)
         expect(page.locator("#rows tbody tr").nth(20)).to_contain_text("larger than 2048 bytes")
+        page.close()
 
 
 def test_a_tab_separates_a_pair_where_that_is_asked_for(opened: Opened, shipped: Server) -> None:
@@ -337,6 +338,7 @@ def test_a_busy_service_is_waited_for(opened: Opened, tmp_path: Path) -> None:
             for thread in threads:
                 thread.join()
         expect(page.get_by_role("alert")).to_be_hidden()
+        page.close()
 
 
 def test_a_model_can_be_chosen_where_there_are_several(opened: Opened, tmp_path: Path) -> None:
