@@ -36,27 +36,33 @@ def sign(a: Tensor) -> Tensor:
 
 
 class BinaryLinear(nn.Module):
-    """BL(x) = alpha * (sign(x + beta) . sign(W)) + b (eq. 6): [..., k] -> [..., n] (float32).
+    """BL(x) = alpha * (sum_t sign(x + beta_t) . sign(W)) + b (eq. 6): [..., k] -> [..., n] (float32).
 
-    alpha and b per output, beta per input, all learned in real numbers. `binary=False` is the full-precision twin:
-    an ordinary linear layer with W and b. Products run in `precision`, where signs are exact.
+    alpha and b per output, beta per input, all learned in real numbers. T thresholds share W, so that an input has
+    T + 1 levels instead of two; beta is [k] of one, [T, k] of several. `binary=False` is the full-precision twin: an
+    ordinary linear layer with W and b. Products run in `precision`, where signs and their sums are exact.
     """
 
-    def __init__(self, k: int, n: int, binary: bool = True, precision: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, k: int, n: int, binary: bool = True, precision: torch.dtype = torch.float32, thresholds: int = 1
+    ) -> None:
         super().__init__()
         self.binary = binary
         self.precision = precision
         self.weight = nn.Parameter(nn.init.xavier_uniform_(torch.empty(n, k)))  # latent W^r of eq. 10
         self.bias = nn.Parameter(torch.zeros(n))
         if binary:
-            self.alpha = nn.Parameter(torch.full((n,), k**-0.5))  # k signs sum to a spread of sqrt(k)
-            self.beta = nn.Parameter(torch.zeros(k))
+            T = thresholds
+            self.alpha = nn.Parameter(torch.full((n,), (k * T) ** -0.5))  # k signs sum to a spread of sqrt(k)
+            apart = torch.linspace(-0.3, 0.3, T)[:, None].repeat(1, k)  # equal ones would learn the same
+            self.beta = nn.Parameter(apart if T > 1 else torch.zeros(k))
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.binary:
             return F.linear(x.to(self.precision), self.weight.to(self.precision)).float() + self.bias
-        signs, weights = sign(x + self.beta).to(self.precision), sign(self.weight).to(self.precision)
-        return F.linear(signs, weights).float() * self.alpha + self.bias
+        signs = sign(x + self.beta) if self.beta.dim() == 1 else sign(x[..., None, :] + self.beta).sum(-2)
+        product = F.linear(signs.to(self.precision), sign(self.weight).to(self.precision))
+        return product.float() * self.alpha + self.bias
 
     @torch.no_grad()
     def clamp_latent(self) -> None:

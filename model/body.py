@@ -1,10 +1,8 @@
 """
 A body: embedding and blocks without heads, distilled once and task-free, that every task's training starts from.
 
-A folder: config.json (shape, provenance), tokenizer.json, README.md, and the weights as safetensors, a file for each of
-two variants: binary.safetensors, and real.safetensors for the full-precision twin, which is there to be compared with
-and may be absent. Latent weights are kept, not signs, because training goes on from them: as int8 rows with a scale
-each, like embeddings.
+A folder: config.json (shape, provenance), tokenizer.json, README.md and model.safetensors. Its weights are real
+numbers, kept as int8 rows with a scale each: bits begin when a task's full-precision twin has learned (`model.twin`).
 """
 
 import json
@@ -23,6 +21,7 @@ from model.errors import TrainingError
 from model.network import BEExformer
 
 SHIPPED = Path(__file__).parent / "bodies"
+WEIGHTS = "model.safetensors"
 SHAPE = ("d_model", "n_block", "n_head", "max_tokens", "carry")
 """Fields of a BEEConfig that a body fixes."""
 
@@ -37,17 +36,12 @@ class Body:
     provenance: dict[str, Any]
 
     def start(self, network: BEExformer) -> None:
-        """Put embedding and blocks into a network of the same shape. Raises TrainingError where it doesn't fit, or
-        where the folder lacks this variant."""
-        path = _weights(self.folder, network.config.binary)
+        """Put embedding and blocks into a full-precision network of the same shape. Raises TrainingError where it
+        doesn't fit."""
+        path = self.folder / WEIGHTS
         try:
             found = load_file(path)
-        except FileNotFoundError:
-            raise TrainingError(
-                f"body {self.folder.name!r} has no {path.name}, which this variant starts from; distil one with "
-                "`beexformer distill` and name its folder in [start] body"
-            ) from None
-        except SafetensorError as error:
+        except (OSError, SafetensorError) as error:
             raise TrainingError(f"{path} can't be read ({error}); copy it again") from None
         with torch.no_grad():
             for name, parameter in _parts(network):
@@ -75,7 +69,7 @@ def read(name: str, root: Path) -> Body:
 
 
 def write(folder: Path, network: BEExformer, tokenizer: str, provenance: dict[str, Any]) -> None:
-    """Write this variant's weights, and the description that both variants share."""
+    """Write a full-precision network without its heads, and what it is."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, parameter in _parts(network):
@@ -84,7 +78,7 @@ def write(folder: Path, network: BEExformer, tokenizer: str, provenance: dict[st
             tensors[name], tensors[f"{name}.scale"] = quantize(array)
         else:
             tensors[name] = array.copy()
-    _weights(folder, network.config.binary).write_bytes(save(tensors))
+    (folder / WEIGHTS).write_bytes(save(tensors))
     (folder / "tokenizer.json").write_text(tokenizer)
     described = {key: getattr(network.config, key) for key in SHAPE} | {"provenance": provenance}
     (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n")
@@ -106,14 +100,10 @@ Text it read:
 
 {text}
 
-Rows of development and test files that its recipe names were kept out. The recipe and the last losses of both stages,
-real numbers and bits, are in config.json. It repeats the biases of that text and of the encoder. IMDB reviews (Maas et
+Rows of development and test files that its recipe names were kept out. The recipe and the last losses are in
+config.json. It repeats the biases of that text and of the encoder. IMDB reviews (Maas et
 al. 2011) come without a stated licence, Wikinews is CC BY, Wikipedia CC BY-SA.
 """
-
-
-def _weights(folder: Path, binary: bool) -> Path:
-    return folder / ("binary.safetensors" if binary else "real.safetensors")
 
 
 def _parts(network: BEExformer) -> list[tuple[str, Tensor]]:

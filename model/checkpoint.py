@@ -19,10 +19,11 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from model.config import BEEConfig
+from model.embedding import SCALES, packed_bytes
 from model.errors import CheckpointError
 
-FORMAT = 1
-READABLE = (1,)  # every version that was ever shipped
+FORMAT = 2
+READABLE = (1, 2)  # every version that was ever shipped
 FILES = ("model.safetensors", "tokenizer.json", "evaluation.json", "README.md")
 FETCH_AGAIN = "copy the folder again or export it anew with `beexformer train`"
 
@@ -46,15 +47,16 @@ class Checkpoint:
 def tensor_spec(config: BEEConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Name -> (dtype, shape) of every tensor in a checkpoint of this config."""
     D = config.d_model
+    int8 = config.embedding == "int8"
     spec: dict[str, tuple[str, tuple[int, ...]]] = {
-        "embedding.rows": ("int8", (config.vocab_size, D // 2)),
-        "embedding.scale": ("float32", (config.vocab_size,)),
+        "embedding.rows": ("int8" if int8 else "uint8", (config.vocab_size, D // 2 if int8 else packed_bytes(D // 2))),
+        SCALES[config.embedding]: ("float32", (config.vocab_size if int8 else D // 2,)),
     }
 
-    def linear(name: str, k: int, n: int) -> None:
+    def linear(name: str, k: int, n: int, thresholds: int = 1) -> None:
         spec[f"{name}.words"] = ("uint64", (k // 64, n))
         spec[f"{name}.alpha"] = spec[f"{name}.bias"] = ("float32", (n,))
-        spec[f"{name}.beta"] = ("float32", (k,))
+        spec[f"{name}.beta"] = ("float32", (k,) if thresholds == 1 else (thresholds, k))
 
     for c in range(1, config.n_block + 1):
         linear(f"blocks.{c}.qkv", D, 3 * D)
@@ -64,7 +66,7 @@ def tensor_spec(config: BEEConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
         for norm in ("norm_x", "norm_h"):
             spec[f"blocks.{c}.{norm}.weight"] = spec[f"blocks.{c}.{norm}.bias"] = ("float32", (D,))
     for c in config.exits:
-        linear(f"heads.{c}.hidden", D, config.d_head)
+        linear(f"heads.{c}.hidden", D, config.d_head, config.head_thresholds)
         linear(f"heads.{c}.out", config.d_head, config.n_class)
     return spec
 

@@ -16,6 +16,8 @@ class BEEConfig:
     n_block: int = 6  # C
     n_head: int = 4  # H
     d_head: int = 768  # width of the hidden layer in every exit's Phi_c (Table 1)
+    head_thresholds: int = 1  # how many thresholds an exit's head puts on each mean
+    embedding: Literal["int8", "int4+2"] = "int8"  # how the file holds the learned half, see model.embedding
     max_tokens: int = 128  # L at most, special tokens included
     carry: Literal["x", "h"] = "x"  # what the forget gate Sh lets through in eq. 23
     slfn: Literal["depth", "time"] = "depth"  # what "step" means in eq. 20-23; the engine runs depth
@@ -23,7 +25,7 @@ class BEEConfig:
     early_exit: bool = True  # False: the paper's WEE variants, one head after the last block
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_block", "n_head", "d_head"):
+        for name in ("vocab_size", "n_block", "n_head", "d_head", "head_thresholds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.n_class < 2:
@@ -35,7 +37,8 @@ class BEEConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be a multiple of 64, the bits of a packed word")
         if self.d_model % self.n_head:
             raise ValueError(f"d_model={self.d_model} is not divisible by n_head={self.n_head}")
-        for name, choices in (("carry", ("x", "h")), ("slfn", ("depth", "time"))):
+        chosen = (("carry", ("x", "h")), ("slfn", ("depth", "time")), ("embedding", ("int8", "int4+2")))
+        for name, choices in chosen:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be one of {choices}")
 

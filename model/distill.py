@@ -3,15 +3,13 @@ A body, distilled once and task-free: block c learns to say of plain text, token
 encoder says, and the mean of its states what the encoder's sentence vector says.
 
 A row with a label tells one bit; a sentence read by the encoder tells 384 real numbers a token and layer. The body has
-the encoder's width, heads and depth, so that attention can start from the encoder's own, and it is binarized in steps,
-as BiT is (Liu et al. 2022): real numbers first, then 1-bit weights and activations that start from them. The network
-has no feed-forward layer; what the encoder's did, the gates have to learn.
+the encoder's width, heads and depth, so that attention can start from the encoder's own. The network has no
+feed-forward layer; what the encoder's did, the gates have to learn. It learns in real numbers: bits begin with a task.
 
 Tokens enter as in eq. 2, half sinusoid, so the encoder's space is turned: its first D/2 axes carry most of what tells
 tokens apart in running text. Token counts weigh, because a vocabulary is mostly words that hardly occur.
 """
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -28,7 +26,6 @@ from transformers import AutoModel
 
 from model import body
 from model.augment import distinct, neighbours
-from model.binarize import BinaryLinear
 from model.config import BEEConfig
 from model.data import Input, key, length_batches, pad, paragraphs, read_table, sentences
 from model.encoders import locate
@@ -45,13 +42,6 @@ CALIBRATION_TOKENS = 6_000
 RARE = 0.75  # exponent of a token's count in the weighted axes: between running text (1) and the bare vocabulary (0)
 
 
-class Stage(Section):
-    """One pass of distillation; the rate rises over a fiftieth of the tokens and falls linearly."""
-
-    tokens: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-
-
 class BodyRecipe(Section):
     """What a body is made of, from TOML."""
 
@@ -60,11 +50,10 @@ class BodyRecipe(Section):
     max_tokens: int = Field(128, ge=3)
     text: list[Text] = Field(min_length=1, description="what is read: forms sentences and neighbours")
     keep_out: list[str] = Field([], description="data files of which no text may be among it: dev and test rows")
-    real: Stage
-    binary: Stage
+    tokens: int = Field(ge=1)
+    learning_rate: float = Field(1e-3, gt=0, description="rises over a fiftieth of the tokens and falls linearly")
     batch_size: int = Field(64, ge=1)
     pooled: float = Field(1.0, ge=0, description="weight of the sentence vector beside the tokens' states")
-    latent: float = Field(0.05, gt=0, lt=1, description="spread of latent weights when bits begin")
     compile: bool = False
     seed: int = 1
 
@@ -140,7 +129,7 @@ class Encoder:
 
 
 @torch.no_grad()
-def start_real(network: BEExformer, encoder: Encoder, batches: list[tuple[Tensor, Tensor]]) -> None:
+def start(network: BEExformer, encoder: Encoder, batches: list[tuple[Tensor, Tensor]]) -> None:
     """Give a full-precision network the encoder's attention, written for the turned space."""
     layers = encoder.measure(batches)
     network.embedding.weight.copy_(encoder.embedding)
@@ -164,54 +153,18 @@ def start_real(network: BEExformer, encoder: Encoder, batches: list[tuple[Tensor
         block.norm_x.weight.fill_(0.8)
 
 
-@torch.no_grad()
-def start_binary(network: BEExformer, real: BEExformer, batches: list[tuple[Tensor, Tensor]], latent: float) -> None:
-    """Bits from real numbers: signs of the weights, thresholds at the inputs' medians, and the scale and bias that
-    bring each output nearest to what it was (least squares over some text)."""
-    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    hooks = [
-        layer.register_forward_hook(
-            lambda _, inputs, output, name=name: seen.setdefault(name, []).append((inputs[0], output))
-        )
-        for name, layer in real.binary_layers()
-        if name.startswith("blocks.")
-    ]
-    masks = []
-    for ids, mask in batches:
-        real.states(real.embed(ids), mask)
-        masks.append(mask)
-    for hook in hooks:
-        hook.remove()
-    network.load_state_dict(real.state_dict(), strict=False)
-    for name, layer in network.binary_layers():
-        if name in seen:
-            x = torch.cat([inputs[mask] for (inputs, _), mask in zip(seen[name], masks, strict=True)])
-            y = torch.cat([output[mask] for (_, output), mask in zip(seen[name], masks, strict=True)])
-            _fit(layer, x, y, latent)
-
-
-def _fit(layer: BinaryLinear, x: Tensor, y: Tensor, latent: float) -> None:
-    """Bring `layer` on inputs x [tokens, k] as near as it can to y [tokens, n]; latent weights get spread `latent`."""
-    layer.weight.mul_(latent / layer.weight.std(1, keepdim=True)).clamp_(-1, 1)
-    layer.beta.copy_(-x.median(0).values)
-    products = torch.where(x + layer.beta < 0, -1.0, 1.0) @ torch.where(layer.weight < 0, -1.0, 1.0).T
-    centered, wanted = products - products.mean(0), y - y.mean(0)
-    layer.alpha.copy_((centered * wanted).sum(0) / (centered**2).sum(0).clamp_min(1e-6))
-    layer.bias.copy_(y.mean(0) - layer.alpha * products.mean(0))
-
-
 class Distiller:
-    """One stage: a network that learns from an encoder, and where it is."""
+    """A network that learns from an encoder, and where it is."""
 
-    def __init__(self, recipe: BodyRecipe, stage: Stage, network: BEExformer, encoder: Encoder) -> None:
-        self.recipe, self.stage, self.network, self.encoder = recipe, stage, network, encoder
+    def __init__(self, recipe: BodyRecipe, network: BEExformer, encoder: Encoder) -> None:
+        self.recipe, self.network, self.encoder = recipe, network, encoder
         D = encoder.d_model
         self.readers = nn.ModuleList(nn.Linear(D, D, bias=False) for _ in network.blocks)  # mean state -> vector
         for weight in self.readers.parameters():
             nn.init.orthogonal_(weight)
         network.embedding.requires_grad_(False)
         moving = [p for name, p in network.named_parameters() if name.startswith("blocks.")]
-        self.optimizer = torch.optim.Adam([*moving, *self.readers.parameters()], lr=stage.learning_rate, fused=True)
+        self.optimizer = torch.optim.Adam([*moving, *self.readers.parameters()], lr=recipe.learning_rate, fused=True)
         self.losses = torch.compile(self._losses, dynamic=True) if recipe.compile else self._losses
         self.batch = self.tokens = 0
         self.running = torch.zeros(2, len(network.blocks))  # losses, averaged over some fifty batches
@@ -230,8 +183,8 @@ class Distiller:
 
     def step(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """One batch; answers its losses, block by block."""
-        progress = self.tokens / self.stage.tokens
-        rate = self.stage.learning_rate * min(1.0, (progress + 1e-3) / 0.02) * max(1 - progress, 0.01)
+        progress = self.tokens / self.recipe.tokens
+        rate = self.recipe.learning_rate * min(1.0, (progress + 1e-3) / 0.02) * max(1 - progress, 0.01)
         self.optimizer.param_groups[0]["lr"] = rate
         targets, vectors = self.encoder.targets(ids, mask)
         apart, away = self.losses(self.network.embed(ids), mask, targets, vectors)
@@ -241,8 +194,6 @@ class Distiller:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        for _, layer in self.network.binary_layers():
-            layer.clamp_latent()
         self.batch += 1
         self.tokens += int(mask.sum())
         return apart.detach(), away.detach()
@@ -267,14 +218,14 @@ class Distiller:
         self.optimizer.load_state_dict(state["optimizer"])
         self.batch, self.tokens, self.running = state["batch"], state["tokens"], state["running"]
 
-    def run(self, rows: list[np.ndarray], path: Path, name: str, show: Show) -> dict[str, list[float]]:
-        """Go on until the stage's tokens are read; answers the running losses by block."""
+    def run(self, rows: list[np.ndarray], path: Path, show: Show) -> dict[str, list[float]]:
+        """Go on until the recipe's tokens are read; answers the running losses by block."""
         if path.exists():
             self.restore(path)
-        report = show.stage(name)
+        report = show.stage("distillation")
         kept, began, before = self.tokens, time.monotonic(), self.tokens
         for ids, mask in _batches(rows, self.recipe, skip=self.batch):
-            if self.tokens >= self.stage.tokens:
+            if self.tokens >= self.recipe.tokens:
                 break
             found = torch.stack(self.step(ids, mask))
             self.running += max(0.02, 1 / self.batch) * (found - self.running)
@@ -282,7 +233,7 @@ class Distiller:
             beside = ", ".join(
                 f"{n} {' '.join(f'{x:.2f}' for x in p)}" for n, p in zip(LOSSES, self.running, strict=True)
             )
-            report(self.tokens, self.stage.tokens, f"{beside}, {speed:.0f} tokens/s")
+            report(self.tokens, self.recipe.tokens, f"{beside}, {speed:.0f} tokens/s")
             if self.tokens - kept >= SAVE_TOKENS:
                 kept = self.tokens
                 save_state(self.state(), path)
@@ -353,6 +304,7 @@ def run(recipe: BodyRecipe, root: Path, out: Path, work: Path, console: Console)
             n_head=encoder.n_head,
             n_block=encoder.n_layer,
             max_tokens=recipe.max_tokens,
+            binary=False,
         )
         some, measured = [], 0
         for ids, mask in _batches(rows, recipe):
@@ -360,14 +312,10 @@ def run(recipe: BodyRecipe, root: Path, out: Path, work: Path, console: Console)
             measured += int(mask.sum())
             if measured > CALIBRATION_TOKENS:
                 break
-        facts: dict[str, Any] = {"encoder": recipe.encoder, "recipe": recipe.model_dump(), "rows": len(rows)}
-        real = BEExformer(dataclasses.replace(config, binary=False), precision=torch.bfloat16)
-        start_real(real, encoder, some)
-        facts["real"] = Distiller(recipe, recipe.real, real, encoder).run(rows, work / "real.pt", "real numbers", show)
-        body.write(out, real, json_text, facts)
         network = BEExformer(config, precision=torch.bfloat16)
-        start_binary(network, real, some, recipe.latent)
-        facts["binary"] = Distiller(recipe, recipe.binary, network, encoder).run(rows, work / "binary.pt", "bits", show)
+        start(network, encoder, some)
+        losses = Distiller(recipe, network, encoder).run(rows, work / "state.pt", show)
+        facts = {"encoder": recipe.encoder, "recipe": recipe.model_dump(), "rows": len(rows), "losses": losses}
         body.write(out, network, json_text, facts)
-        show.say(f"body written to {out}: {facts['binary']}")
+        show.say(f"body written to {out}: {losses}")
     return facts

@@ -1,10 +1,24 @@
 """
-What a token is before the first block: a learned half, kept as int8 rows with a scale, beside a sinusoid (eq. 1-2).
+What a token is before the first block: a learned half, kept in few bits, beside a sinusoid (eq. 1-2).
+
+The learned half has one of two forms (`BEEConfig.embedding`):
+
+- int8: rows of int8 and a scale each
+- int4+2: uint8 rows of codes and a step for each axis. Where axes are sorted, most telling first, bits go where they
+  help: the first third has codes of 4 bits, the others of 2. A code of b bits means (code - (2^b - 1) / 2) * step.
+  Codes follow each other from the lowest bit of the first byte on: code d begins at bit 4 d among the first n4, else
+  at bit 2 (n4 + d), and none crosses the end of a byte.
 """
 
 import numpy as np
 
 from model.config import BEEConfig
+
+GAUSSIAN = {4: 0.3352, 2: 0.9957}
+"""Bits of a code -> the step with the least squared error where numbers are normal, in standard deviations."""
+
+SCALES = {"int8": "embedding.scale", "int4+2": "embedding.step"}
+"""Form -> the tensor of a checkpoint beside `embedding.rows`."""
 
 
 def sinusoid(config: BEEConfig) -> np.ndarray:
@@ -23,6 +37,60 @@ def quantize(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(rows / scale[:, None]).clip(-127, 127).astype(np.int8), scale
 
 
-def embed(rows: np.ndarray, scale: np.ndarray, positions: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """int8 rows, scales, sinusoid and token ids [L] -> h_0 [L, D] float32 (eq. 2)."""
-    return np.concatenate([rows[ids] * scale[ids, None], positions[: len(ids)]], axis=1)
+def fours(width: int) -> int:
+    """How many of the D/2 axes have 4 bits: a third, in whole bytes of the others."""
+    return width // 3 // 4 * 4
+
+
+def packed_bytes(width: int) -> int:
+    """Bytes of a token whose D/2 axes are packed."""
+    return (width + fours(width)) // 4
+
+
+def gaussian_steps(sigma: np.ndarray) -> np.ndarray:
+    """Standard deviations [D/2] of the axes -> steps [D/2] float32, the best ones where numbers are normal."""
+    four = np.arange(len(sigma)) < fours(len(sigma))
+    found: np.ndarray = np.where(four, GAUSSIAN[4], GAUSSIAN[2]) * sigma
+    return found.clip(np.finfo(np.float32).tiny).astype(np.float32)
+
+
+def steps(weight: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Real rows [V, D/2] -> the step of each axis [D/2] float32 with the least squared error, of 33 from half to twice
+    the Gaussian one. `weights` [V] says how much each row counts, by default all the same."""
+    share = np.full(len(weight), 1 / len(weight)) if weights is None else weights / weights.sum()
+    gaussian = gaussian_steps(np.sqrt(share @ np.square(weight, dtype=np.float64)))
+    tried = [gaussian * np.float32(factor) for factor in np.geomspace(0.5, 2, 33)]
+    errors = [share @ np.square(unpack(pack(weight, step), step) - weight, dtype=np.float64) for step in tried]
+    best: np.ndarray = np.take_along_axis(np.stack(tried), np.argmin(errors, 0)[None], 0)[0]
+    return best
+
+
+def pack(weight: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Real rows [V, D/2] and steps [D/2] -> the nearest codes, packed [V, bytes] uint8."""
+    n = fours(len(step))
+    levels = np.where(np.arange(len(step)) < n, 16, 4)
+    codes = np.floor(weight / step + levels / 2).clip(0, levels - 1).astype(np.uint8)
+    four, two = codes[:, :n], codes[:, n:]
+    halves = four[:, ::2] | four[:, 1::2] << 4
+    quarters = two[:, ::4] | two[:, 1::4] << 2 | two[:, 2::4] << 4 | two[:, 3::4] << 6
+    return np.concatenate([halves, quarters], 1)
+
+
+def unpack(rows: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Packed rows [V, bytes] uint8 and steps [D/2] -> real rows [V, D/2] float32."""
+    n = fours(len(step))
+    halves, quarters = rows[:, : n // 2, None], rows[:, n // 2 :, None]
+    four = (halves >> np.array([0, 4], np.uint8) & 15).reshape(len(rows), -1) - np.float32(7.5)
+    two = (quarters >> np.array([0, 2, 4, 6], np.uint8) & 3).reshape(len(rows), -1) - np.float32(1.5)
+    found: np.ndarray = np.concatenate([four, two], 1) * step
+    return found
+
+
+def real(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Rows of either form, with their scales [V] or the axes' steps [D/2] -> real rows [V, D/2] float32."""
+    return rows * scale[:, None] if rows.dtype == np.int8 else unpack(rows, scale)
+
+
+def embed(learned: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Real rows [L, D/2] of a text's tokens and the sinusoid -> h_0 [L, D] float32 (eq. 2)."""
+    return np.concatenate([learned, positions[: len(learned)]], axis=1)

@@ -18,7 +18,7 @@ import numpy as np
 
 from model import bits, cost, flops, kernels, target
 from model.checkpoint import Checkpoint, read
-from model.embedding import sinusoid
+from model.embedding import SCALES, sinusoid
 from model.errors import BEEError, CheckpointError, InputError
 from model.tokenizer import Tokenizer
 
@@ -212,7 +212,7 @@ class Engine:
             config = self.config
             E, m = len(config.exits), config.n_class
             self._of_thread.scratch = _Scratch(
-                kernels.workspace(config.max_tokens, config.d_model, config.d_head),
+                kernels.workspace(config.max_tokens, config.d_model, config.d_head, config.head_thresholds),
                 np.empty((E, -(-m // bits.TILE) * bits.TILE), np.float32),
                 np.empty(m),
                 np.empty(E),
@@ -238,11 +238,14 @@ def _network(checkpoint: Checkpoint) -> kernels.Network:
         def stack(part: str) -> np.ndarray:
             return np.stack([tensors[name.format(c) + part] for c in of])
 
+        beta = stack(".beta").reshape(len(of), -1)
         words = np.stack([bits.tile(tensors[name.format(c) + ".words"]) for c in of])
+        # several thresholds share their weights: what reads an input T times is a layer T times as wide
+        words = np.tile(words, (1, 1, beta.shape[1] // (words.shape[2] * bits.WORD), 1))
         alpha, bias = stack(".alpha"), stack(".bias")
         padding = ((0, 0), (0, words.shape[1] * bits.TILE - alpha.shape[1]))
         # x + beta < 0 exactly where x < -beta
-        return kernels.Linear(words, np.pad(alpha, padding), np.pad(bias, padding), -stack(".beta"))
+        return kernels.Linear(words, np.pad(alpha, padding), np.pad(bias, padding), -beta)
 
     def norm(name: str) -> kernels.Norm:
         return kernels.Norm(
@@ -251,7 +254,7 @@ def _network(checkpoint: Checkpoint) -> kernels.Network:
 
     blocks, heads = range(1, config.n_block + 1), config.exits
     return kernels.Network(
-        kernels.Embedding(tensors["embedding.rows"], tensors["embedding.scale"], sinusoid(config)),
+        kernels.Embedding(tensors["embedding.rows"].view(np.int8), tensors[SCALES[config.embedding]], sinusoid(config)),
         kernels.Block(
             qkv=linear("blocks.{}.qkv", blocks),
             o=linear("blocks.{}.o", blocks),

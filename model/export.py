@@ -1,8 +1,8 @@
 """
 From a trained network to a checkpoint folder and back, and the proof that both say the same.
 
-Only signs, scales and int8 embedding rows cross. `network_of` rebuilds the torch network from the exported file, so
-that torch and engine are compared on what ships, not on what was trained.
+Only signs, scales and embedding rows of few bits cross. `network_of` rebuilds the torch network from the exported file,
+so that torch and engine are compared on what ships, not on what was trained.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ import torch
 from model import bits, calibrate, card, exits
 from model.checkpoint import Checkpoint, save
 from model.data import Rows, pad, sorted_batches
-from model.embedding import quantize
+from model.embedding import SCALES, real
 from model.engine import Engine, Row
 from model.errors import TrainingError
 from model.evaluate import evaluate_logits, logits_of
@@ -39,8 +39,8 @@ def tensors_of(network: BEExformer) -> dict[str, np.ndarray]:
     """The tensors of a checkpoint (see `checkpoint.tensor_spec`) from a binary network."""
     if not network.config.binary:
         raise TrainingError("a full-precision network has no signs to export; it is there to be compared with")
-    rows, scale = quantize(network.embedding.weight.detach().numpy())
-    tensors = {"embedding.rows": rows, "embedding.scale": scale}
+    rows, scale = network.stored_embedding()
+    tensors = {"embedding.rows": rows, SCALES[network.config.embedding]: scale}
     for name, layer in network.binary_layers():
         name = _file_name(name)
         tensors[f"{name}.words"] = bits.pack_weights(layer.weight.detach().numpy())
@@ -58,8 +58,10 @@ def network_of(checkpoint: Checkpoint) -> BEExformer:
     network = BEExformer(checkpoint.config).eval()
     tensors = checkpoint.tensors
     with torch.no_grad():
-        rows = tensors["embedding.rows"] * tensors["embedding.scale"][:, None]
-        network.embedding.weight.copy_(torch.from_numpy(rows))
+        scale = tensors[SCALES[checkpoint.config.embedding]]
+        network.embedding.weight.copy_(torch.from_numpy(real(tensors["embedding.rows"], scale)))
+        if checkpoint.config.embedding == "int4+2":
+            network.embedding_step.copy_(torch.from_numpy(scale))
         for name, layer in network.binary_layers():
             name = _file_name(name)
             signs = bits.unpack_weights(tensors[f"{name}.words"]).astype(np.float32)

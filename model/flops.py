@@ -35,8 +35,9 @@ def binary_linear(rows: int, k: int, n: int) -> Count:
 
 
 def embedding(config: BEEConfig, tokens: int) -> Count:
-    """int8 rows times their scale; the sinusoid is a table (eq. 1-2)."""
-    return Count(0, tokens * config.d_model // 2)
+    """int8 rows times their scale, or packed codes less their middle (1) times their step (1); taking a code out of its
+    byte is no operation on numbers, and the sinusoid is a table (eq. 1-2)."""
+    return Count(0, tokens * config.d_model // 2 * (1 if config.embedding == "int8" else 2))
 
 
 def layer_norm(rows: int, width: int) -> Count:
@@ -66,10 +67,11 @@ def block(config: BEEConfig, tokens: int) -> Count:
 
 def head(config: BEEConfig, tokens: int) -> Count:
     """Phi_c: mean over tokens, two binarized layers with a clip (2) between, entropy of the answer (eq. 13: shift,
-    exp, two sums of products, a division, a logarithm and a difference)."""
-    D, m = config.d_model, config.n_class
+    exp, two sums of products, a division, a logarithm and a difference). A mean with T thresholds is an input T times
+    as wide."""
+    D, m, T = config.d_model, config.n_class, config.head_thresholds
     pooling = Count(0, tokens * D + D)
-    layers = binary_linear(1, D, config.d_head) + Count(0, 2 * config.d_head) + binary_linear(1, config.d_head, m)
+    layers = binary_linear(1, T * D, config.d_head) + Count(0, 2 * config.d_head) + binary_linear(1, config.d_head, m)
     return pooling + layers + Count(0, 6 * m + 3)
 
 

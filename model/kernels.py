@@ -87,7 +87,9 @@ class Head(NamedTuple):
 
 
 class Embedding(NamedTuple):
-    """rows [V, D/2] int8, scale [V] float32, positions [max_tokens, D/2] float32."""
+    """positions [max_tokens, D/2] float32 beside the learned half in one of the forms of model.embedding: rows
+    [V, D/2] int8 with scale [V] float32, or packed rows [V, bytes], taken as int8 too, with the axes' steps as scale
+    [D/2]. One type for both, so that `walk` is compiled once."""
 
     rows: np.ndarray
     scale: np.ndarray
@@ -116,14 +118,15 @@ class Workspace(NamedTuple):
     hidden: np.ndarray
 
 
-def workspace(max_tokens: int, d_model: int, d_head: int) -> Workspace:
+def workspace(max_tokens: int, d_model: int, d_head: int, head_thresholds: int = 1) -> Workspace:
     """Scratch for `walk`: 36 D bytes a token and a little more."""
     S, D, real = max_tokens | 1, d_model, np.float32
+    states = max(S, head_thresholds) * D  # a head reads its mean once for each threshold
     padded = -(-max_tokens // TILE) * TILE
     return Workspace(
-        words=np.empty(max(S * D, d_head) // 64, np.uint64),
+        words=np.empty(max(states, d_head) // 64, np.uint64),
         h=np.empty(S * D, real),
-        x=np.empty(S * D, real),
+        x=np.empty(states, real),
         mixed=np.empty(S * D, real),
         wide=np.empty(S * 3 * D + TILE * TILE, real),  # keys of 16 tokens are read at once
         gates=np.empty(S * 2 * D, real),
@@ -425,20 +428,24 @@ def block(h: np.ndarray, L: int, layers: Block, n_head: int, carry_x: bool, work
 
 
 def head_numpy(h: np.ndarray, layers: Head) -> np.ndarray:
-    """Phi_c of eq. 14 on one row: h_c [L, D] -> logits [m] float32, padded to a multiple of 16 with zeros."""
-    pooled = h.mean(0, keepdims=True)
+    """Phi_c of eq. 14 on one row: h_c [L, D] -> logits [m] float32, padded to a multiple of 16 with zeros. The hidden
+    layer's k is T D: the mean, once for each of T thresholds."""
+    T = layers.hidden.threshold.size // h.shape[1]
+    pooled = np.tile(h.mean(0, keepdims=True), T)
     return linear_numpy(linear_numpy(pooled, layers.hidden).clip(-1, 1), layers.out)[0]
 
 
 @compiled
-def head(h: np.ndarray, L: int, layers: Head, work: Workspace, out: np.ndarray) -> None:
-    D, d_head = layers.hidden.threshold.size, layers.out.threshold.size
+def head(h: np.ndarray, L: int, D: int, layers: Head, work: Workspace, out: np.ndarray) -> None:
+    wide, d_head = layers.hidden.threshold.size, layers.out.threshold.size
     hidden, pooled, one = work.hidden, work.x, splat_f16(1.0)
     for d in range(0, D, TILE):
         s = splat_f16(0.0)
         for i in range(L):
             s = s + load_f16(h, d * (L | 1) + i * TILE)
-        store(pooled, d, s / splat_f16(L))
+        mean = s / splat_f16(L)
+        for place in range(d, wide, D):
+            store(pooled, place, mean)
     linear(pooled, 1, layers.hidden, work.words, hidden)
     for d in range(0, d_head, TILE):
         v = load_f16(hidden, d)
@@ -449,13 +456,27 @@ def head(h: np.ndarray, L: int, layers: Head, work: Workspace, out: np.ndarray) 
 
 @compiled
 def embed(ids: np.ndarray, embedding: Embedding, out: np.ndarray) -> None:
-    """`embedding.embed`: a token's int8 row times its scale, beside its position (eq. 2); out in tiles."""
-    L, half = ids.size, embedding.rows.shape[1]
+    """`embedding.embed` of a text's tokens: their learned halves beside their positions (eq. 2); out in tiles."""
+    L, half = ids.size, embedding.positions.shape[1]
+    packed = embedding.rows.shape[1] < half
+    fours = half // 3 // 4 * 4  # `embedding.fours`
     for i in range(L):
-        scale = embedding.scale[ids[i]]
+        row = embedding.rows[ids[i]]
         for d in range(half):
-            out[_place(d, i, L)] = float32(embedding.rows[ids[i], d]) * scale
+            if not packed:
+                value = float32(row[d]) * embedding.scale[ids[i]]
+            elif d < fours:
+                value = (float32(_code(row, 4 * d, 15)) - float32(7.5)) * embedding.scale[d]
+            else:
+                value = (float32(_code(row, 2 * (fours + d), 3)) - float32(1.5)) * embedding.scale[d]
+            out[_place(d, i, L)] = value
             out[_place(half + d, i, L)] = embedding.positions[i, d]
+
+
+@compiled
+def _code(row: np.ndarray, bit: int, mask: int) -> int:
+    """The code that begins at this bit of a packed row; the mask takes away what the sign of an int8 shifts in."""
+    return (row[bit // 8] >> (bit % 8)) & mask
 
 
 @compiled
@@ -554,6 +575,7 @@ def walk(
     """
     network = _network_of(arrays)
     L, C, E = ids.size, network.blocks.norm_x.weight.shape[0], entropies.size
+    D = network.blocks.norm_x.weight.shape[1]
     embed(ids, network.embedding, work.h)
     previous = math.log(scores.size)
     for c in range(1, C + 1):
@@ -561,7 +583,7 @@ def walk(
         e = c - 1 - (C - E)  # without early exit, the only head is the last block's
         if e < 0:
             continue
-        head(work.h, L, head_of(network.heads, e), work, logits[e])
+        head(work.h, L, D, head_of(network.heads, e), work, logits[e])
         entropies[e] = softmax(logits[e, : scores.size], scores)
         if c >= max_blocks or (c >= min_blocks and exits.leaves(previous, entropies[e], delta)):
             return c

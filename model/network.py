@@ -7,13 +7,14 @@ what is read differently stands in docs/design.md. Knows nothing of data, optimi
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.binarize import BinaryLinear, g
 from model.config import BEEConfig
-from model.embedding import sinusoid
+from model.embedding import gaussian_steps, pack, quantize, real, sinusoid, steps
 
 
 def _dropout(ratio: float) -> nn.Module:
@@ -93,7 +94,7 @@ class Head(nn.Module):
 
     def __init__(self, config: BEEConfig, precision: torch.dtype, dropout: float) -> None:
         super().__init__()
-        self.hidden = BinaryLinear(config.d_model, config.d_head, config.binary, precision)
+        self.hidden = BinaryLinear(config.d_model, config.d_head, config.binary, precision, config.head_thresholds)
         self.out = BinaryLinear(config.d_head, config.n_class, config.binary, precision)
         self.dropout = _dropout(dropout)
 
@@ -105,12 +106,16 @@ class BEExformer(nn.Module):
     """ids [B, L] int64 (0 pads), lengths [B] int64 -> logits of every exit [B, exits, m] (float32)."""
 
     positions: Tensor
+    embedding_step: Tensor  # of int4+2 alone; training keeps rows and steps as they were set at its start
 
     def __init__(self, config: BEEConfig, dropout: float = 0.0, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.precision = config, precision
         self.embedding = nn.Embedding(config.vocab_size, config.d_model // 2)
         nn.init.normal_(self.embedding.weight, std=0.5)
+        if config.binary and config.embedding == "int4+2":
+            start = gaussian_steps(np.full(config.d_model // 2, 0.5))
+            self.register_buffer("embedding_step", torch.from_numpy(start))
         self.register_buffer("positions", torch.from_numpy(sinusoid(config)), persistent=False)
         self.dropout = _dropout(dropout)
         self.blocks = nn.ModuleList(Block(config, precision, dropout) for _ in range(config.n_block))
@@ -121,6 +126,28 @@ class BEExformer(nn.Module):
         positions = self.positions[: ids.shape[1]].expand(len(ids), -1, -1)
         return torch.cat([self.dropout(self.embedding(ids)), positions], -1)
 
+    def stored_embedding(self) -> tuple[np.ndarray, np.ndarray]:
+        """The learned half as a binary network's file has it: rows with scales, or packed rows with the axes' steps."""
+        weight = self.embedding.weight.detach().numpy()
+        if self.config.embedding == "int8":
+            return quantize(weight)
+        step = self.embedding_step.numpy()
+        return pack(weight, step), step.copy()
+
+    @torch.no_grad()
+    def fix_embedding(self, weights: np.ndarray) -> None:
+        """Put the learned half onto the grid that its file will have, where axes have one; `weights` [V] says how much
+        each token counts."""
+        if self.config.binary and self.config.embedding == "int4+2":
+            self.embedding_step.copy_(torch.from_numpy(steps(self.embedding.weight.detach().numpy(), weights)))
+            self.embedding.weight.copy_(self.exported_embedding())
+
+    def exported_embedding(self) -> Tensor:
+        """[V, D/2], the rows as the exported file will have them; of a full-precision twin, as they are."""
+        if not self.config.binary:
+            return self.embedding.weight.detach()
+        return torch.from_numpy(real(*self.stored_embedding()))
+
     def states(self, h: Tensor, mask: Tensor) -> list[Tensor]:
         """h_0 [B, L, D], mask [B, L] -> h_1 .. h_C, each [B, L, D] (eq. 4-5)."""
         states = []
@@ -129,16 +156,14 @@ class BEExformer(nn.Module):
             states.append(h)
         return states
 
-    def cascade(self, h: Tensor, lengths: Tensor) -> Tensor:
-        """h_0 [B, L, D] -> logits of every exit [B, exits, m]."""
-        mask = torch.arange(h.shape[1]) < lengths[:, None]
-        states = self.states(h, mask)
-        return torch.stack(
-            [self.heads[str(c)](mean_state(states[c - 1], mask)) for c in self.config.exits], 1
-        )  # eq. 14
+    def read(self, states: list[Tensor], mask: Tensor) -> Tensor:
+        """h_1 .. h_C -> logits of every exit [B, exits, m] (eq. 14)."""
+        return torch.stack([self.heads[str(c)](mean_state(states[c - 1], mask)) for c in self.config.exits], 1)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        return self.cascade(self.embed(ids), lengths)  # eq. 3-4
+        h = self.embed(ids)  # eq. 3-4
+        mask = torch.arange(h.shape[1]) < lengths[:, None]
+        return self.read(self.states(h, mask), mask)
 
     def binary_layers(self) -> Iterator[tuple[str, BinaryLinear]]:
         return ((name, layer) for name, layer in self.named_modules() if isinstance(layer, BinaryLinear))

@@ -61,6 +61,8 @@ class Network(Section):
     max_tokens: int = 128
     carry: Literal["x", "h"] = "x"
     slfn: Literal["depth", "time"] = "depth"
+    head_thresholds: int = 1
+    embedding: Literal["int8", "int4+2"] = "int8"
 
     def config(self, vocab_size: int, n_class: int, variant: str = "proposed") -> BEEConfig:
         return BEEConfig(vocab_size=vocab_size, n_class=n_class, **self.model_dump(), **VARIANTS[variant])
@@ -154,6 +156,17 @@ class Optim(Section):
     seed: int = Field(1, description="of initialisation, order of the rows and dropout")
 
 
+class Twin(Section):
+    """Binarizing in steps: the full-precision twin is trained first, by [optim] but for what stands here; then bits
+    start from it and follow its states. See model/twin.py."""
+
+    epochs: int = Field(2, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    evaluations: int = Field(4, ge=1, description="evaluations and checkpoints an epoch")
+    average_from: float | None = Field(None, ge=0, lt=1, description="as in [optim]")
+    states: float = Field(1.0, ge=0, description="weight of the states' distance beside the soft-routing loss of bits")
+
+
 class Finish(Section):
     """A second phase on the labelled rows alone, after one that had text from elsewhere; the rate decays linearly."""
 
@@ -173,11 +186,26 @@ class Recipe(Section):
     start: Start = Start.model_validate({})
     teacher: Teacher | None = None
     optim: Optim = Optim.model_validate({})
+    twin: Twin | None = None
     finish: Finish | None = None
+
+    @model_validator(mode="after")
+    def _grid(self) -> Self:
+        if self.network.embedding == "int4+2" and self.optim.embedding != "frozen":
+            raise ValueError(
+                'network.embedding "int4+2" is a grid that rows can\'t leave; add optim.embedding = "frozen"'
+            )
+        return self
 
     def seeded(self, seed: int) -> "Recipe":
         """The same run from another seed."""
         return self.model_copy(update={"optim": self.optim.model_copy(update={"seed": seed})})
+
+    def twinned(self) -> "Recipe":
+        """The full-precision twin's training as a recipe of its own."""
+        assert self.twin is not None
+        optim = self.optim.model_copy(update=self.twin.model_dump(exclude={"states"}))
+        return self.model_copy(update={"optim": optim, "twin": None, "finish": None})
 
     def finishing(self) -> "Recipe":
         """The second phase as a recipe of its own."""
@@ -216,15 +244,18 @@ def read(path: Path) -> Recipe:
 
 OWN_ROWS: dict[str, Any] = {
     "start": {"body": "english"},
+    "network": {"head_thresholds": 4, "embedding": "int4+2"},
+    "twin": {"epochs": 6, "learning_rate": 5e-4, "evaluations": 1},
     "optim": {
         "epochs": 10,
         "patience": 10,
-        "learning_rate": 5e-4,
+        "learning_rate": 1e-3,
         "min_learning_rate": 1e-5,
         "schedule": "linear",
         "warmup": 0.05,
         "dropout": 0.1,
-        "average_from": 0.5,
+        "embedding": "frozen",
+        "average_from": 0.8,
     },
 }
 """Where rows come without a recipe. Table 1 starts from nothing, and a thousand rows don't teach a network English."""

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from model import export, record
 from model.data import length_batches, pad
-from model.embedding import quantize
 from model.errors import TrainingError
 from model.evaluate import METRICS, at_delta
 from model.exits import DEFAULT_DELTA
@@ -35,22 +35,21 @@ from model.prepare import Prepared, prepare
 from model.recipe import VARIANTS, Recipe
 from model.record import Record
 from model.show import Show
+from model.twin import CALIBRATION_TOKENS, Batch, Twin, start
 
 
 class Trainer:
     """Network, optimizers and position of a run; `state` and `restore` are all that a resumed run needs."""
 
-    def __init__(self, recipe: Recipe, data: Prepared) -> None:
+    def __init__(self, recipe: Recipe, data: Prepared, twin: BEExformer | None = None) -> None:
         self.recipe, self.data = recipe, data
         plan = recipe.optim
         torch.manual_seed(plan.seed)
         self.network = BEExformer(data.config, plan.dropout, getattr(torch, plan.precision))
+        self.lengths = np.array([len(row) for row in data.ids])
+        self.epoch = self.position = 0  # position: batches of this epoch that are done
+        self.twin = self._start(twin)
         embedding = self.network.embedding
-        if data.body:
-            data.body.start(self.network)
-        if data.embedding is not None:
-            with torch.no_grad():
-                embedding.weight.copy_(torch.from_numpy(data.embedding))
         body = [p for name, p in self.network.named_parameters() if not name.startswith("embedding.")]
         self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(body, lr=plan.learning_rate, fused=True)]
         if plan.embedding == "sparse":
@@ -62,13 +61,40 @@ class Trainer:
             torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=1, min_lr=plan.min_learning_rate)
             for o in self.optimizers
         ]
-        self.cascade = torch.compile(self.network.cascade, dynamic=True) if plan.compile else self.network.cascade
-        self.lengths = np.array([len(row) for row in data.ids])
+        self.losses = torch.compile(self._losses, dynamic=True) if plan.compile else self._losses
+        if self.twin and plan.compile:
+            self.twin.compile(dynamic=True)
         self.steps_per_epoch = math.ceil(len(data.ids) / plan.batch_size)
-        self.epoch = self.position = 0  # position: batches of this epoch that are done
         self.average: BEExformer | None = None
         self.averaged = 0  # evaluations in the average
         self.best, self.waited, self.tokens, self.seconds = -math.inf, 0, 0, 0.0
+
+    @torch.no_grad()
+    def _start(self, twin: BEExformer | None) -> Twin | None:
+        """Give the network what it starts from; with a trained twin, answer what it will follow."""
+        network, data = self.network, self.data
+        if data.embedding is not None:
+            network.embedding.weight.copy_(torch.from_numpy(data.embedding))
+        if not network.config.binary:
+            if data.body:
+                data.body.start(network)
+            return None
+        real = twin
+        if data.body and not twin:
+            real = BEExformer(dataclasses.replace(network.config, binary=False), precision=network.precision)
+            data.body.start(real)
+        if real is None:
+            return None
+        some: list[Batch] = []
+        for batch in self.batches():
+            if sum(int(mask.sum()) for _, mask in some) > CALIBRATION_TOKENS:
+                break
+            ids, lengths = pad([data.ids[i] for i in batch])
+            some.append((torch.from_numpy(ids), torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])))
+        start(network, real, some)
+        counts = np.bincount(np.concatenate(data.ids), minlength=network.config.vocab_size)
+        network.fix_embedding(counts + 1.0)
+        return Twin(twin, some) if twin else None
 
     @property
     def made(self) -> str:
@@ -100,11 +126,22 @@ class Trainer:
                 optimizer.param_groups[0]["lr"] = rising * falling
         return float(self.optimizers[0].param_groups[0]["lr"])
 
+    def _losses(self, h: Tensor, mask: Tensor, targets: Tensor, wanted: list[Tensor] | None) -> Tensor:
+        """Soft-routing loss, and with a twin how far the states are from `wanted`, its own."""
+        states = self.network.states(h, mask)
+        loss = soft_routing_loss(self.network.read(states, mask), targets)
+        if self.twin and wanted:
+            assert self.recipe.twin is not None
+            loss = loss + self.recipe.twin.states * self.twin.distance(states, wanted, mask)
+        return loss
+
     def train_step(self, batch: np.ndarray) -> float:
         """One batch; answers its loss in nats."""
         padded, lengths = pad([self.data.ids[i] for i in batch])
-        h = self.network.embed(torch.from_numpy(padded))
-        loss = soft_routing_loss(self.cascade(h, torch.from_numpy(lengths)), torch.from_numpy(self.data.targets[batch]))
+        ids, targets = torch.from_numpy(padded), torch.from_numpy(self.data.targets[batch])
+        mask = torch.from_numpy(np.arange(padded.shape[1]) < lengths[:, None])
+        wanted = self.twin(ids, mask) if self.twin else None
+        loss = self.losses(self.network.embed(ids), mask, targets, wanted)
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {self.step}; lower optim.learning_rate and start afresh")
@@ -178,11 +215,13 @@ class Trainer:
             setattr(self, key, state["position"][key])
 
 
+TWIN_OF = {"proposed": "fp", "wee": "wee-fp"}
+
 _POSITION = ("epoch", "position", "averaged", "best", "waited", "tokens", "seconds")
 
 
 class _as_exported:
-    """While it lasts the network has the int8 embedding rows and float32 products of the exported file."""
+    """While it lasts the network has the embedding rows and float32 products of the exported file."""
 
     def __init__(self, network: BEExformer) -> None:
         self.network = network
@@ -194,9 +233,7 @@ class _as_exported:
             module: module.precision for module in self.network.modules() if hasattr(module, "precision")
         }
         with torch.no_grad():
-            if self.network.config.binary:
-                rows, scale = quantize(weight.numpy())
-                weight.copy_(torch.from_numpy(rows * scale[:, None]))
+            weight.copy_(self.network.exported_embedding())
         for module in self.precision:
             module.precision = torch.float32
         self.network.eval()
@@ -303,59 +340,84 @@ def run(
     if packed and out is None:
         raise TrainingError("say with --out where the checkpoint is to be written")
     keep_memory()
-    own = work / f"{variant}-{recipe.optim.seed}"
-    own.mkdir(parents=True, exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     show = Show(console)
     with show.bar:
         data = prepare(recipe, root, work, show, variant)
-        trainer = Trainer(recipe, data)
-        show.say(
-            f"{recipe.name}, {variant}, seed {recipe.optim.seed}: {len(data.ids)} rows, {trainer.lengths.sum()} tokens "
-            f"an epoch, {sum(p.numel() for p in trainer.network.parameters())} parameters"
-        )
-        fit(trainer, own, show)
-        best = own / "best.pt"
-        if recipe.finish:
-            labelled = dataclasses.replace(
-                data, ids=data.ids[: len(data.train)], targets=data.targets[: len(data.train)]
-            )
-            finisher = Trainer(recipe.finishing(), labelled)
-            finisher.network.load_state_dict(trainer.network.state_dict())
-            finisher.tokens, finisher.seconds = trainer.tokens, trainer.seconds
-            trainer, best = finisher, own / "finish" / "best.pt"
-            best.parent.mkdir(exist_ok=True)
-            fit(trainer, best.parent, show)
-        trainer.network.load_state_dict(torch.load(best, weights_only=True))
-        logits = trainer.logits(trainer.network)
-        found = trainer.evaluate(logits)
-        show.say(f"best network: dev {found['score']:.4f}, at full depth {found['full_depth_score']:.4f}")
+        twin = None
+        if recipe.twin and data.config.binary:
+            full = dataclasses.replace(data, config=dataclasses.replace(data.config, binary=False))
+            twin = _compared(recipe.twinned(), full, work, TWIN_OF[variant], show).network
+        if not packed:
+            plan = recipe.twinned() if recipe.twin and not data.config.binary else recipe
+            trainer = _compared(plan, data, work, variant, show, twin)
+            show.say("this network is there to be compared with: nothing to pack, no checkpoint written")
+            return {"dev": trainer.evaluate(trainer.logits(trainer.network))}
+        assert out is not None
+        trainer = _trained(recipe, data, work, variant, show, twin)
         made = _provenance(recipe, trainer)
 
         def recorded(logits: np.ndarray, tokens: np.ndarray) -> None:
-            record.write(_record(trainer, variant, logits, tokens, made), own / record.FILE)
+            record.write(_record(trainer, variant, logits, tokens, made), _own(work, variant, recipe) / record.FILE)
 
-        evaluation: dict[str, Any] = {"dev": found}
-        if packed:
-            assert out is not None
-            evaluation, parity = export.finish(
-                trainer.network.eval(),
-                name=recipe.name,
-                labels=data.labels,
-                tokenizer=data.tokenizer,
-                metric=recipe.data.metric,
-                dev=data.dev,
-                test=data.test,
-                provenance=made,
-                licence=recipe.data.licence,
-                out=out,
-                on_dev=recorded,
-            )
-            show.say(f"torch and engine on dev: {parity}")
-            show.say(f"checkpoint written to {out}")
-        else:
-            recorded(logits, np.array([len(row) for row in data.dev_ids]))
-            show.say("this network is there to be compared with: nothing to pack, no checkpoint written")
+        evaluation, parity = export.finish(
+            trainer.network.eval(),
+            name=recipe.name,
+            labels=data.labels,
+            tokenizer=data.tokenizer,
+            metric=recipe.data.metric,
+            dev=data.dev,
+            test=data.test,
+            provenance=made,
+            licence=recipe.data.licence,
+            out=out,
+            on_dev=recorded,
+        )
+        show.say(f"torch and engine on dev: {parity}")
+        show.say(f"checkpoint written to {out}")
         return evaluation
+
+
+def _own(work: Path, variant: str, recipe: Recipe) -> Path:
+    return work / f"{variant}-{recipe.optim.seed}"
+
+
+def _trained(
+    recipe: Recipe, data: Prepared, work: Path, variant: str, show: Show, twin: BEExformer | None = None
+) -> Trainer:
+    """Both phases of a recipe, or what is left of them; the trainer's network has the best weights."""
+    own = _own(work, variant, recipe)
+    own.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(recipe, data, twin)
+    show.say(
+        f"{recipe.name}, {variant}, seed {recipe.optim.seed}: {len(data.ids)} rows, {trainer.lengths.sum()} tokens "
+        f"an epoch, {sum(p.numel() for p in trainer.network.parameters())} parameters"
+    )
+    fit(trainer, own, show)
+    best = own / "best.pt"
+    if recipe.finish:
+        labelled = dataclasses.replace(data, ids=data.ids[: len(data.train)], targets=data.targets[: len(data.train)])
+        finisher = Trainer(recipe.finishing(), labelled, twin)
+        finisher.network.load_state_dict(trainer.network.state_dict())
+        finisher.tokens, finisher.seconds = trainer.tokens, trainer.seconds
+        trainer, best = finisher, own / "finish" / "best.pt"
+        best.parent.mkdir(exist_ok=True)
+        fit(trainer, best.parent, show)
+    trainer.network.load_state_dict(torch.load(best, weights_only=True))
+    found = trainer.evaluate(trainer.logits(trainer.network))
+    show.say(f"best network: dev {found['score']:.4f}, at full depth {found['full_depth_score']:.4f}")
+    return trainer
+
+
+def _compared(
+    recipe: Recipe, data: Prepared, work: Path, variant: str, show: Show, twin: BEExformer | None = None
+) -> Trainer:
+    """A network that is not exported, as `_trained`; it leaves a record."""
+    trainer = _trained(recipe, data, work, variant, show, twin)
+    logits, tokens = trainer.logits(trainer.network), np.array([len(row) for row in data.dev_ids])
+    made = _record(trainer, variant, logits, tokens, _provenance(recipe, trainer))
+    record.write(made, _own(work, variant, recipe) / record.FILE)
+    return trainer
 
 
 def _record(trainer: Trainer, variant: str, logits: np.ndarray, tokens: np.ndarray, made: dict[str, Any]) -> Record:

@@ -216,9 +216,9 @@ def packed_bytes(config: BEEConfig) -> int:
 
 def real_bytes(config: BEEConfig) -> int:
     """Of the same network in full precision: every weight a float32, no scales or thresholds."""
-    count = 0
+    count = config.vocab_size * config.d_model // 2
     for name, (dtype, shape) in tensor_spec(config).items():
-        if not name.endswith((".alpha", ".beta", "embedding.scale")):
+        if not name.endswith((".alpha", ".beta")) and not name.startswith("embedding."):
             count += int(np.prod(shape)) * (64 if dtype == "uint64" else 1)
     return 4 * count
 

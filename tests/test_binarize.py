@@ -32,6 +32,19 @@ def test_binary_linear_is_equation_6(precision: torch.dtype) -> None:
     torch.testing.assert_close(layer(x), signs @ weights.T * layer.alpha + layer.bias)
 
 
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_several_thresholds_share_their_weights(precision: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = BinaryLinear(64, 5, precision=precision, thresholds=4)
+    assert layer.beta.shape == (4, 64)
+    assert (layer.beta.diff(dim=0) > 0).all(), "equal ones would learn the same"
+    x = torch.randn(3, 64)
+    x[0, 0] = -layer.beta[2, 0].item()
+    weights = torch.where(layer.weight < 0, -1.0, 1.0)
+    sums = sum(torch.where(x + beta < 0, -1.0, 1.0) @ weights.T for beta in layer.beta)
+    torch.testing.assert_close(layer(x), (sums.to(precision).float() * layer.alpha + layer.bias))
+
+
 def test_the_gradient_reaches_latent_weights_through_their_slope() -> None:
     layer = BinaryLinear(64, 2)
     torch.nn.init.uniform_(layer.weight, -0.9, 0.9)

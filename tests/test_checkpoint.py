@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tiny import random_checkpoint
 
 from model.checkpoint import FILES, Checkpoint, read, save, tensor_spec
 from model.errors import CheckpointError
@@ -46,7 +47,7 @@ def cut_the_file(folder: Path) -> None:
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped byte": (flip_a_byte, "model.safetensors is damaged"),
     "truncated, digest right": (cut_the_file, "can't be read"),
-    "other version": (lambda f: redescribe(f, format_version=2), "format 2 and this release reads 1"),
+    "other version": (lambda f: redescribe(f, format_version=3), "format 3 and this release reads 1, 2;"),
     "no version": (lambda f: redescribe(f, format_version=None), "format None"),
     "missing file": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json can't be read"),
     "missing config": (lambda f: (f / "config.json").unlink(), "config.json can't be read"),
@@ -90,6 +91,25 @@ def test_what_is_saved_is_read(checkpoint: Checkpoint, folder: Path) -> None:
     assert found.size_bytes == sum(file.stat().st_size for file in folder.iterdir())
     for name in tensor_spec(checkpoint.config):
         assert (found.tensors[name] == checkpoint.tensors[name]).all()
+
+
+def test_a_file_with_packed_embeddings_and_several_thresholds_says_so(tmp_path: Path) -> None:
+    save(random_checkpoint(embedding="int4+2", head_thresholds=3), tmp_path / "tiny")
+    found = read(tmp_path / "tiny")
+    assert (found.config.embedding, found.config.head_thresholds, found.format_version) == ("int4+2", 3, 2)
+    shapes = {name: (str(tensor.dtype), tensor.shape) for name, tensor in found.tensors.items()}
+    assert shapes["embedding.rows"] == ("uint8", (found.config.vocab_size, 21))
+    assert shapes["embedding.step"] == ("float32", (64,))
+    assert shapes["heads.1.hidden.beta"] == ("float32", (3, 128))
+    assert shapes["heads.1.hidden.words"] == ("uint64", (2, 64))
+    assert shapes["heads.1.out.beta"] == ("float32", (64,))
+
+
+def test_a_folder_of_format_1_takes_the_defaults_of_later_fields() -> None:
+    described = json.loads((GOLDEN / "v1" / "checkpoint" / "config.json").read_text())
+    found = read(GOLDEN / "v1" / "checkpoint")
+    assert found.format_version == 1
+    assert found.config.to_dict() == {**described["network"], "embedding": "int8", "head_thresholds": 1}
 
 
 def test_saving_replaces_in_one_move_and_leaves_nothing_behind(checkpoint: Checkpoint, folder: Path) -> None:

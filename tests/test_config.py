@@ -14,6 +14,8 @@ from model.config import BEEConfig
         ({"n_block": 0}, "n_block=0"),
         ({"max_tokens": 2}, "max_tokens=2"),
         ({"carry": "y"}, "carry='y'"),
+        ({"head_thresholds": 0}, "head_thresholds=0"),
+        ({"embedding": "int2"}, "embedding='int2'"),
     ],
 )
 def test_nonsense_is_refused_at_birth(fields: dict[str, Any], words: str) -> None:

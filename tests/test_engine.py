@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny import random_checkpoint, random_texts
 
-from model import exits, flops
+from model import exits, flops, kernels
 from model.engine import Engine, Prediction, Row
 from model.errors import InputError
 
@@ -109,13 +109,24 @@ def test_no_rows_no_answers(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [{"d_model": 64, "n_head": 1, "n_block": 1}, {"d_model": 192, "n_head": 6, "carry": "h"}]
+    "shape",
+    [
+        {"d_model": 64, "n_head": 1, "n_block": 1},
+        {"d_model": 192, "n_head": 6, "carry": "h", "embedding": "int4+2", "head_thresholds": 4},
+    ],
 )
 def test_other_shapes_and_classes(shape: dict[str, object]) -> None:
     engine = Engine(random_checkpoint(labels=("a", "b", "c", "d", "e"), **shape))
     answer = engine.predict([engine.encode("the worst movie", "ever made")])[0]
     assert set(answer.scores) == set("abcde")
     assert answer.num_blocks == shape.get("n_block", 6)
+
+
+def test_whatever_a_checkpoint_has_the_same_compiled_code_runs_it(engine: Engine) -> None:
+    engine.warm()
+    before = list(kernels.walk.signatures)
+    Engine(random_checkpoint(embedding="int4+2", head_thresholds=4)).warm()
+    assert kernels.walk.signatures == before
 
 
 def test_without_early_exit_there_is_one_exit() -> None:
@@ -126,7 +137,7 @@ def test_without_early_exit_there_is_one_exit() -> None:
         engine.encode("the worst movie", max_blocks=3)
 
 
-@pytest.mark.parametrize("version", ["v1"])
+@pytest.mark.parametrize("version", ["v1", "v2"])
 def test_a_golden_checkpoint_of_every_version_answers_as_it_did(version: str) -> None:
     """Labels, exits and FLOPs exactly. Scores to 1e-4: a release may change the order of a sum."""
     engine = Engine.load(GOLDEN / version / "checkpoint")

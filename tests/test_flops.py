@@ -21,6 +21,13 @@ def test_a_row_of_five_tokens_by_hand() -> None:
     assert flops.walk(CONFIG, 5, 2).flops == 160 + 2 * (block + head)
 
 
+def test_several_thresholds_widen_the_first_layer_of_a_head_and_packed_rows_cost_a_subtraction_more() -> None:
+    config = BEEConfig(**{**CONFIG.to_dict(), "head_thresholds": 4, "embedding": "int4+2"})
+    more = flops.head(config, 5).flops - flops.head(CONFIG, 5).flops
+    assert more == 3 * 64 + 2 * 3 * 64 * 128 / 64
+    assert flops.embedding(config, 5).flops == 5 * 32 * 2
+
+
 def test_without_early_exit_only_the_last_head_is_counted() -> None:
     config = BEEConfig(**{**CONFIG.to_dict(), "early_exit": False})
     heads = flops.walk(CONFIG, 5, 3).flops - flops.walk(config, 5, 3).flops

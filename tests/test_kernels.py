@@ -1,11 +1,14 @@
 """Every kernel against its plain meaning, at sizes that hurt."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from tiny import random_checkpoint
 
 from model import bits, exits, kernels
-from model.embedding import embed
+from model.embedding import SCALES, embed
+from model.embedding import real as real_rows
 from model.engine import Engine, Row
 from model.kernels import rows, tiles
 
@@ -109,10 +112,10 @@ def test_softmax_is_that_of_exits(m: int) -> None:
     np.testing.assert_allclose(entropy, exits.entropy(logits), rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("d_model", [64, 128, 192])
+@pytest.mark.parametrize(("d_model", "thresholds"), [(64, 1), (128, 4), (192, 3)])
 @pytest.mark.parametrize("L", LENGTHS)
-def test_block_and_head_are_their_meaning(L: int, d_model: int) -> None:
-    network = Engine(random_checkpoint(d_model=d_model, n_head=2, n_block=1))._network
+def test_block_and_head_are_their_meaning(L: int, d_model: int, thresholds: int) -> None:
+    network = Engine(random_checkpoint(d_model=d_model, n_head=2, n_block=1, head_thresholds=thresholds))._network
     block, head = kernels.block_of(network.blocks, 0), kernels.head_of(network.heads, 0)
     work = kernels.workspace(48, d_model, 64)
     h = real(L, d_model)
@@ -120,24 +123,35 @@ def test_block_and_head_are_their_meaning(L: int, d_model: int) -> None:
     flat, logits = tiles(h), np.empty(kernels.TILE, np.float32)
     kernels.block(flat, L, block, 2, True, work)
     np.testing.assert_allclose(rows(flat, L, d_model), expected, rtol=1e-4, atol=1e-4)
-    kernels.head(flat, L, head, work, logits)
+    kernels.head(flat, L, d_model, head, work, logits)
     np.testing.assert_allclose(logits, kernels.head_numpy(rows(flat, L, d_model), head), **ULPS)
 
 
-def test_embed_is_its_meaning() -> None:
-    rows_, scale, positions = Engine(random_checkpoint())._network.embedding
-    ids, out = np.array([3, 1, 4, 1, 5], np.int32), np.empty(5 * 128, np.float32)
-    kernels.embed(ids, kernels.Embedding(rows_, scale, positions), out)
-    assert (rows(out, 5, 128) == embed(rows_, scale, positions, ids)).all()
+@pytest.mark.parametrize("form", SCALES)
+@pytest.mark.parametrize("d_model", [64, 384])
+def test_embed_is_its_meaning(d_model: int, form: str) -> None:
+    checkpoint = random_checkpoint(d_model=d_model, n_block=1, embedding=form)
+    embedding = Engine(checkpoint)._network.embedding
+    ids, out = np.arange(checkpoint.config.vocab_size, dtype=np.int32)[-47:], np.empty(47 * d_model, np.float32)
+    kernels.embed(ids, embedding, out)
+    learned = real_rows(checkpoint.tensors["embedding.rows"], checkpoint.tensors[SCALES[form]])
+    assert (rows(out, 47, d_model) == embed(learned[ids], embedding.positions)).all()
 
 
-@pytest.mark.parametrize("shape", [{"d_model": 64, "n_head": 64}, {"d_model": 192, "n_head": 2, "d_head": 256}])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"d_model": 64, "n_head": 64},
+        {"d_model": 192, "n_head": 2, "d_head": 256},
+        {"d_model": 64, "head_thresholds": 9, "embedding": "int4+2"},
+    ],
+)
 @pytest.mark.parametrize("L", [1, 2, 3, 15, 16, 17, 48])
-def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str, int]) -> None:
+def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str, Any]) -> None:
     """Nothing checks bounds in compiled code, so guards stand behind every array."""
     engine = Engine(random_checkpoint(n_block=2, **shape))
     config, guard = engine.config, 64
-    exact = kernels.workspace(L, config.d_model, config.d_head)
+    exact = kernels.workspace(L, config.d_model, config.d_head, config.head_thresholds)
     behind = [np.full(part.size + guard, 7, part.dtype) for part in exact]
     work = kernels.Workspace(*(part[:-guard] for part in behind))
     logits, scores, entropies = np.empty((2, kernels.TILE), np.float32), np.empty(2), np.empty(2)

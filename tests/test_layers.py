@@ -47,6 +47,7 @@ TORCH_SIDE = {
     "show",
     "teacher",
     "train",
+    "twin",
 }
 TORCH = {f"model.{name}" for name in TORCH_SIDE} | {"report", "torch", "transformers", "pyarrow", "matplotlib"}
 APP = sorted((ROOT / "app").glob("**/*.py"))

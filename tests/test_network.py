@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -26,7 +27,9 @@ VARIANTS = {
     "proposed": {},
     "carry h": {"carry": "h"},
     "time": {"slfn": "time"},
+    "four thresholds": {"head_thresholds": 4},
     "FP": {"binary": False},
+    "FP of few bits": {"binary": False, "head_thresholds": 4, "embedding": "int4+2"},
     "WEE": {"early_exit": False},
     "WEE-FP": {"binary": False, "early_exit": False},
 }
@@ -100,3 +103,18 @@ def test_bfloat16_products_of_signs_are_exact() -> None:
     expected = layer(x)
     layer.precision = torch.bfloat16
     assert (layer(x) == expected).all(), "sums of 64 signs fit into bfloat16's eight bits"
+
+
+def test_the_exported_embedding_is_the_nearest_that_a_file_can_hold() -> None:
+    made = network(embedding="int4+2")
+    assert "embedding_step" in made.state_dict()
+    exported = made.exported_embedding()
+    assert 0 < (exported - made.embedding.weight).abs().mean() < 0.15
+    off, weights = (exported - made.embedding.weight).square().sum(), np.ones(30)
+    made.fix_embedding(weights)
+    fixed = made.embedding.weight.detach().clone()
+    assert (made.exported_embedding() == fixed).all(), "what is on the grid stays there"
+    assert (fixed - network(embedding="int4+2").embedding.weight).square().sum() <= off, "with steps of its own"
+    twin = network(binary=False, embedding="int4+2")
+    assert "embedding_step" not in twin.state_dict()
+    assert (twin.exported_embedding() == twin.embedding.weight).all()

@@ -1,6 +1,7 @@
 """The chain BinaryLinear (torch) -> packed product -> whole network -> engine, one hop a test."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from tiny import random_checkpoint, random_texts
 
 from model import bits, calibrate, kernels
 from model.binarize import BinaryLinear
+from model.embedding import SCALES
 from model.engine import Engine
 from model.errors import TrainingError
 from model.export import Parity, network_of, tensors_of, verify
+
+FEW = {"embedding": "int4+2", "head_thresholds": 4}
 
 
 @pytest.mark.parametrize("k", [64, 320, 512])
@@ -31,7 +35,9 @@ def test_binary_linear_is_the_packed_product(k: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [{}, {"carry": "h"}, {"early_exit": False}, {"d_model": 192, "n_head": 6}], ids=["x", "h", "wee", "192"]
+    "shape",
+    [{}, {"carry": "h"}, {"early_exit": False}, {"d_model": 192, "n_head": 6}, FEW],
+    ids=["x", "h", "wee", "192", "few bits"],
 )
 def test_network_and_engine_agree_on_the_exported_file(shape: dict[str, object]) -> None:
     """An untrained network is chaotic: a bit that flips by rounding may change a row for good. Most rows must be equal
@@ -45,14 +51,43 @@ def test_network_and_engine_agree_on_the_exported_file(shape: dict[str, object])
     assert parity.differ <= parity.flipped
 
 
-def test_what_goes_out_comes_back() -> None:
-    checkpoint = random_checkpoint()
+@pytest.mark.parametrize("shape", [{}, FEW], ids=["int8", "few bits"])
+def test_what_goes_out_comes_back(shape: dict[str, object]) -> None:
+    checkpoint = random_checkpoint(**shape)
     again = tensors_of(network_of(checkpoint))
     for name, tensor in checkpoint.tensors.items():
-        if name.startswith("embedding"):
+        if name.startswith("embedding") and not shape:
             np.testing.assert_allclose(again[name], tensor, atol=1)  # a scale is found again up to rounding
         else:
             assert (again[name] == tensor).all(), name
+
+
+@pytest.mark.parametrize("form", SCALES)
+def test_torch_and_engine_read_the_same_embedding_to_the_bit(form: str) -> None:
+    checkpoint = random_checkpoint(embedding=form)
+    network, ids = network_of(checkpoint), np.arange(48, dtype=np.int32)
+    assert (network.exported_embedding() - network.embedding.weight).abs().max() < (1e-6 if form == "int8" else 1e-45)
+    h = network.embed(torch.from_numpy(ids)[None])[0].detach().numpy()
+    out = np.empty(49 * 128, np.float32)
+    kernels.embed(ids, Engine(checkpoint)._network.embedding, out)
+    assert (kernels.rows(out, 48, 128) == h).all()
+
+
+def test_a_head_of_several_thresholds_counts_in_torch_what_it_counts_in_the_engine() -> None:
+    """With alpha 1 and bias 0 an output of the hidden layer is the integer itself."""
+    checkpoint = random_checkpoint(**FEW)
+    hidden: Any = network_of(checkpoint).heads["2"].hidden
+    pooled = torch.randn(1, 128)
+    pooled[0, 0] = -hidden.beta[3, 0].item()
+    torch.nn.init.ones_(hidden.alpha)
+    torch.nn.init.zeros_(hidden.bias)
+    layer = kernels.head_of(Engine(checkpoint)._network.heads, 1).hidden
+    layer = layer._replace(alpha=np.ones_like(layer.alpha), bias=np.zeros_like(layer.bias))
+    expected = hidden(pooled).detach().numpy()
+    words, out = np.empty(8, np.uint64), np.empty(64, np.float32)
+    kernels.linear(np.tile(pooled.numpy(), 4), 1, layer, words, out)
+    assert (out == expected).all()
+    assert (kernels.linear_numpy(np.tile(pooled.numpy(), 4), layer) == expected).all()
 
 
 def test_parity_does_not_hold_where_many_rows_differ() -> None:

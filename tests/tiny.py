@@ -5,7 +5,7 @@ import numpy as np
 from model import bits
 from model.checkpoint import Checkpoint, tensor_spec
 from model.config import BEEConfig
-from model.embedding import quantize
+from model.embedding import pack, quantize, steps
 from model.tokenizer import Tokenizer, train_wordpiece
 
 WORDS = [
@@ -45,14 +45,18 @@ def random_checkpoint(
         if dtype == "uint64":
             tensors[name] = bits.pack_weights(rng.normal(size=(shape_[1], shape_[0] * 64)))
         elif name.endswith("alpha"):
-            width = tensor_spec(config)[name.replace("alpha", "beta")][1][0]
+            width = np.prod(tensor_spec(config)[name.replace("alpha", "beta")][1])
             tensors[name] = (rng.uniform(0.5, 1.5, shape_) * width**-0.5).astype(np.float32)
         elif "norm" in name and name.endswith("weight"):
             tensors[name] = rng.uniform(0.5, 1.5, shape_).astype(np.float32)
         elif dtype == "float32":
             tensors[name] = rng.normal(0, 0.3, shape_).astype(np.float32)
     rows = rng.normal(0, 0.5, (config.vocab_size, config.d_model // 2)).astype(np.float32)
-    tensors["embedding.rows"], tensors["embedding.scale"] = quantize(rows)
+    if config.embedding == "int8":
+        tensors["embedding.rows"], tensors["embedding.scale"] = quantize(rows)
+    else:
+        tensors["embedding.step"] = steps(rows)
+        tensors["embedding.rows"] = pack(rows, tensors["embedding.step"])
     return Checkpoint("tiny", config, labels, 1e-4, tensors, tokenizer, {}, "# tiny\n")
 
 

@@ -1,0 +1,85 @@
+"""
+Binarizing in steps: a full-precision twin learns first, then 1-bit weights and activations start from it and follow it.
+
+Bits move slowly. What a task asks for is found quickly in real numbers, and a network of the same shape can then say of
+every token and after every block where the bits should be, as in BiT (Liu et al. 2022).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.binarize import BinaryLinear
+from model.network import BEExformer
+
+Batch = tuple[Tensor, Tensor]
+"""Token ids [B, L] int64 (0 pads) and the mask of real tokens [B, L]."""
+
+CALIBRATION_TOKENS = 8_000
+LATENT = 0.05
+"""Spread of latent weights when bits begin: inside [-1, 1], and near enough to 0 to cross it."""
+
+
+@torch.no_grad()
+def start(network: BEExformer, real: BEExformer, batches: list[Batch]) -> None:
+    """Bits from real numbers: signs of the weights, thresholds at quantiles of the inputs (one: the median), and the
+    scale and bias that bring each output nearest to what it was (least squares over some text)."""
+    seen: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    hooks = [
+        layer.register_forward_hook(
+            lambda _, inputs, output, name=name: seen.setdefault(name, []).append((inputs[0], output))
+        )
+        for name, layer in real.binary_layers()
+    ]
+    for ids, mask in batches:
+        real.read(real.states(real.embed(ids), mask), mask)
+    for hook in hooks:
+        hook.remove()
+    masks = [mask for _, mask in batches]
+    network.load_state_dict(real.state_dict(), strict=False)
+    for name, layer in network.binary_layers():
+        # layers of blocks see tokens, those of heads one mean a row
+        x, y = (
+            torch.cat([part[mask] if part.ndim == 3 else part for part, mask in zip(parts, masks, strict=True)])
+            for parts in zip(*seen[name], strict=True)
+        )
+        _fit(layer, x, y)
+
+
+def _fit(layer: BinaryLinear, x: Tensor, y: Tensor) -> None:
+    """Bring `layer` on inputs x [N, k] as near as it can to y [N, n]; latent weights get the spread `LATENT`."""
+    layer.weight.mul_(LATENT / layer.weight.std(1, keepdim=True)).clamp_(-1, 1)
+    count = layer.beta.numel() // x.shape[1]
+    levels = torch.arange(1, count + 1) / (count + 1)
+    layer.beta.copy_(-torch.quantile(x.float(), levels, dim=0).view_as(layer.beta))
+    layer.alpha.fill_(1.0)
+    layer.bias.zero_()
+    products = layer(x)
+    centered, wanted = products - products.mean(0), y - y.mean(0)
+    layer.alpha.copy_((centered * wanted).sum(0) / (centered**2).sum(0).clamp_min(1e-6))
+    layer.bias.copy_(y.mean(0) - layer.alpha * products.mean(0))
+
+
+class Twin(nn.Module):
+    """A trained full-precision network, and how far another's states are from its own."""
+
+    spread: Tensor
+
+    def __init__(self, network: BEExformer, batches: list[Batch]) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        with torch.no_grad():
+            found = [[h[mask] for h in network.states(network.embed(ids), mask)] for ids, mask in batches]
+        self.register_buffer("spread", torch.stack([torch.cat(h).var() for h in zip(*found, strict=True)]))
+
+    @torch.no_grad()
+    def forward(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
+        """h_1 .. h_C of the twin, each [B, L, D]."""
+        return self.network.states(self.network.embed(ids), mask)
+
+    def distance(self, states: list[Tensor], wanted: list[Tensor], mask: Tensor) -> Tensor:
+        """Squared distance of real tokens' states from those of the twin, a scalar: the mean over blocks, 1 being what
+        a constant would do."""
+        real = mask[..., None].float()
+        count = real.sum() * states[0].shape[-1]
+        apart = torch.stack([(((h - t) ** 2) * real).sum() for h, t in zip(states, wanted, strict=True)])
+        return (apart / count / self.spread).mean()
