@@ -64,6 +64,6 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
 
 def test_embeddings_on_a_grid_stand_still() -> None:
     content = {"name": "toy", "data": {"train": "train.csv"}, "network": {"embedding": "int4+2"}}
-    with pytest.raises(TrainingError, match='optim.embedding = "frozen"'):
+    with pytest.raises(TrainingError, match=r'optim\.embedding = "frozen"'):
         recipe.parse(content, "test")
     assert recipe.parse({**content, "optim": {"embedding": "frozen"}}, "test").network.embedding == "int4+2"
