@@ -11,14 +11,14 @@ import pytest
 from model.checkpoint import Checkpoint, read
 from model.engine import Engine
 
-SST2 = Path(__file__).parent.parent / "model" / "checkpoints" / "sst2"
-DEV = Path(os.environ.get("BEE_DATA", "")) / "glue" / "sst2" / "dev.tsv.gz"
-measured = pytest.mark.skipif(not DEV.is_file(), reason="BEE_DATA names no folder with glue/sst2/dev.tsv.gz")
+FOLDERS = sorted((Path(__file__).parent.parent / "model" / "checkpoints").iterdir())
+ROOT = Path(os.environ.get("BEE_DATA", ""))
+measured = pytest.mark.skipif(not (ROOT / "glue").is_dir(), reason="BEE_DATA names no folder with glue in it")
 
 
-@pytest.fixture(scope="module")
-def shipped() -> Checkpoint:
-    return read(SST2)
+@pytest.fixture(scope="module", params=FOLDERS, ids=[folder.name for folder in FOLDERS])
+def shipped(request: pytest.FixtureRequest) -> Checkpoint:
+    return read(request.param)
 
 
 def test_it_fits_and_says_where_it_comes_from(shipped: Checkpoint) -> None:
@@ -28,8 +28,8 @@ def test_it_fits_and_says_where_it_comes_from(shipped: Checkpoint) -> None:
     assert f"{shipped.evaluation['dev']['score']:.4f}" in shipped.card
 
 
-def test_it_knows_praise_from_blame(shipped: Checkpoint) -> None:
-    engine = Engine(shipped)
+def test_sst2_knows_praise_from_blame() -> None:
+    engine = Engine.load(FOLDERS[0].parent / "sst2")
     for text, label in (
         ("a warm, funny film", "positive"),
         ("an absolute delight from start to finish", "positive"),
@@ -41,19 +41,22 @@ def test_it_knows_praise_from_blame(shipped: Checkpoint) -> None:
 
 @measured
 def test_dev_numbers_are_what_the_engine_gives(shipped: Checkpoint) -> None:
-    data, evaluate = pytest.importorskip("model.data"), pytest.importorskip("model.evaluate")
-    rows, _ = data.read_rows(DEV, data.Columns("sentence"), list(shipped.labels))
-    found, claimed = evaluate.evaluate(Engine(shipped), rows), shipped.evaluation["dev"]
-    assert {name: found[name] for name in ("score", "full_depth_score", "exits")} == {
-        name: claimed[name] for name in ("score", "full_depth_score", "exits")
-    }, "the engine's answers don't depend on the machine"
+    evaluate = pytest.importorskip("model.evaluate")
+    found, claimed = evaluate.shipped(Engine(shipped), ROOT), shipped.evaluation["dev"]
+    names = ("metric", "rows", "score", "full_depth_score", "flops_saved_ratio", "exits")
+    assert {name: found[name] for name in names} == {name: claimed[name] for name in names}, (
+        "the engine's answers don't depend on the machine"
+    )
 
 
 @measured
 def test_torch_and_engine_agree_on_all_of_dev(shipped: Checkpoint) -> None:
-    data, export = pytest.importorskip("model.data"), pytest.importorskip("model.export")
-    rows, _ = data.read_rows(DEV, data.Columns("sentence"), list(shipped.labels))
+    evaluate, export = pytest.importorskip("model.evaluate"), pytest.importorskip("model.export")
     engine = Engine(shipped)
-    parity = export.verify(shipped, engine, [engine.encode(text) for text in rows.texts])
-    assert parity.rows == 872
+    dev = evaluate.splits(evaluate.recorded(engine), ROOT, engine.labels).dev
+    pairs = dev.pairs or [None] * len(dev)
+    parity = export.verify(
+        shipped, engine, [engine.encode(text, pair) for text, pair in zip(dev.texts, pairs, strict=True)]
+    )
+    assert parity.rows == len(dev)
     assert parity.holds, parity
