@@ -17,6 +17,7 @@ from running import BEEXFORMER, GOLDEN, PATIENCE, Server, server_of
 
 expect.set_options(timeout=30_000)
 
+SST2 = Path(__file__).parents[2] / "model" / "checkpoints" / "sst2"
 EASY = "a warm, funny film"
 DEEP = "an honest failure is still more interesting than this polished success"
 SERVICE = Path(__file__).parent.parent / "service"
@@ -66,6 +67,7 @@ def test_a_typed_sentence_is_answered(opened: Opened, shipped: Server) -> None:
 
 def test_examples_can_be_clicked_and_differ(opened: Opened) -> None:
     page = opened()
+    settled(page)
     examples = page.get_by_role("list", name="Examples").get_by_role("button")
     seen = set()
     for i in range(examples.count()):
@@ -312,8 +314,7 @@ def test_a_service_that_is_gone_is_said_plainly_and_found_again(opened: Opened, 
 
 
 def test_a_busy_service_is_waited_for(opened: Opened, tmp_path: Path) -> None:
-    shipped = Path(__file__).parents[2] / "model" / "checkpoints"
-    with server_of(tmp_path, sys.executable, SERVICE / "slow_server.py", shipped, BEE_MAX_QUEUE="1") as server:
+    with server_of(tmp_path, sys.executable, SERVICE / "slow_server.py", SST2, BEE_MAX_QUEUE="1") as server:
         page = opened(server.url, errors=REFUSED)
         settled(page)
         quiet = threading.Event()
@@ -342,8 +343,7 @@ def test_a_busy_service_is_waited_for(opened: Opened, tmp_path: Path) -> None:
 
 
 def test_a_model_can_be_chosen_where_there_are_several(opened: Opened, tmp_path: Path) -> None:
-    shipped = Path(__file__).parents[2] / "model" / "checkpoints"
-    with server_of(tmp_path, BEEXFORMER, "serve", "--port", "0", "--checkpoints", f"{shipped},{GOLDEN}") as server:
+    with server_of(tmp_path, BEEXFORMER, "serve", "--port", "0", "--checkpoints", f"{SST2},{GOLDEN}") as server:
         page = opened(server.url)
         settled(page)
         page.get_by_label("Model").select_option("golden")
@@ -351,9 +351,11 @@ def test_a_model_can_be_chosen_where_there_are_several(opened: Opened, tmp_path:
         golden = asked(server, page.get_by_label("Your sentence").input_value(), model="golden")
         expect(page.locator("#scores")).to_contain_text(percent(golden["score"]))
         page.close()
-    page = opened()
-    settled(page)
-    expect(page.get_by_label("Model")).to_be_hidden()
+    with server_of(tmp_path, BEEXFORMER, "serve", "--port", "0", "--checkpoints", GOLDEN) as server:
+        page = opened(server.url)
+        settled(page)
+        expect(page.get_by_label("Model")).to_be_hidden()
+        page.close()
 
 
 def test_it_works_under_a_prefix(opened: Opened, shipped: Server) -> None:

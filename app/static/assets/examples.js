@@ -1,6 +1,6 @@
-// Sentences to click, by what they are examples of.
+// Texts to click, by what they are examples of: those of a shipped model, or of film reviews for any other.
 
-export const EXAMPLES = [
+const FILMS = [
   ["Easy", "a warm, funny film"],
   ["Mixed", "it never finds its feet, yet it dances"],
   ["Negated", "it's not that the film is bad, it just isn't any good"],
@@ -13,6 +13,29 @@ export const EXAMPLES = [
       "so moved by so little. Go and see it on the largest screen you can find, and sit at the front.",
   ],
 ];
+
+const OF_MODELS = {
+  cola: [
+    ["Plain", "The book was written by a student."],
+    ["Wrong order", "The book written was a by student."],
+    ["Agreement", "The children likes the new teacher."],
+    ["A question", "Who did you say that left?"],
+  ],
+  mrpc: [
+    ["The same", "Shares of the company fell five percent on Monday.", "The company's shares dropped 5 percent Monday."],
+    ["Alike", "Shares of the company fell five percent on Monday.", "Shares of its rival rose two percent on Tuesday."],
+    ["Another", "Shares of the company fell five percent on Monday.", "The storm left thousands without power."],
+  ],
+  rte: [
+    ["Follows", "The treaty was signed in Rome in 1957 by six countries.", "Six countries signed the treaty."],
+    ["Doesn't", "The treaty was signed in Rome in 1957 by six countries.", "The treaty was signed in Paris."],
+    ["Who knows", "The treaty was signed in Rome in 1957 by six countries.", "The treaty is still in force."],
+  ],
+};
+
+export const examplesOf = (name) => OF_MODELS[name] ?? FILMS;
+
+export const FIRST = FILMS[1][1];
 
 export const LINES = [
   "a warm, funny film",

@@ -4,7 +4,7 @@ import { ApiError, ask, pause, useKey } from "./api.js";
 import { showCurve } from "./curve.js";
 import { deltaAt, LEFT, meaning, NEVER, positionOf, request, RIGHT, show } from "./delta.js";
 import { $, make, percent, plural } from "./dom.js";
-import { EXAMPLES, LINES } from "./examples.js";
+import { examplesOf, FIRST, LINES } from "./examples.js";
 import { setUpLines } from "./lines.js";
 import { showCost, showWalk } from "./walk.js";
 
@@ -190,19 +190,32 @@ function setUpDelta() {
   });
 }
 
-function setUpText() {
+function grow() {
+  $("text").style.height = "";
+  $("text").style.height = `${Math.min($("text").scrollHeight + 2, 320)}px`;
+}
+
+function showPair(shown) {
+  $("pair-field").hidden = !shown;
+  $("pair-toggle").setAttribute("aria-expanded", String(shown));
+  $("pair-toggle").textContent = shown ? "Without the second text" : "Add a second text";
+}
+
+function showExamples(name) {
   $("examples").replaceChildren(
-    ...EXAMPLES.map(([kind, text]) =>
+    ...examplesOf(name).map(([kind, text, pair = ""]) =>
       make(
         "li",
         {},
         make("button", {
           type: "button",
           className: "chip",
-          title: text,
+          title: [text, pair].filter(Boolean).join("\n"),
           textContent: kind,
           onclick: () => {
             $("text").value = text;
+            $("pair").value = pair;
+            showPair(pair !== "");
             grow();
             later(0);
           },
@@ -210,11 +223,10 @@ function setUpText() {
       ),
     ),
   );
-  const grow = () => {
-    $("text").style.height = "";
-    $("text").style.height = `${Math.min($("text").scrollHeight + 2, 320)}px`;
-  };
-  $("text").value ||= EXAMPLES[1][1];
+}
+
+function setUpText() {
+  $("text").value ||= FIRST;
   grow();
   $("text").addEventListener("input", () => {
     grow();
@@ -223,9 +235,7 @@ function setUpText() {
   $("pair").addEventListener("input", () => later(TYPING));
   $("pair-toggle").addEventListener("click", () => {
     const shown = $("pair-field").hidden;
-    $("pair-field").hidden = !shown;
-    $("pair-toggle").setAttribute("aria-expanded", String(shown));
-    $("pair-toggle").textContent = shown ? "Without the second text" : "Add a second text";
+    showPair(shown);
     if (shown) $("pair").focus();
     if ($("pair").value) later(0);
   });
@@ -243,6 +253,7 @@ async function describe(name) {
     `${(model.size_bytes / 1e6).toFixed(1)} MB.`;
   $("delta-default").textContent = `the model\u2019s default, ${show(model.default_delta)}`;
   for (const id of ["delta", "delta-number"]) $(id).disabled = false;
+  showExamples(model.name);
   choose(delta);
 }
 
