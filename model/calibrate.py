@@ -17,11 +17,15 @@ from model.network import BEExformer
 Kind = Literal["per_exit", "common", "none"]
 BOUNDS = (0.2, 20.0)
 """Of a temperature. A few rows that an exit gets all right, or no better than by chance, ask for 0 or infinity."""
+APART = 1.25
+"""How far an exit's temperature may be from the common one. A first exit that knows nothing asks for an infinite one;
+its entropy would be that of no answer at all, and by the rule everything would leave there."""
 BINS = 15
 
 
 def temperatures(logits: np.ndarray, labels: np.ndarray, kind: Kind = "per_exit") -> np.ndarray:
-    """Logits [N, exits, m] and labels [N] -> temperatures [exits] float64, those of "common" all the same.
+    """Logits [N, exits, m] and labels [N] -> temperatures [exits] float64, those of "common" all the same, those of
+    "per_exit" within a factor `APART` of them.
 
     With b = 1 / T the loss is convex and its slope is E_p[z] - z_label, summed over rows: bisection in log T finds
     where the slope is zero, all exits at once.
@@ -29,9 +33,12 @@ def temperatures(logits: np.ndarray, labels: np.ndarray, kind: Kind = "per_exit"
     z = np.asarray(logits, dtype=np.float64)
     z = z - z.max(-1, keepdims=True)
     right = np.take_along_axis(z, labels[:, None, None], -1)[..., 0]
-    low, high = (np.full(z.shape[1], np.log(bound)) for bound in BOUNDS)
     if kind == "none":
         return np.ones(z.shape[1])
+    low, high = (np.full(z.shape[1], np.log(bound)) for bound in BOUNDS)
+    if kind == "per_exit":
+        common = np.log(temperatures(logits, labels, "common"))
+        low, high = np.maximum(low, common - np.log(APART)), np.minimum(high, common + np.log(APART))
     for _ in range(50):
         middle = (low + high) / 2
         p = exits.softmax(z / np.exp(middle)[:, None])

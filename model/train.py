@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model import export, record
+from model import calibrate, export, record
 from model.data import length_batches, pad
 from model.errors import TrainingError
 from model.evaluate import METRICS, at_delta
@@ -176,12 +176,15 @@ class Trainer:
             return export.network_logits(network, self.data.dev_ids)
 
     def evaluate(self, logits: np.ndarray) -> dict[str, Any]:
-        """What dev logits are worth at the default delta, at full depth and at every exit."""
+        """What dev logits are worth at the default delta, at full depth and at every exit, calibrated as exported ones
+        will be: temperatures say where rows leave."""
         config, labels, metric = self.data.config, self.data.dev.labels, self.recipe.data.metric
         tokens = np.array([len(row) for row in self.data.dev_ids])
         by_exit = [float(METRICS[metric](labels, logits[:, i].argmax(-1))) for i in range(logits.shape[1])]
         return {
-            **at_delta(config, logits, tokens, labels, metric, DEFAULT_DELTA),
+            **at_delta(
+                config, logits / calibrate.temperatures(logits, labels)[:, None], tokens, labels, metric, DEFAULT_DELTA
+            ),
             "full_depth_score": by_exit[-1],
             "per_exit": by_exit,
         }

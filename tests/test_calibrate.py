@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from tiny import random_checkpoint
 
 from model import calibrate
-from model.exits import softmax
+from model.exits import entropy, softmax
 from model.export import network_of
 
 
@@ -47,7 +47,7 @@ def test_it_is_the_minimum_that_a_regression_finds() -> None:
 def test_each_exit_has_its_own_or_all_share_one() -> None:
     logits, labels = drawn(500)
     own, common = calibrate.temperatures(logits, labels), calibrate.temperatures(logits, labels, "common")
-    assert own[0] < 2 < own[1], "the second exit knows nothing"
+    assert own / common == pytest.approx([1 / calibrate.APART, calibrate.APART]), "the second exit knows nothing"
     assert common[0] == common[1]
     pooled = logits.reshape(-1, 1, 3)
     assert common[0] == pytest.approx(calibrate.temperatures(pooled, labels.repeat(2))[0])
@@ -57,8 +57,19 @@ def test_each_exit_has_its_own_or_all_share_one() -> None:
 
 def test_what_asks_for_nothing_or_for_ever_stays_within_bounds() -> None:
     right, wrong = np.array([[[0.0, 9.0]]]), np.array([[[9.0, 0.0]]])
-    found = calibrate.temperatures(np.concatenate([right, wrong], 1), np.array([1]))
-    assert found == pytest.approx(calibrate.BOUNDS)
+    for logits, bound in zip((right, wrong), calibrate.BOUNDS, strict=True):
+        assert calibrate.temperatures(logits, np.array([1])) == pytest.approx(bound)
+
+
+def test_an_exit_that_knows_nothing_still_is_an_exit() -> None:
+    """Its entropy stays below that of no answer, ln m, or every row would leave there."""
+    logits, labels = drawn(500)
+    logits = logits[:, ::-1].copy()
+    entropies = entropy(logits[:, 0] / calibrate.temperatures(logits, labels)[0])
+    assert np.mean(entropies < 0.99 * np.log(3)) > 0.8
+
+
+def test_temperatures_are_finite_where_nothing_is_said() -> None:
     assert np.isfinite(calibrate.temperatures(np.zeros((3, 2, 2)), np.array([0, 1, 1]))).all()
 
 
