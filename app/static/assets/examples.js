@@ -35,7 +35,7 @@ const OF_MODELS = {
 
 export const examplesOf = (name) => OF_MODELS[name] ?? FILMS;
 
-export const FIRST = FILMS[1][1];
+export const FIRST = FILMS[2][1];
 
 export const LINES = [
   "a warm, funny film",
