@@ -62,7 +62,7 @@ def pareto(points: dict[str, list[Point]], path: Path) -> None:
                 front.append(point)
         axis.step([p.megabytes for p in front], [p.score for p in front], where="post", color="0.7", lw=1, zorder=1)
         axis.set_xscale("log")
-        axis.set_xlim(4, 4000)
+        axis.set_xlim(3, 4000)
         _name(axis, [p for p in found if p in front or p.kind == "measured" or p.name in NAMED])
         axis.set(title=title, xlabel="MB", ylabel="score")
         axis.grid(alpha=0.25)
