@@ -219,6 +219,7 @@ class Trainer:
 
 
 TWIN_OF = {"proposed": "fp", "wee": "wee-fp"}
+"""Binary variants and the full-precision ones that they start from and follow."""
 
 _POSITION = ("epoch", "position", "averaged", "best", "waited", "tokens", "seconds")
 

@@ -77,8 +77,8 @@ class Twin(nn.Module):
         return self.network.states(self.network.embed(ids), mask)
 
     def distance(self, states: list[Tensor], wanted: list[Tensor], mask: Tensor) -> Tensor:
-        """Squared distance of real tokens' states from those of the twin, a scalar: the mean over blocks, 1 being what
-        a constant would do."""
+        """States and those of the twin, C of [B, L, D] each, mask [B, L] -> squared distance of real tokens, a scalar:
+        the mean over blocks in units of the twin's variance, so that 1 is what a constant would do."""
         real = mask[..., None].float()
         count = real.sum() * states[0].shape[-1]
         apart = torch.stack([(((h - t) ** 2) * real).sum() for h, t in zip(states, wanted, strict=True)])
