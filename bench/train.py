@@ -21,8 +21,9 @@ from rich.table import Table
 
 from model import recipe as recipes
 from model.data import Rows
+from model.prepare import Prepared
 from model.recipe import Recipe
-from model.train import Prepared, Trainer, keep_memory
+from model.trainer import Trainer, keep_memory
 
 
 def tokens_per_second(recipe: Recipe, tokens: int, steps: int) -> float:

@@ -34,7 +34,7 @@ from model.network import BEExformer, Block, mean_state
 from model.recipe import Section, Text, load
 from model.show import Show
 from model.tokenizer import Tokenizer
-from model.train import keep_memory, save_state
+from model.trainer import keep_memory, save_state
 
 LOSSES = ("states", "vector")
 SAVE_TOKENS = 200_000  # what a kill can lose

@@ -11,11 +11,12 @@ import torch
 from rich.console import Console
 from tiny import WORDS, random_texts
 
-from model import body, export, recipe, record, train
+from model import body, export, prepare, recipe, record, train, trainer
 from model.config import BEEConfig
 from model.engine import Engine
 from model.errors import TrainingError
 from model.network import BEExformer
+from model.show import Show
 from model.tokenizer import Tokenizer, train_wordpiece
 from model.twin import Twin
 
@@ -73,18 +74,18 @@ def test_a_killed_run_goes_on_to_the_same_weights(root: Path, monkeypatch: pytes
     run(recipe, root)
     # the vocabulary is learned once a run and is not reproducible, so both runs get the same
     (root / "work" / "killed" / "tokenizer.json").write_text((root / "work" / "run" / "tokenizer.json").read_text())
-    step = train.Trainer.train_step
+    step = trainer.Trainer.train_step
 
-    def killed(self: train.Trainer, batch: np.ndarray) -> float:
+    def killed(self: trainer.Trainer, batch: np.ndarray) -> float:
         if self.step == 6:  # between the evaluation at step 4 and the one at 7
             raise KeyboardInterrupt
         return step(self, batch)
 
-    monkeypatch.setattr(train.Trainer, "train_step", killed)
+    monkeypatch.setattr(trainer.Trainer, "train_step", killed)
     with pytest.raises(KeyboardInterrupt):
         run(recipe, root, "killed")
     assert not (root / "out" / "killed").exists()
-    monkeypatch.setattr(train.Trainer, "train_step", step)
+    monkeypatch.setattr(trainer.Trainer, "train_step", step)
     run(recipe, root, "killed")
     whole, resumed = (torch.load(own(root, name) / "state.pt", weights_only=True) for name in ("run", "killed"))
     for name, tensor in whole["network"].items():
@@ -130,7 +131,7 @@ def test_the_record_of_a_packed_run_is_what_the_engine_says(root: Path) -> None:
     evaluation = run(plan(), root)
     found = record.read(own(root) / record.FILE)
     engine = Engine.load(root / "out" / "run")
-    dev = train.prepare(plan(), root, root / "work" / "run", train.Show(Console(quiet=True))).dev
+    dev = prepare.prepare(plan(), root, root / "work" / "run", Show(Console(quiet=True))).dev
     rows = [engine.encode(text) for text in dev.texts]
     assert (engine.logits(rows) == found.logits).all()
     assert found.tokens.tolist() == [len(row.ids) for row in rows]
@@ -192,7 +193,7 @@ def test_bits_start_from_the_twin_and_follow_it(root: Path, distilled: BEExforme
     """The twin is what --variant fp trains, once; with the weight of its states the bits come nearer to it."""
     start = {"start": {"body": "body"}, "network": {"d_head": 64, "head_thresholds": 3, "embedding": "int4+2"}}
     optim = {**OPTIM, "epochs": 6, "dropout": 0.0, "embedding": "frozen", "schedule": "linear", "warmup": 0.1}
-    twin = {"epochs": 2, "learning_rate": 0.002, "evaluations": 1}
+    twin = {"epochs": 2, "learning_rate": 0.002, "evaluations": 1, "states": 5.0}
     steps = plan(**start, optim=optim, twin=twin)
     run(steps, root)
     first = (root / "work" / "run" / "fp-1" / "best.pt").stat().st_mtime_ns
@@ -206,14 +207,15 @@ def test_bits_start_from_the_twin_and_follow_it(root: Path, distilled: BEExforme
         config = Engine.load(root / "out" / name).config
         real, bits = BEExformer(replace(config, binary=False)), BEExformer(config)
         real.load_state_dict(state)
-        bits.load_state_dict(weights(root, name))
+        # the last weights: the best ones may be of any step
+        bits.load_state_dict(torch.load(own(root, name) / "state.pt", weights_only=True)["network"])
         ids = torch.randint(5, config.vocab_size, (16, 12), generator=torch.manual_seed(3))
         mask = torch.ones_like(ids, dtype=torch.bool)
         follower = Twin(real, [(ids, mask)])
         with torch.no_grad():
             return float(follower.distance(bits.states(bits.embed(ids), mask), follower(ids, mask), mask))
 
-    assert apart("run") < 0.9 * apart("alone")
+    assert apart("run") < 0.7 * apart("alone")
 
 
 def test_a_run_from_another_body_is_not_resumed(root: Path, distilled: BEExformer) -> None:
@@ -233,15 +235,15 @@ def test_a_recipe_may_repeat_the_shape_of_a_body_and_not_contradict_it(root: Pat
 
 def test_evaluating_while_training_looks_at_one_delta(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deltas = []
-    at_delta = train.at_delta
+    at_delta = trainer.at_delta
 
     def watched(*arguments: Any) -> dict[str, Any]:
         deltas.append(arguments[-1])
         return at_delta(*arguments)
 
-    monkeypatch.setattr(train, "at_delta", watched)
+    monkeypatch.setattr(trainer, "at_delta", watched)
     run(plan(), root)
-    assert deltas == [1e-4] * 5, "four evaluations, and the best network's"
+    assert deltas == [1e-4] * 4
     lines = map(json.loads, (own(root) / "log.jsonl").read_text().splitlines())
     dev = [line["dev"] for line in lines if "dev" in line]
     assert all(
@@ -263,13 +265,13 @@ def test_pairs_of_three_classes_in_jsonl_with_their_own_dev_and_test(root: Path)
 
 def test_the_candidate_is_the_mean_of_the_evaluated_weights(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
-    candidate = train.Trainer.candidate
+    candidate = trainer.Trainer.candidate
 
-    def watched(self: train.Trainer) -> Any:
+    def watched(self: trainer.Trainer) -> Any:
         seen.append(self.network.blocks[0].slfn.gates_x.weight.detach().clone())
         return candidate(self)
 
-    monkeypatch.setattr(train.Trainer, "candidate", watched)
+    monkeypatch.setattr(trainer.Trainer, "candidate", watched)
     run(plan(optim={**OPTIM, "average_from": 0.4}), root)
     state = torch.load(own(root) / "state.pt", weights_only=True)
     assert len(seen) == 4

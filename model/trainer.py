@@ -1,0 +1,322 @@
+"""
+The loop of a run: network, optimizers and position, trained until the last epoch, evaluated and saved on the way.
+
+After every evaluation the run's folder holds all that it needs to go on after a kill: the network with its optimizers
+and random state, the best weights, and the log (one JSON line a group of steps). A resumed run ends with the same
+weights as an unbroken one.
+"""
+
+import copy
+import ctypes
+import dataclasses
+import json
+import math
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model import calibrate, export
+from model.data import length_batches, pad
+from model.errors import TrainingError
+from model.evaluate import METRICS, at_delta
+from model.exits import DEFAULT_DELTA
+from model.network import BEExformer, soft_routing_loss
+from model.prepare import Prepared
+from model.recipe import Recipe
+from model.show import Show
+from model.twin import CALIBRATION_TOKENS, Batch, Twin, start
+
+
+class Trainer:
+    """Network, optimizers and position of a run; `state` and `restore` are all that a resumed run needs."""
+
+    def __init__(self, recipe: Recipe, data: Prepared, twin: BEExformer | None = None) -> None:
+        self.recipe, self.data = recipe, data
+        plan = recipe.optim
+        torch.manual_seed(plan.seed)
+        self.network = BEExformer(data.config, plan.dropout, getattr(torch, plan.precision))
+        self.lengths = np.array([len(row) for row in data.ids])
+        self.epoch = self.position = 0  # position: batches of this epoch that are done
+        self.twin = self._start(twin)
+        embedding = self.network.embedding
+        body = [p for name, p in self.network.named_parameters() if not name.startswith("embedding.")]
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(body, lr=plan.learning_rate, fused=True)]
+        if plan.embedding == "sparse":
+            embedding.sparse = True  # a batch touches a hundredth of the vocabulary
+            self.optimizers.append(torch.optim.SparseAdam(embedding.parameters(), lr=plan.learning_rate))
+        else:
+            embedding.requires_grad_(False)
+        self.plateaus = [
+            torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=1, min_lr=plan.min_learning_rate)
+            for o in self.optimizers
+        ]
+        self.losses = torch.compile(self._losses, dynamic=True) if plan.compile else self._losses
+        if self.twin and plan.compile:
+            self.twin.compile(dynamic=True)
+        self.steps_per_epoch = math.ceil(len(data.ids) / plan.batch_size)
+        self.average: BEExformer | None = None
+        self.averaged = 0  # evaluations in the average
+        self.best, self.waited, self.tokens, self.seconds = -math.inf, 0, 0, 0.0
+
+    @torch.no_grad()
+    def _start(self, twin: BEExformer | None) -> Twin | None:
+        """Give the network what it starts from; with a trained twin, answer what it will follow."""
+        network, data = self.network, self.data
+        if data.embedding is not None:
+            network.embedding.weight.copy_(torch.from_numpy(data.embedding))
+        if not network.config.binary:
+            if data.body:
+                data.body.start(network)
+            return None
+        real = twin
+        if data.body and not twin:
+            real = BEExformer(dataclasses.replace(network.config, binary=False), precision=network.precision)
+            data.body.start(real)
+        if real is None:
+            return None
+        some: list[Batch] = []
+        for batch in self.batches():
+            if sum(int(mask.sum()) for _, mask in some) > CALIBRATION_TOKENS:
+                break
+            ids, lengths = pad([data.ids[i] for i in batch])
+            some.append((torch.from_numpy(ids), torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])))
+        start(network, real, some)
+        counts = np.bincount(np.concatenate(data.ids), minlength=network.config.vocab_size)
+        network.fix_embedding(counts + 1.0)
+        return Twin(twin, some) if twin else None
+
+    @property
+    def made(self) -> str:
+        """What a run is made of; a state of something else is not resumed."""
+        return json.dumps([self.recipe.model_dump(), self.data.config.to_dict(), self.data.facts])
+
+    @property
+    def step(self) -> int:
+        return self.epoch * self.steps_per_epoch + self.position
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.optim.epochs * self.steps_per_epoch
+
+    def batches(self) -> list[np.ndarray]:
+        """The batches of this epoch still to come; their order is a function of seed and epoch alone."""
+        plan = self.recipe.optim
+        return length_batches(self.lengths, plan.batch_size, np.random.default_rng([plan.seed, self.epoch]))[
+            self.position :
+        ]
+
+    def set_rate(self) -> float:
+        """Learning rate of this step: linear warm-up and decay, or whatever the plateaus have left."""
+        plan = self.recipe.optim
+        rising = min(1.0, (self.step + 1) / (plan.warmup * self.steps)) if plan.warmup else 1.0
+        if plan.schedule == "linear":
+            falling = max(plan.learning_rate * (1 - self.step / self.steps), plan.min_learning_rate)
+            for optimizer in self.optimizers:
+                optimizer.param_groups[0]["lr"] = rising * falling
+        return float(self.optimizers[0].param_groups[0]["lr"])
+
+    def _losses(self, h: Tensor, mask: Tensor, targets: Tensor, wanted: list[Tensor] | None) -> Tensor:
+        """Soft-routing loss, and with a twin how far the states are from `wanted`, its own."""
+        states = self.network.states(h, mask)
+        loss = soft_routing_loss(self.network.read(states, mask), targets)
+        if self.twin and wanted:
+            assert self.recipe.twin is not None
+            loss = loss + self.recipe.twin.states * self.twin.distance(states, wanted, mask)
+        return loss
+
+    def train_step(self, batch: np.ndarray) -> float:
+        """One batch; answers its loss in nats."""
+        padded, lengths = pad([self.data.ids[i] for i in batch])
+        ids, targets = torch.from_numpy(padded), torch.from_numpy(self.data.targets[batch])
+        mask = torch.from_numpy(np.arange(padded.shape[1]) < lengths[:, None])
+        wanted = self.twin(ids, mask) if self.twin else None
+        loss = self.losses(self.network.embed(ids), mask, targets, wanted)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(f"the loss is {value} at step {self.step}; lower optim.learning_rate and start afresh")
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        for _, layer in self.network.binary_layers():
+            layer.clamp_latent()
+        self.position += 1
+        self.tokens += int(lengths.sum())
+        return value
+
+    def candidate(self) -> BEExformer:
+        """The network that would be exported now: the trained one, or from `average_from` on the running mean of its
+        real-valued weights over the evaluations. Latent weights jitter across zero; their mean's signs don't."""
+        plan = self.recipe.optim
+        if plan.average_from is None or self.step < plan.average_from * self.steps:
+            return self.network
+        if self.average is None:
+            self.average, self.averaged = copy.deepcopy(self.network), 0
+        self.averaged += 1
+        with torch.no_grad():
+            for mean, new in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.add_((new - mean) / self.averaged)
+        return self.average
+
+    def logits(self, network: BEExformer) -> np.ndarray:
+        """Dev rows through every exit of a network as it will be exported, [N, exits, m] float32."""
+        with _as_exported(network):
+            return export.network_logits(network, self.data.dev_ids)
+
+    def evaluate(self, logits: np.ndarray) -> dict[str, Any]:
+        """What dev logits are worth at the default delta, at full depth and at every exit, calibrated as exported ones
+        will be: temperatures say where rows leave."""
+        config, labels, metric = self.data.config, self.data.dev.labels, self.recipe.data.metric
+        tokens = np.array([len(row) for row in self.data.dev_ids])
+        by_exit = [float(METRICS[metric](labels, logits[:, i].argmax(-1))) for i in range(logits.shape[1])]
+        return {
+            **at_delta(
+                config, logits / calibrate.temperatures(logits, labels)[:, None], tokens, labels, metric, DEFAULT_DELTA
+            ),
+            "full_depth_score": by_exit[-1],
+            "per_exit": by_exit,
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average and self.average.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "plateaus": [p.state_dict() for p in self.plateaus],
+            "rng": torch.get_rng_state(),
+            "position": {key: getattr(self, key) for key in _POSITION},
+            "made": self.made,
+        }
+
+    def restore(self, state: dict[str, Any], folder: Path) -> None:
+        if state["made"] != self.made:
+            raise TrainingError(
+                f"{folder} holds a run of another recipe, body, teacher or data; remove it or give another --work"
+            )
+        self.network.load_state_dict(state["network"])
+        if state["average"] is not None:
+            self.average = copy.deepcopy(self.network)
+            self.average.load_state_dict(state["average"])
+        for ours, saved in ((self.optimizers, state["optimizers"]), (self.plateaus, state["plateaus"])):
+            one: Any
+            for one, its in zip(ours, saved, strict=True):
+                one.load_state_dict(its)
+        torch.set_rng_state(state["rng"])
+        for key in _POSITION:
+            setattr(self, key, state["position"][key])
+
+
+_POSITION = ("epoch", "position", "averaged", "best", "waited", "tokens", "seconds")
+
+
+class _as_exported:
+    """While it lasts the network has the embedding rows and float32 products of the exported file."""
+
+    def __init__(self, network: BEExformer) -> None:
+        self.network = network
+
+    def __enter__(self) -> None:
+        weight = self.network.embedding.weight
+        self.real = weight.detach().clone()
+        self.precision: dict[Any, Any] = {
+            module: module.precision for module in self.network.modules() if hasattr(module, "precision")
+        }
+        with torch.no_grad():
+            weight.copy_(self.network.exported_embedding())
+        for module in self.precision:
+            module.precision = torch.float32
+        self.network.eval()
+
+    def __exit__(self, *exception: object) -> None:
+        with torch.no_grad():
+            self.network.embedding.weight.copy_(self.real)
+        for module, precision in self.precision.items():
+            module.precision = precision
+        self.network.train()
+
+
+def fit(trainer: Trainer, work: Path, show: Show) -> None:
+    """Train until the last epoch or until patience ends; the weights with the best dev score are in `best.pt`."""
+    plan = trainer.recipe.optim
+    saved, best = work / "state.pt", work / "best.pt"
+    if saved.exists():
+        trainer.restore(torch.load(saved, weights_only=True), work)
+        show.say(f"resumed at step {trainer.step} of {trainer.steps}")
+    report = show.stage("training")
+    every = math.ceil(trainer.steps_per_epoch / plan.evaluations)
+    losses: list[float] = []
+    since, tokens, score = time.monotonic(), trainer.tokens, trainer.best
+    trainer.network.train()
+    with (work / "log.jsonl").open("a", buffering=1) as log:
+        while trainer.epoch < plan.epochs and trainer.waited < plan.patience:
+            total = running = 0.0
+            count = 0
+            for batch in trainer.batches():
+                rate = trainer.set_rate()
+                losses.append(trainer.train_step(batch))
+                total, count = total + losses[-1], count + 1
+                running = float(np.mean(losses[-plan.log_steps :]))
+                report(trainer.step, trainer.steps, f"loss {running:.4f} best {max(score, trainer.best):.4f}")
+                if trainer.step % plan.log_steps == 0:
+                    spent = time.monotonic() - since
+                    line = {
+                        "step": trainer.step,
+                        "epoch": trainer.epoch + 1,
+                        "loss": round(running, 5),
+                        "learning_rate": rate,
+                        "tokens_per_second": round((trainer.tokens - tokens) / spent),
+                    }
+                    log.write(json.dumps(line) + "\n")
+                    trainer.seconds += spent
+                    since, tokens, losses = time.monotonic(), trainer.tokens, losses[-plan.log_steps :]
+                if trainer.position % every == 0 or trainer.position == trainer.steps_per_epoch:
+                    candidate = trainer.candidate()
+                    found = trainer.evaluate(trainer.logits(candidate))
+                    score = found["score"]
+                    if plan.schedule == "plateau":
+                        for plateau in trainer.plateaus:
+                            plateau.step(total / count)
+                    total, count = 0.0, 0
+                    better = score > trainer.best
+                    trainer.waited = 0 if better else trainer.waited + 1
+                    if better:
+                        trainer.best = score
+                        save_state(candidate.state_dict(), best)
+                    short = {key: found[key] for key in ("score", "full_depth_score", "flops_saved_ratio", "exits")}
+                    short["per_exit"] = [round(score, 4) for score in found["per_exit"]]
+                    log.write(json.dumps({"step": trainer.step, "dev": short, "best": trainer.best}) + "\n")
+                    show.say(
+                        f"step {trainer.step}: dev {score:.4f} at full depth {found['full_depth_score']:.4f}, "
+                        f"FLOPs saved {found['flops_saved_ratio']:.1%}, exits {found['exits']}{' *' if better else ''}"
+                    )
+                    trainer.seconds += time.monotonic() - since
+                    since, tokens = time.monotonic(), trainer.tokens
+                    if trainer.position == trainer.steps_per_epoch:
+                        trainer.epoch, trainer.position = trainer.epoch + 1, 0
+                    save_state(trainer.state(), saved)
+                    if trainer.waited >= plan.patience:
+                        show.say(f"no better score in {plan.patience} evaluations: stopped early")
+                        break
+
+
+def save_state(state: dict[str, Any], path: Path) -> None:
+    """Whole or not at all: a kill while it is written leaves what stood there."""
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.rename(path)
+
+
+def keep_memory() -> None:
+    """Ask glibc to keep freed memory: by default it returns large blocks to the kernel and page-faults them back in,
+    every step anew. Nothing happens where the C library is another one."""
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
