@@ -47,6 +47,7 @@ TORCH_SIDE = {
     "show",
     "teacher",
     "train",
+    "trainer",
     "twin",
 }
 TORCH = {f"model.{name}" for name in TORCH_SIDE} | {"report", "torch", "transformers", "pyarrow", "matplotlib"}
