@@ -96,7 +96,8 @@ def _trained(
     """Both phases of a recipe, or what is left of them; the trainer's network has the best weights of either."""
     own = _own(work, variant, recipe)
     own.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, data, twin)
+    # without [finish], whose change loses nothing of the first phase
+    trainer = Trainer(recipe.model_copy(update={"finish": None}), data, twin)
     show.say(
         f"{recipe.name}, {variant}, seed {recipe.optim.seed}: {len(data.ids)} rows, {trainer.lengths.sum()} tokens "
         f"an epoch, {sum(p.numel() for p in trainer.network.parameters())} parameters"

@@ -1,6 +1,7 @@
 """A run from files to a served checkpoint: resumed runs equal unbroken ones, every kind of data and variant trains."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,18 @@ def test_the_second_phase_sees_the_labelled_rows(root: Path) -> None:
         torch.load(own(root) / part / "state.pt", weights_only=True)["position"] for part in ("", "finish")
     )
     assert second["tokens"] == evaluation["provenance"]["tokens"] == first["tokens"] * 3 // 2
+
+
+def test_another_second_phase_keeps_the_first(root: Path) -> None:
+    finish = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "evaluations": 1}
+    run(plan(finish=finish), root)
+    first = (own(root) / "state.pt").stat().st_mtime_ns
+    with pytest.raises(TrainingError, match="another recipe"):
+        run(plan(finish={**finish, "epochs": 2}), root)
+    shutil.rmtree(own(root) / "finish")
+    run(plan(finish={**finish, "epochs": 2}), root)
+    assert (own(root) / "state.pt").stat().st_mtime_ns == first
+
 
 
 @pytest.mark.parametrize("variant", ["wee", "wee-fp", "fp"])
