@@ -127,7 +127,6 @@ def test_another_second_phase_keeps_the_first(root: Path) -> None:
     assert (own(root) / "state.pt").stat().st_mtime_ns == first
 
 
-
 @pytest.mark.parametrize("variant", ["wee", "wee-fp", "fp"])
 def test_variants_to_compare_with_leave_a_record_and_no_checkpoint(root: Path, variant: str) -> None:
     evaluation = train.run(plan(), root, None, root / "work", Console(quiet=True), variant)
