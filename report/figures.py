@@ -62,7 +62,7 @@ def pareto(points: dict[str, list[Point]], path: Path) -> None:
                 front.append(point)
         axis.step([p.megabytes for p in front], [p.score for p in front], where="post", color="0.7", lw=1, zorder=1)
         axis.set_xscale("log")
-        axis.set_xlim(3, 4000)
+        axis.set_xlim(1.2, 9000)
         _name(axis, [p for p in found if p in front or p.kind == "measured" or p.name in NAMED])
         axis.set(title=title, xlabel="MB", ylabel="score")
         axis.grid(alpha=0.25)
@@ -71,23 +71,24 @@ def pareto(points: dict[str, list[Point]], path: Path) -> None:
 
 
 def _name(axis: Any, points: list[Point]) -> None:
-    """Names beside their points; those of small models stand in a column to the right, apart from each other."""
+    """Names right of measured points, or below a small one, and above cited ones; those of small cited models, which
+    crowd, stand in a column to the right."""
     low, high = axis.get_ylim()
     gap = 0.055 * (high - low)
     y = -np.inf
     for point in sorted(points, key=lambda p: p.score):
-        small = point.megabytes < 25
-        y = max(point.score, y + gap) if small else y
-        place = (26, y) if small else (point.megabytes * 1.1, point.score + 0.3 * gap)
-        axis.annotate(
-            point.name,
-            (point.megabytes, point.score),
-            place,
-            fontsize=6.5,
-            va="center" if small else "bottom",
-            color=STYLES[point.kind].get("color", "0.2"),
-            arrowprops={"arrowstyle": "-", "color": "0.8", "lw": 0.5} if small else None,
-        )
+        style: dict[str, Any] = {"fontsize": 6.5, "color": STYLES[point.kind].get("color", "0.2")}
+        x, small = point.megabytes, point.megabytes < 25
+        if point.kind == "measured" and small:
+            place, style["ha"], style["va"] = (x, point.score - 0.5 * gap), "center", "top"
+        elif point.kind == "measured":
+            place, style["va"] = (x * 1.2, point.score), "center"
+        elif small:
+            y = max(point.score, y + gap)
+            place, style["va"], style["arrowprops"] = (26, y), "center", {"arrowstyle": "-", "color": "0.8", "lw": 0.5}
+        else:
+            place, style["va"] = (x * 1.1, point.score + 0.3 * gap), "bottom"
+        axis.annotate(point.name, (x, point.score), place, **style)
     axis.set_ylim(low, max(high, y + gap, max(point.score for point in points) + 1.5 * gap))
 
 
