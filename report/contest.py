@@ -111,11 +111,17 @@ class Net:
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """Predictions [N], or why there are none."""
+    """Predictions [N], on test rows too where they are labelled, or why there are none."""
 
     predicted: np.ndarray | None
+    on_test: np.ndarray | None = None
     note: str = ""
     size_bytes: int | None = None
+
+    @classmethod
+    def of(cls, answers: Sequence[np.ndarray], size_bytes: int | None = None) -> "Baseline":
+        """From answers to development rows and, if there are any, to test rows."""
+        return cls(answers[0], answers[1] if len(answers) > 1 else None, size_bytes=size_bytes)
 
 
 @dataclass(eq=False)
@@ -144,25 +150,28 @@ class Task:
         """The proposed network that curves are drawn for: the shipped one, or the first recorded one."""
         return self.shipped or next(iter(self.runs.get("proposed", [])), None)
 
-    def on_test(self) -> tuple[bootstrap.Scores, bootstrap.Scores] | None:
-        """The shipped network on test rows, with exits and at full depth."""
-        if self.test is None or self.test_logits is None:
+    @property
+    def test_predicted(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The shipped network's answers to test rows, with exits and at full depth."""
+        if self.test_logits is None:
             return None
-        served = calibrate.served(self.test_logits, DELTA).argmax(-1)
-        draws = bootstrap.draws(len(self.test), seed=crc32(f"{self.name} test".encode()))
-        early, full = (
-            bootstrap.resample(self.test.labels, predicted, len(self.labels), self.metric, draws)
-            for predicted in (served, self.test_logits[:, -1].argmax(-1))
-        )
-        return early, full
+        return calibrate.served(self.test_logits, DELTA).argmax(-1), self.test_logits[:, -1].argmax(-1)
 
     @cached_property
     def draws(self) -> np.ndarray:
         # a seed of its own: equal ones would tie the tasks' resamples together
         return bootstrap.draws(len(self.dev), seed=crc32(self.name.encode()))
 
+    @cached_property
+    def test_draws(self) -> np.ndarray:
+        return bootstrap.draws(len(self.test or ()), seed=crc32(f"{self.name} test".encode()))
+
     def scores(self, predicted: np.ndarray) -> bootstrap.Scores:
         return bootstrap.resample(self.dev.labels, predicted, len(self.labels), self.metric, self.draws)
+
+    def test_scores(self, predicted: np.ndarray) -> bootstrap.Scores:
+        assert self.test is not None
+        return bootstrap.resample(self.test.labels, predicted, len(self.labels), self.metric, self.test_draws)
 
     def of(self, variant: str, seeds: Iterable[int] | None = None) -> bootstrap.Scores | None:
         """Mean over the recorded runs of a variant."""
@@ -312,24 +321,25 @@ def _add(task: Task, record: Record) -> None:
 
 def _answer(task: Task, work: Path, show: Show, encoder: bool) -> None:
     """The baselines; the encoder for the paper's tasks only."""
-    task.baselines["majority"] = Baseline(baselines.majority(task.train, task.dev))
+    others = [task.dev, *([task.test] if task.test else [])]
+    task.baselines["majority"] = Baseline.of([baselines.majority(task.train, rows) for rows in others])
     report = show.stage(f"TF-IDF on {task.name}")
-    kept = work / f"{task.name}-lexical-{baselines.digest(task.train, task.dev)[:12]}.npz"
+    kept = work / f"{task.name}-lexical-{baselines.digest(task.train, *others)[:12]}.npz"
     if not kept.exists():
-        [predicted], strength = baselines.lexical(task.train, [task.dev], task.metric, report)
+        predicted, _ = baselines.lexical(task.train, others, task.metric, report)
         kept.parent.mkdir(parents=True, exist_ok=True)
         with kept.with_suffix(".partial").open("wb") as out:
-            np.savez(out, predicted=predicted, strength=strength)
+            np.savez(out, *predicted)
         kept.with_suffix(".partial").rename(kept)
     with np.load(kept) as file:
-        task.baselines["lexical"] = Baseline(file["predicted"], f"C = {float(file['strength']):g}")
-    task.baselines["encoder"] = Baseline(None, "left out")
+        task.baselines["lexical"] = Baseline.of([file[name] for name in file.files])
+    task.baselines["encoder"] = Baseline(None, note="left out")
     if task.name in PAPER and encoder:
         report = show.stage(f"MiniLM on {task.name}")
         try:
-            [predicted] = baselines.encoder(task.train, [task.dev], len(task.labels), work, report)
+            predicted = baselines.encoder(task.train, others, len(task.labels), work, report)
         except TrainingError as error:
-            task.baselines["encoder"] = Baseline(None, str(error))
+            task.baselines["encoder"] = Baseline(None, note=str(error))
         else:
             size = (locate("minilm", work / "encoders") / "model.safetensors").stat().st_size
-            task.baselines["encoder"] = Baseline(predicted, size_bytes=size)
+            task.baselines["encoder"] = Baseline.of(predicted, size)

@@ -131,7 +131,22 @@ def test_claims_have_intervals(written: tuple[Path, Engine]) -> None:
     for cell in (*each, mean):
         assert re.match(r"[+-][\d.]+ \[[+-][\d.]+, [+-][\d.]+\] (confirmed|refuted|undecided)", cell)
     assert mean.endswith("(2 of 4 tasks)")
-    assert cells(text, "the same on test rows")[1] == "-", "RTE has none"
+    early = "at delta 0.0001 not below full depth, on test rows"
+    assert cells(text, early)[1] == "-", "RTE has none"
+
+
+def test_baselines_are_met_on_test_rows_too(written: tuple[Path, Engine], root: Path) -> None:
+    place, engine = written
+    text = (place / "out" / "README.md").read_text()
+    test = splits(Data.model_validate(section("sst2")), root).test
+    assert test
+    ours = evaluate(engine, test, "accuracy")["score"]
+    found, none, mean = cells(text, "above the majority class, on test rows")
+    assert found.startswith(f"{100 * (ours - np.mean(test.labels == 0)):+.1f} [")
+    assert none == "-", "RTE has no test rows"
+    assert mean == f"{found} (1 of 4 tasks)"
+    lexical = cells(text, "above TF-IDF + logistic regression, on test rows")[0]
+    assert lexical.endswith("refuted"), "the label is a word, and the network is random"
 
 
 def test_every_picture_is_shown_and_small(written: tuple[Path, Engine]) -> None:
