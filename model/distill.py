@@ -35,10 +35,10 @@ from model.recipe import Section, Text, load
 from model.show import Show
 from model.tokenizer import Tokenizer
 from model.trainer import keep_memory, save_state
+from model.twin import Batch, some
 
 LOSSES = ("states", "vector")
 SAVE_TOKENS = 200_000  # what a kill can lose
-CALIBRATION_TOKENS = 6_000
 RARE = 0.75  # exponent of a token's count in the weighted axes: between running text (1) and the bare vocabulary (0)
 
 
@@ -110,7 +110,7 @@ class Encoder:
             )
         return [h.float() for h in found.hidden_states]
 
-    def measure(self, batches: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    def measure(self, batches: list[Batch]) -> list[Tensor]:
         """Learn mean and spread of every layer from some text; answers its states, turned, each [tokens, D]."""
         read = [[h[mask] @ self.axes for h in self.states(ids, mask)] for ids, mask in batches]
         layers = [torch.cat(part) for part in zip(*read, strict=True)]
@@ -129,7 +129,7 @@ class Encoder:
 
 
 @torch.no_grad()
-def start(network: BEExformer, encoder: Encoder, batches: list[tuple[Tensor, Tensor]]) -> None:
+def start(network: BEExformer, encoder: Encoder, batches: list[Batch]) -> None:
     """Give a full-precision network the encoder's attention, written for the turned space."""
     layers = encoder.measure(batches)
     network.embedding.weight.copy_(encoder.embedding)
@@ -241,7 +241,7 @@ class Distiller:
         return {name: [round(float(x), 3) for x in part] for name, part in zip(LOSSES, self.running, strict=True)}
 
 
-def _batches(rows: list[np.ndarray], recipe: BodyRecipe, skip: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(rows: list[np.ndarray], recipe: BodyRecipe, skip: int = 0) -> Iterator[Batch]:
     """Batches of the text for ever, in an order that is a function of the seed alone: ids and mask, each [B, L]."""
     lengths = np.array([len(row) for row in rows])
     epoch = 0
@@ -306,14 +306,8 @@ def run(recipe: BodyRecipe, root: Path, out: Path, work: Path, console: Console)
             max_tokens=recipe.max_tokens,
             binary=False,
         )
-        some, measured = [], 0
-        for ids, mask in _batches(rows, recipe):
-            some.append((ids, mask))
-            measured += int(mask.sum())
-            if measured > CALIBRATION_TOKENS:
-                break
         network = BEExformer(config, precision=torch.bfloat16)
-        start(network, encoder, some)
+        start(network, encoder, some(_batches(rows, recipe)))
         losses = Distiller(recipe, network, encoder).run(rows, work / "state.pt", show)
         facts = {"encoder": recipe.encoder, "recipe": recipe.model_dump(), "rows": len(rows), "losses": losses}
         body.write(out, network, json_text, facts)

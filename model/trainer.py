@@ -30,7 +30,7 @@ from model.network import BEExformer, soft_routing_loss
 from model.prepare import Prepared
 from model.recipe import Recipe
 from model.show import Show
-from model.twin import CALIBRATION_TOKENS, Batch, Twin, start
+from model.twin import Batch, Twin, some, start
 
 
 class Trainer:
@@ -80,16 +80,11 @@ class Trainer:
             data.body.start(real)
         if real is None:
             return None
-        some: list[Batch] = []
-        for batch in self.batches():
-            if sum(int(mask.sum()) for _, mask in some) > CALIBRATION_TOKENS:
-                break
-            ids, lengths = pad([data.ids[i] for i in batch])
-            some.append((torch.from_numpy(ids), torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])))
-        start(network, real, some)
+        text = some(map(self._padded, self.batches()))
+        start(network, real, text)
         counts = np.bincount(np.concatenate(data.ids), minlength=network.config.vocab_size)
         network.fix_embedding(counts + 1.0)
-        return Twin(twin, some) if twin else None
+        return Twin(twin, text) if twin else None
 
     @property
     def made(self) -> str:
@@ -130,11 +125,14 @@ class Trainer:
             loss = loss + self.recipe.twin.states * self.twin.distance(states, wanted, mask)
         return loss
 
+    def _padded(self, batch: np.ndarray) -> Batch:
+        ids, lengths = pad([self.data.ids[i] for i in batch])
+        return torch.from_numpy(ids), torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])
+
     def train_step(self, batch: np.ndarray) -> float:
         """One batch; answers its loss in nats."""
-        padded, lengths = pad([self.data.ids[i] for i in batch])
-        ids, targets = torch.from_numpy(padded), torch.from_numpy(self.data.targets[batch])
-        mask = torch.from_numpy(np.arange(padded.shape[1]) < lengths[:, None])
+        ids, mask = self._padded(batch)
+        targets = torch.from_numpy(self.data.targets[batch])
         wanted = self.twin(ids, mask) if self.twin else None
         loss = self.losses(self.network.embed(ids), mask, targets, wanted)
         value = loss.item()
@@ -148,7 +146,7 @@ class Trainer:
         for _, layer in self.network.binary_layers():
             layer.clamp_latent()
         self.position += 1
-        self.tokens += int(lengths.sum())
+        self.tokens += int(mask.sum())
         return value
 
     def candidate(self) -> BEExformer:

@@ -5,6 +5,8 @@ Bits move slowly. What a task asks for is found quickly in real numbers, and a n
 every token and after every block where the bits should be, as in BiT (Liu et al. 2022).
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -14,9 +16,20 @@ from model.network import BEExformer
 Batch = tuple[Tensor, Tensor]
 """Token ids [B, L] int64 (0 pads) and the mask of real tokens [B, L]."""
 
-CALIBRATION_TOKENS = 8_000
+CALIBRATION_TOKENS = 8_000  # about as many tokens as statistics of a start are taken over
 LATENT = 0.05
 """Spread of latent weights when bits begin: inside [-1, 1], and near enough to 0 to cross it."""
+
+
+def some(batches: Iterable[Batch]) -> list[Batch]:
+    """The first batches, to `CALIBRATION_TOKENS` tokens and the rest of a batch."""
+    taken, tokens = [], 0
+    for ids, mask in batches:
+        taken.append((ids, mask))
+        tokens += int(mask.sum())
+        if tokens > CALIBRATION_TOKENS:
+            break
+    return taken
 
 
 @torch.no_grad()
