@@ -35,7 +35,7 @@ from model.recipe import Section, Text, load
 from model.show import Show
 from model.tokenizer import Tokenizer
 from model.trainer import keep_memory, save_state
-from model.twin import Batch, some
+from model.twin import Batch, calibration_batches
 
 LOSSES = ("states", "vector")
 SAVE_TOKENS = 200_000  # what a kill can lose
@@ -307,7 +307,7 @@ def run(recipe: BodyRecipe, root: Path, out: Path, work: Path, console: Console)
             binary=False,
         )
         network = BEExformer(config, precision=torch.bfloat16)
-        start(network, encoder, some(_batches(rows, recipe)))
+        start(network, encoder, calibration_batches(_batches(rows, recipe)))
         losses = Distiller(recipe, network, encoder).run(rows, work / "state.pt", show)
         facts = {"encoder": recipe.encoder, "recipe": recipe.model_dump(), "rows": len(rows), "losses": losses}
         body.write(out, network, json_text, facts)

@@ -30,7 +30,7 @@ from model.network import BEExformer, soft_routing_loss
 from model.prepare import Prepared
 from model.recipe import Recipe
 from model.show import Show
-from model.twin import Batch, Twin, some, start
+from model.twin import Batch, Twin, calibration_batches, start
 
 
 class Trainer:
@@ -80,7 +80,7 @@ class Trainer:
             data.body.start(real)
         if real is None:
             return None
-        text = some(map(self._padded, self.batches()))
+        text = calibration_batches(map(self._padded, self.batches()))
         start(network, real, text)
         counts = np.bincount(np.concatenate(data.ids), minlength=network.config.vocab_size)
         network.fix_embedding(counts + 1.0)

@@ -21,8 +21,8 @@ LATENT = 0.05
 """Spread of latent weights when bits begin: inside [-1, 1], and near enough to 0 to cross it."""
 
 
-def some(batches: Iterable[Batch]) -> list[Batch]:
-    """The first batches, to `CALIBRATION_TOKENS` tokens and the rest of a batch."""
+def calibration_batches(batches: Iterable[Batch]) -> list[Batch]:
+    """The first batches, until they have more than `CALIBRATION_TOKENS` real tokens."""
     taken, tokens = [], 0
     for ids, mask in batches:
         taken.append((ids, mask))
