@@ -177,6 +177,7 @@ class Engine:
             max_blocks,
             config.n_head,
             carry_x,
+            config.separator,
             self._arrays,
             *scratch,  # in walk's order
         )
@@ -212,7 +213,9 @@ class Engine:
             config = self.config
             E, m = len(config.exits), config.n_class
             self._of_thread.scratch = _Scratch(
-                kernels.workspace(config.max_tokens, config.d_model, config.d_head, config.head_thresholds),
+                kernels.workspace(
+                    config.max_tokens, config.d_model, config.d_head, config.head_thresholds * config.d_pool
+                ),
                 np.empty((E, -(-m // bits.TILE) * bits.TILE), np.float32),
                 np.empty(m),
                 np.empty(E),
