@@ -23,7 +23,7 @@ from model.prepare import Prepared, prepare
 from model.recipe import VARIANTS, Recipe
 from model.record import Record
 from model.show import Show
-from model.trainer import Trainer, fit, keep_memory
+from model.trainer import STATE, Trainer, fit, keep_memory
 
 TWIN_OF = {"proposed": "fp", "wee": "wee-fp"}
 """Binary variants and the full-precision ones that they start from and follow."""
@@ -50,10 +50,10 @@ def run(
         twin = None
         if recipe.twin and data.config.binary:
             full = dataclasses.replace(data, config=dataclasses.replace(data.config, binary=False))
-            twin, _ = _compared(recipe.twinned(), full, work, TWIN_OF[variant], show)
+            twin = _twin(recipe.twinned(), full, work, TWIN_OF[variant], show)
         if not packed:
             plan = recipe.twinned() if recipe.twin and not data.config.binary else recipe
-            _, found = _compared(plan, data, work, variant, show, twin)
+            found = _compared(plan, data, work, variant, show, twin)
             show.say("this network is there to be compared with: nothing to pack, no checkpoint written")
             return {"dev": found}
         assert out is not None
@@ -117,17 +117,26 @@ def _trained(
     return trainer
 
 
+def _twin(recipe: Recipe, data: Prepared, work: Path, variant: str, show: Show) -> BEExformer:
+    """The full-precision network that bits start from and follow: the last one. The best on dev, which its record has,
+    may be one of halfway that a few hundred rows took a liking to; its cross-entropy is not the lowest."""
+    _compared(recipe, data, work, variant, show)
+    network = BEExformer(data.config, precision=getattr(torch, recipe.optim.precision))
+    network.load_state_dict(torch.load(_own(work, variant, recipe) / STATE, weights_only=True)["network"])
+    return network
+
+
 def _compared(
     recipe: Recipe, data: Prepared, work: Path, variant: str, show: Show, twin: BEExformer | None = None
-) -> tuple[BEExformer, dict[str, Any]]:
-    """A network that is not exported, and what it is worth on dev; it leaves a record."""
+) -> dict[str, Any]:
+    """What a network that is not exported is worth on dev; it leaves a record."""
     trainer = _trained(recipe, data, work, variant, show, twin)
     logits, tokens = trainer.logits(trainer.network), np.array([len(row) for row in data.dev_ids])
     found = trainer.evaluate(logits)
     _say(show, variant, found)
     made = _record(trainer, variant, logits, tokens, _provenance(recipe, trainer))
     record.write(made, _own(work, variant, recipe) / record.FILE)
-    return trainer.network, found
+    return found
 
 
 def _record(trainer: Trainer, variant: str, logits: np.ndarray, tokens: np.ndarray, made: dict[str, Any]) -> Record:

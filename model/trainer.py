@@ -32,6 +32,9 @@ from model.recipe import Recipe
 from model.show import Show
 from model.twin import Batch, Twin, calibration_batches, start
 
+STATE = "state.pt"
+"""In a run's folder: all that it needs to go on, after its last step too."""
+
 
 class Trainer:
     """Network, optimizers and position of a run; `state` and `restore` are all that a resumed run needs."""
@@ -245,7 +248,7 @@ class _as_exported:
 def fit(trainer: Trainer, work: Path, show: Show) -> None:
     """Train until the last epoch or until patience ends; the weights with the best dev score are in `best.pt`."""
     plan = trainer.recipe.optim
-    saved, best = work / "state.pt", work / "best.pt"
+    saved, best = work / STATE, work / "best.pt"
     if saved.exists():
         trainer.restore(torch.load(saved, weights_only=True), work)
         show.say(f"resumed at step {trainer.step} of {trainer.steps}")

@@ -215,7 +215,7 @@ def test_bits_start_from_the_twin_and_follow_it(root: Path, distilled: BEExforme
     run(plan(**start, optim=optim, twin={**twin, "states": 0.0}), root, "alone")
 
     def apart(name: str) -> float:
-        state = torch.load(root / "work" / name / "fp-1" / "best.pt", weights_only=True)
+        state = torch.load(root / "work" / name / "fp-1" / "state.pt", weights_only=True)["network"]
         config = Engine.load(root / "out" / name).config
         real, bits = BEExformer(replace(config, binary=False)), BEExformer(config)
         real.load_state_dict(state)
