@@ -31,7 +31,7 @@ def tokens_per_second(recipe: Recipe, tokens: int, steps: int) -> float:
     batch = recipe.optim.batch_size
     rng = np.random.default_rng(0)
     ids = [rng.integers(1, 30000, tokens, dtype=np.int32) for _ in range(batch * 2)]
-    config = recipe.network.config(30522, 2, 102)
+    config = recipe.network.config(30522, 2)
     targets = np.full((len(ids), 2), 0.5, np.float32)
     none = Rows([], None, np.array([], np.int64))
     trainer = Trainer(recipe, Prepared(config, ["a", "b"], "", None, ids, targets, none, none, [], None, {}))

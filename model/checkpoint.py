@@ -22,8 +22,8 @@ from model.config import BEEConfig
 from model.embedding import SCALES, packed_bytes
 from model.errors import CheckpointError
 
-FORMAT = 3
-READABLE = (1, 2, 3)  # every version that was ever shipped
+FORMAT = 2
+READABLE = (1, 2)  # every version that was ever shipped
 FILES = ("model.safetensors", "tokenizer.json", "evaluation.json", "README.md")
 FETCH_AGAIN = "copy the folder again or export it anew with `beexformer train`"
 
@@ -66,7 +66,7 @@ def tensor_spec(config: BEEConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
         for norm in ("norm_x", "norm_h"):
             spec[f"blocks.{c}.{norm}.weight"] = spec[f"blocks.{c}.{norm}.bias"] = ("float32", (D,))
     for c in config.exits:
-        linear(f"heads.{c}.hidden", config.d_pool, config.d_head, config.head_thresholds)
+        linear(f"heads.{c}.hidden", D, config.d_head, config.head_thresholds)
         linear(f"heads.{c}.out", config.d_head, config.n_class)
     return spec
 

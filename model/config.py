@@ -17,7 +17,6 @@ class BEEConfig:
     n_head: int = 4  # H
     d_head: int = 768  # width of the hidden layer in every exit's Phi_c (Table 1)
     head_thresholds: int = 1  # how many thresholds an exit's head puts on each mean
-    separator: int = 0  # id of the token that ends the first text of a pair, where heads compare both; 0, the pad: none
     embedding: Literal["int8", "int4+2"] = "int8"  # how the file holds the learned half, see model.embedding
     max_tokens: int = 128  # L at most, special tokens included
     carry: Literal["x", "h"] = "x"  # what the forget gate Sh lets through in eq. 23
@@ -31,8 +30,6 @@ class BEEConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.n_class < 2:
             raise ValueError(f"n_class={self.n_class} must be at least 2")
-        if not 0 <= self.separator < self.vocab_size:
-            raise ValueError(f"separator={self.separator} must be a token's id, or 0 where heads compare no texts")
         if self.max_tokens < 3:
             raise ValueError(f"max_tokens={self.max_tokens} must be at least 3: two special tokens and a word")
         for name in ("d_model", "d_head"):
@@ -49,11 +46,6 @@ class BEEConfig:
     def exits(self) -> tuple[int, ...]:
         """Blocks (1-based) that have a head."""
         return tuple(range(1, self.n_block + 1)) if self.early_exit else (self.n_block,)
-
-    @property
-    def d_pool(self) -> int:
-        """Width of what a head reads: the mean state, and for pairs how far apart those of the two texts are."""
-        return 2 * self.d_model if self.separator else self.d_model
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -177,7 +177,6 @@ class Engine:
             max_blocks,
             config.n_head,
             carry_x,
-            config.separator,
             self._arrays,
             *scratch,  # in walk's order
         )
@@ -213,9 +212,7 @@ class Engine:
             config = self.config
             E, m = len(config.exits), config.n_class
             self._of_thread.scratch = _Scratch(
-                kernels.workspace(
-                    config.max_tokens, config.d_model, config.d_head, config.head_thresholds * config.d_pool
-                ),
+                kernels.workspace(config.max_tokens, config.d_model, config.d_head, config.head_thresholds),
                 np.empty((E, -(-m // bits.TILE) * bits.TILE), np.float32),
                 np.empty(m),
                 np.empty(E),

@@ -67,12 +67,11 @@ def block(config: BEEConfig, tokens: int) -> Count:
 
 def head(config: BEEConfig, tokens: int) -> Count:
     """Phi_c: mean over tokens, two binarized layers with a clip (2) between, entropy of the answer (eq. 13: shift,
-    exp, two sums of products, a division, a logarithm and a difference). What is read with T thresholds is an input T
-    times as wide. Texts that are compared cost the sum of their sums, two more means, a difference and its size."""
+    exp, two sums of products, a division, a logarithm and a difference). A mean with T thresholds is an input T times
+    as wide."""
     D, m, T = config.d_model, config.n_class, config.head_thresholds
-    pooling = Count(0, tokens * D + D + (5 * D if config.separator else 0))
-    hidden = binary_linear(1, T * config.d_pool, config.d_head) + Count(0, 2 * config.d_head)
-    layers = hidden + binary_linear(1, config.d_head, m)
+    pooling = Count(0, tokens * D + D)
+    layers = binary_linear(1, T * D, config.d_head) + Count(0, 2 * config.d_head) + binary_linear(1, config.d_head, m)
     return pooling + layers + Count(0, 6 * m + 3)
 
 

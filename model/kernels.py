@@ -118,11 +118,10 @@ class Workspace(NamedTuple):
     hidden: np.ndarray
 
 
-def workspace(max_tokens: int, d_model: int, d_head: int, head_input: int = 0) -> Workspace:
-    """Scratch for `walk`: 36 D bytes a token and a little more. `head_input` is how wide a head reads, thresholds and
-    all."""
+def workspace(max_tokens: int, d_model: int, d_head: int, head_thresholds: int = 1) -> Workspace:
+    """Scratch for `walk`: 36 D bytes a token and a little more."""
     S, D, real = max_tokens | 1, d_model, np.float32
-    states = max(S * D, head_input)
+    states = max(S, head_thresholds) * D  # a head reads its mean once for each threshold
     padded = -(-max_tokens // TILE) * TILE
     return Workspace(
         words=np.empty(max(states, d_head) // 64, np.uint64),
@@ -428,36 +427,25 @@ def block(h: np.ndarray, L: int, layers: Block, n_head: int, carry_x: bool, work
     add_norm(work.mixed, work.x, L, layers.norm_h, h)
 
 
-def head_numpy(h: np.ndarray, layers: Head, first: int = 0) -> np.ndarray:
-    """Phi_c of eq. 14 on one row: h_c [L, D] -> logits [m] float32, padded to a multiple of 16 with zeros. `first` is
-    how many tokens the first text of a pair has, 0 where heads compare no texts. The hidden layer reads the mean, and
-    beside it how far the texts' means are apart, once for each of T thresholds."""
-    pooled = h.mean(0)
-    if first:
-        second = h[first:].mean(0) if first < len(h) else 0
-        pooled = np.concatenate([pooled, np.abs(h[:first].mean(0) - second)])
-    T = layers.hidden.threshold.size // pooled.size
-    return linear_numpy(linear_numpy(np.tile(pooled[None], T), layers.hidden).clip(-1, 1), layers.out)[0]
+def head_numpy(h: np.ndarray, layers: Head) -> np.ndarray:
+    """Phi_c of eq. 14 on one row: h_c [L, D] -> logits [m] float32, padded to a multiple of 16 with zeros. The hidden
+    layer's k is T D: the mean, once for each of T thresholds."""
+    T = layers.hidden.threshold.size // h.shape[1]
+    pooled = np.tile(h.mean(0, keepdims=True), T)
+    return linear_numpy(linear_numpy(pooled, layers.hidden).clip(-1, 1), layers.out)[0]
 
 
 @compiled
-def head(h: np.ndarray, L: int, D: int, layers: Head, first: int, work: Workspace, out: np.ndarray) -> None:
+def head(h: np.ndarray, L: int, D: int, layers: Head, work: Workspace, out: np.ndarray) -> None:
     wide, d_head = layers.hidden.threshold.size, layers.out.threshold.size
     hidden, pooled, one = work.hidden, work.x, splat_f16(1.0)
-    split, k = (first, 2 * D) if first else (L, D)
     for d in range(0, D, TILE):
-        a = b = splat_f16(0.0)
-        for i in range(split):
-            a = a + load_f16(h, d * (L | 1) + i * TILE)
-        for i in range(split, L):
-            b = b + load_f16(h, d * (L | 1) + i * TILE)
-        mean = (a + b) / splat_f16(L)
-        for place in range(d, wide, k):
+        s = splat_f16(0.0)
+        for i in range(L):
+            s = s + load_f16(h, d * (L | 1) + i * TILE)
+        mean = s / splat_f16(L)
+        for place in range(d, wide, D):
             store(pooled, place, mean)
-        if first:
-            apart = absolute(a / splat_f16(split) - b / splat_f16(max(L - split, 1)))
-            for place in range(D + d, wide, k):
-                store(pooled, place, apart)
     linear(pooled, 1, layers.hidden, work.words, hidden)
     for d in range(0, d_head, TILE):
         v = load_f16(hidden, d)
@@ -567,17 +555,6 @@ def head_of(stack: Head, e: int) -> Head:
 
 
 @compiled
-def _first_text(ids: np.ndarray, separator: int) -> int:
-    """Tokens up to the first separator and with it; all where there is none, 0 where heads compare no texts."""
-    if not separator:
-        return 0
-    for i in range(ids.size):
-        if ids[i] == separator:
-            return i + 1
-    return int(ids.size)
-
-
-@compiled
 def walk(
     ids: np.ndarray,
     delta: float,
@@ -585,7 +562,6 @@ def walk(
     max_blocks: int,
     n_head: int,
     carry_x: bool,
-    separator: int,
     arrays: tuple[np.ndarray, ...],
     work: Workspace,
     logits: np.ndarray,
@@ -600,7 +576,6 @@ def walk(
     network = _network_of(arrays)
     L, C, E = ids.size, network.blocks.norm_x.weight.shape[0], entropies.size
     D = network.blocks.norm_x.weight.shape[1]
-    first = _first_text(ids, separator)
     embed(ids, network.embedding, work.h)
     previous = math.log(scores.size)
     for c in range(1, C + 1):
@@ -608,7 +583,7 @@ def walk(
         e = c - 1 - (C - E)  # without early exit, the only head is the last block's
         if e < 0:
             continue
-        head(work.h, L, D, head_of(network.heads, e), first, work, logits[e])
+        head(work.h, L, D, head_of(network.heads, e), work, logits[e])
         entropies[e] = softmax(logits[e, : scores.size], scores)
         if c >= max_blocks or (c >= min_blocks and exits.leaves(previous, entropies[e], delta)):
             return c

@@ -90,11 +90,11 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Auxiliary block Phi_c of eq. 14: what `pooled` makes of the states [B, d_pool] -> logits [B, m] (float32)."""
+    """Auxiliary block Phi_c of eq. 14: mean over real tokens [B, D] -> logits [B, m] (float32)."""
 
     def __init__(self, config: BEEConfig, precision: torch.dtype, dropout: float) -> None:
         super().__init__()
-        self.hidden = BinaryLinear(config.d_pool, config.d_head, config.binary, precision, config.head_thresholds)
+        self.hidden = BinaryLinear(config.d_model, config.d_head, config.binary, precision, config.head_thresholds)
         self.out = BinaryLinear(config.d_head, config.n_class, config.binary, precision)
         self.dropout = _dropout(dropout)
 
@@ -156,36 +156,22 @@ class BEExformer(nn.Module):
             states.append(h)
         return states
 
-    def read(self, states: list[Tensor], mask: Tensor, first: Tensor | None) -> Tensor:
+    def read(self, states: list[Tensor], mask: Tensor) -> Tensor:
         """h_1 .. h_C -> logits of every exit [B, exits, m] (eq. 14)."""
-        return torch.stack([self.heads[str(c)](pooled(states[c - 1], mask, first)) for c in self.config.exits], 1)
-
-    def first(self, ids: Tensor) -> Tensor | None:
-        """ids [B, L] -> mask [B, L] of the first text with its separator; None where heads compare no texts."""
-        ends = ids == self.config.separator
-        return (ends.cumsum(1) - ends.long()) == 0 if self.config.separator else None
+        return torch.stack([self.heads[str(c)](mean_state(states[c - 1], mask)) for c in self.config.exits], 1)
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         h = self.embed(ids)  # eq. 3-4
         mask = torch.arange(h.shape[1]) < lengths[:, None]
-        return self.read(self.states(h, mask), mask, self.first(ids))
+        return self.read(self.states(h, mask), mask)
 
     def binary_layers(self) -> Iterator[tuple[str, BinaryLinear]]:
         return ((name, layer) for name, layer in self.named_modules() if isinstance(layer, BinaryLinear))
 
 
 def mean_state(h: Tensor, mask: Tensor) -> Tensor:
-    """States [B, L, D], mask [B, L] of those that count -> their mean [B, D]; zero of none."""
-    return (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True).clamp_min(1)
-
-
-def pooled(h: Tensor, mask: Tensor, first: Tensor | None) -> Tensor:
-    """States [B, L, D], mask of real tokens [B, L] -> what an exit's head reads: their mean [B, D]; where `first`
-    [B, L] tells the first text of a pair, beside it how far the texts' means are apart, [B, 2 D]."""
-    mean = mean_state(h, mask)
-    if first is None:
-        return mean
-    return torch.cat([mean, (mean_state(h, mask & first) - mean_state(h, mask & ~first)).abs()], -1)
+    """States [B, L, D], mask of real tokens [B, L] -> their mean [B, D], what an exit's head reads."""
+    return (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
 
 def soft_routing_loss(logits: Tensor, targets: Tensor) -> Tensor:

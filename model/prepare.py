@@ -70,7 +70,7 @@ def prepare(recipe: Recipe, root: Path, work: Path, show: Show, variant: str = "
     json_text, embedding = (start.tokenizer, None) if start else _vocabulary(recipe, train, work)
     tokenizer = Tokenizer(json_text, network.max_tokens)
     try:
-        config = network.config(tokenizer.vocab_size, len(labels), tokenizer.separator, variant)
+        config = network.config(tokenizer.vocab_size, len(labels), variant)
     except ValueError as error:
         raise TrainingError(f"recipe {recipe.name}: {error}") from None
     targets = _one_hot(train.labels, len(labels), recipe.optim.label_smoothing)

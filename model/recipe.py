@@ -62,18 +62,10 @@ class Network(Section):
     carry: Literal["x", "h"] = "x"
     slfn: Literal["depth", "time"] = "depth"
     head_thresholds: int = 1
-    head_pair: bool = Field(False, description="heads read how far apart the two texts of a pair are, beside the mean")
     embedding: Literal["int8", "int4+2"] = "int8"
 
-    def config(self, vocab_size: int, n_class: int, separator: int, variant: str = "proposed") -> BEEConfig:
-        """`separator` is the id of the token between the texts of a pair, for heads that compare them."""
-        return BEEConfig(
-            vocab_size=vocab_size,
-            n_class=n_class,
-            separator=separator if self.head_pair else 0,
-            **self.model_dump(exclude={"head_pair"}),
-            **VARIANTS[variant],
-        )
+    def config(self, vocab_size: int, n_class: int, variant: str = "proposed") -> BEEConfig:
+        return BEEConfig(vocab_size=vocab_size, n_class=n_class, **self.model_dump(), **VARIANTS[variant])
 
 
 class Start(Section):
@@ -199,8 +191,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _grid(self) -> Self:
-        if self.network.head_pair and not self.data.text_pair:
-            raise ValueError("network.head_pair compares the texts of a pair; the task has no data.text_pair")
         if self.network.embedding == "int4+2" and self.optim.embedding != "frozen":
             raise ValueError(
                 'network.embedding "int4+2" is a grid that rows can\'t leave; add optim.embedding = "frozen"'

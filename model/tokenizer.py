@@ -42,14 +42,6 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return int(self.inner.get_vocab_size())
 
-    @property
-    def separator(self) -> int:
-        """Id of the token that ends a text. Text itself never has it: typed, it is taken apart."""
-        found = self.inner.token_to_id("[SEP]")
-        if found is None:
-            raise CheckpointError("tokenizer.json has no [SEP] to end a text with; export the checkpoint anew")
-        return int(found)
-
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool = True) -> Tokens:
         """Raises InputError for a blank text, a lone surrogate, or a text too long where `truncate` is False."""
         for name, value in (("text", text), ("text_pair", text_pair)):

@@ -119,12 +119,10 @@ class Trainer:
                 optimizer.param_groups[0]["lr"] = rising * falling
         return float(self.optimizers[0].param_groups[0]["lr"])
 
-    def _losses(
-        self, h: Tensor, mask: Tensor, first: Tensor | None, targets: Tensor, wanted: list[Tensor] | None
-    ) -> Tensor:
+    def _losses(self, h: Tensor, mask: Tensor, targets: Tensor, wanted: list[Tensor] | None) -> Tensor:
         """Soft-routing loss, and with a twin how far the states are from `wanted`, its own."""
         states = self.network.states(h, mask)
-        loss = soft_routing_loss(self.network.read(states, mask, first), targets)
+        loss = soft_routing_loss(self.network.read(states, mask), targets)
         if self.twin and wanted:
             assert self.recipe.twin is not None
             loss = loss + self.recipe.twin.states * self.twin.distance(states, wanted, mask)
@@ -139,7 +137,7 @@ class Trainer:
         ids, mask = self._padded(batch)
         targets = torch.from_numpy(self.data.targets[batch])
         wanted = self.twin(ids, mask) if self.twin else None
-        loss = self.losses(self.network.embed(ids), mask, self.network.first(ids), targets, wanted)
+        loss = self.losses(self.network.embed(ids), mask, targets, wanted)
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(f"the loss is {value} at step {self.step}; lower optim.learning_rate and start afresh")

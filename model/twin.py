@@ -44,7 +44,7 @@ def start(network: BEExformer, real: BEExformer, batches: list[Batch]) -> None:
         for name, layer in real.binary_layers()
     ]
     for ids, mask in batches:
-        real.read(real.states(real.embed(ids), mask), mask, real.first(ids))
+        real.read(real.states(real.embed(ids), mask), mask)
     for hook in hooks:
         hook.remove()
     masks = [mask for _, mask in batches]

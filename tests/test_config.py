@@ -15,8 +15,6 @@ from model.config import BEEConfig
         ({"max_tokens": 2}, "max_tokens=2"),
         ({"carry": "y"}, "carry='y'"),
         ({"head_thresholds": 0}, "head_thresholds=0"),
-        ({"separator": -1}, "separator=-1"),
-        ({"separator": 10}, "separator=10"),
         ({"embedding": "int2"}, "embedding='int2'"),
     ],
 )

@@ -28,12 +28,6 @@ def test_several_thresholds_widen_the_first_layer_of_a_head_and_packed_rows_cost
     assert flops.embedding(config, 5).flops == 5 * 32 * 2
 
 
-def test_comparing_texts_doubles_what_a_head_reads_and_costs_five_operations_an_axis() -> None:
-    config = BEEConfig(**{**CONFIG.to_dict(), "separator": 3})
-    more = flops.head(config, 5).flops - flops.head(CONFIG, 5).flops
-    assert more == 5 * 64 + 64 + 2 * 64 * 128 / 64
-
-
 def test_without_early_exit_only_the_last_head_is_counted() -> None:
     config = BEEConfig(**{**CONFIG.to_dict(), "early_exit": False})
     heads = flops.walk(CONFIG, 5, 3).flops - flops.walk(config, 5, 3).flops

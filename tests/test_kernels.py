@@ -123,19 +123,8 @@ def test_block_and_head_are_their_meaning(L: int, d_model: int, thresholds: int)
     flat, logits = tiles(h), np.empty(kernels.TILE, np.float32)
     kernels.block(flat, L, block, 2, True, work)
     np.testing.assert_allclose(rows(flat, L, d_model), expected, rtol=1e-4, atol=1e-4)
-    kernels.head(flat, L, d_model, head, 0, work, logits)
+    kernels.head(flat, L, d_model, head, work, logits)
     np.testing.assert_allclose(logits, kernels.head_numpy(rows(flat, L, d_model), head), **ULPS)
-
-
-@pytest.mark.parametrize("first", [1, 6, 17])
-def test_a_head_that_compares_texts_is_its_meaning(first: int) -> None:
-    L, D = 17, 64
-    engine = Engine(random_checkpoint(d_model=D, n_head=2, n_block=1, head_thresholds=3, separator=3))
-    head, h, logits = kernels.head_of(engine._network.heads, 0), real(L, D), np.empty(kernels.TILE, np.float32)
-    kernels.head(tiles(h), L, D, head, first, kernels.workspace(L, D, 64, 3 * 2 * D), logits)
-    expected = kernels.head_numpy(h, head, first)
-    np.testing.assert_allclose(logits, expected, **ULPS)
-    assert np.abs(expected - kernels.head_numpy(h, head, 9)).max() > 0.01, "where the first text ends matters"
 
 
 @pytest.mark.parametrize("form", SCALES)
@@ -155,7 +144,6 @@ def test_embed_is_its_meaning(d_model: int, form: str) -> None:
         {"d_model": 64, "n_head": 64},
         {"d_model": 192, "n_head": 2, "d_head": 256},
         {"d_model": 64, "head_thresholds": 9, "embedding": "int4+2"},
-        {"d_model": 64, "head_thresholds": 5, "separator": 9},
     ],
 )
 @pytest.mark.parametrize("L", [1, 2, 3, 15, 16, 17, 48])
@@ -163,12 +151,12 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
     """Nothing checks bounds in compiled code, so guards stand behind every array."""
     engine = Engine(random_checkpoint(n_block=2, **shape))
     config, guard = engine.config, 64
-    exact = kernels.workspace(L, config.d_model, config.d_head, config.head_thresholds * config.d_pool)
+    exact = kernels.workspace(L, config.d_model, config.d_head, config.head_thresholds)
     behind = [np.full(part.size + guard, 7, part.dtype) for part in exact]
     work = kernels.Workspace(*(part[:-guard] for part in behind))
     logits, scores, entropies = np.empty((2, kernels.TILE), np.float32), np.empty(2), np.empty(2)
     ids = np.arange(L, dtype=np.int32)
-    kernels.walk(ids, 0.0, 2, 2, config.n_head, True, config.separator, engine._arrays, work, logits, scores, entropies)
+    kernels.walk(ids, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies)
     assert all((part[-guard:] == 7).all() for part in behind)
     row = Row(ids, False, 0.0, 2, 2)
     assert (logits[None, :, :2] == engine.logits([row])).all(), "and is what it is in a longer one"

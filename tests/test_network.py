@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model.config import BEEConfig
-from model.network import BEExformer, pooled, soft_routing_loss
+from model.network import BEExformer, soft_routing_loss
 
 SMALL = {"vocab_size": 30, "n_class": 3, "d_model": 64, "n_block": 3, "n_head": 2, "d_head": 64, "max_tokens": 16}
 
@@ -28,7 +28,6 @@ VARIANTS = {
     "carry h": {"carry": "h"},
     "time": {"slfn": "time"},
     "four thresholds": {"head_thresholds": 4},
-    "compares texts": {"separator": 7, "head_thresholds": 2},
     "FP": {"binary": False},
     "FP of few bits": {"binary": False, "head_thresholds": 4, "embedding": "int4+2"},
     "WEE": {"early_exit": False},
@@ -89,19 +88,6 @@ def test_slfn_is_equations_20_to_23() -> None:
     Sh, Sg, Tg = 1 / (1 + (-sh).exp()), 1 / (1 + (-sg_x - sg_h).exp()), (tg_x + tg_h).tanh()
     expected = (2 * Sh - Sh**2) * x + (2 * Sg - Sg**2) * torch.where(Tg < 0, 2 * Tg + Tg**2, 2 * Tg - Tg**2)
     torch.testing.assert_close(slfn(x, h), expected)
-
-
-def test_heads_of_pairs_read_how_far_apart_the_texts_are_beside_the_mean() -> None:
-    """In the first row the text of two tokens ends at the separator, the second row has one text alone."""
-    made = network(separator=7)
-    ids = torch.tensor([[5, 7, 2, 2, 7, 0], [5, 9, 7, 0, 0, 0]])
-    first = made.first(ids)
-    assert first is not None
-    assert first[:, :3].tolist() == [[True, True, False], [True, True, True]]
-    h = torch.arange(1.0, 7.0)[None, :, None] * torch.tensor([1.0, -1.0])
-    found = pooled(h.expand(2, -1, -1), ids != 0, first)
-    assert found.tolist() == [[3.0, -3.0, 2.5, 2.5], [2.0, -2.0, 2.0, 2.0]]
-    assert network().first(ids) is None
 
 
 def test_soft_routing_loss_by_hand() -> None:

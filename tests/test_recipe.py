@@ -21,20 +21,13 @@ def test_the_tasks_of_the_paper_and_four_others_have_recipes() -> None:
 
 def test_a_variant_is_the_recipe_with_two_switches() -> None:
     plan = recipe.parse({"name": "x", "data": {"train": "x"}}, "test")
-    configs = {variant: plan.network.config(100, 2, 3, variant) for variant in recipe.VARIANTS}
+    configs = {variant: plan.network.config(100, 2, variant) for variant in recipe.VARIANTS}
     assert {variant: (c.binary, c.early_exit) for variant, c in configs.items()} == {
         "proposed": (True, True),
         "wee": (True, False),
         "wee-fp": (False, False),
         "fp": (False, True),
     }
-
-
-def test_heads_compare_the_texts_of_pairs_alone() -> None:
-    pair = {"name": "x", "data": {"train": "x", "text_pair": "b"}, "network": {"head_pair": True}}
-    assert recipe.parse(pair, "test").network.config(100, 2, 3).separator == 3
-    with pytest.raises(TrainingError, match=r"network\.head_pair compares the texts of a pair"):
-        recipe.parse({**pair, "data": {"train": "x"}}, "test")
 
 
 def test_defaults_are_table_1() -> None:
