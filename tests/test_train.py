@@ -230,6 +230,19 @@ def test_bits_start_from_the_twin_and_follow_it(root: Path, distilled: BEExforme
     assert apart("run") < 0.7 * apart("alone")
 
 
+def test_bits_follow_the_last_twin_whatever_its_best_on_dev_was(root: Path, distilled: BEExformer) -> None:
+    start = {"start": {"body": "body"}, "network": {"d_head": 64}}
+    optim = {**OPTIM, "epochs": 1, "embedding": "frozen"}
+    steps = plan(**start, optim=optim, twin={"epochs": 1, "learning_rate": 0.002, "evaluations": 1})
+    run(steps, root)
+    run(steps, root, "other", variant="fp")
+    best = root / "work" / "other" / "fp-1" / "best.pt"
+    torch.save({name: 0 * w for name, w in torch.load(best, weights_only=True).items()}, best)
+    run(steps, root, "other")
+    for name, weight in weights(root, "run").items():
+        assert (weights(root, "other")[name] == weight).all(), name
+
+
 def test_a_run_from_another_body_is_not_resumed(root: Path, distilled: BEExformer) -> None:
     start = {"start": {"body": "body"}, "optim": {**OPTIM, "epochs": 1}, "network": {"d_head": 64}}
     run(plan(**start), root)

@@ -82,6 +82,7 @@ def test_the_slider_moves_the_exit_from_the_first_to_the_last_block(opened: Open
     page = opened()
     type_in(page, EASY)
     slider = page.get_by_role("slider", name="delta")
+    expect(slider).to_be_enabled()
     slider.press("End")
     exits(page, 1)
     expect(page.get_by_label("delta as a number")).to_have_value("1")
@@ -236,7 +237,9 @@ def test_pasted_lines_get_a_row_each_and_a_bad_one_its_own_error(
 
 def test_many_lines_go_in_several_batches_with_the_delta_from_above(opened: Opened) -> None:
     page = opened()
-    page.get_by_role("slider", name="delta").press("End")
+    slider = page.get_by_role("slider", name="delta")
+    expect(slider).to_be_enabled()  # which pressing a key doesn't wait for: it is when the model is known
+    slider.press("End")
     sent: list[Any] = []
     page.on("request", lambda request: sent.append(request) if request.url.endswith("/batch") else None)
     page.get_by_label("Lines", exact=True).fill("\n".join(f"film number {i}" for i in range(250)))
