@@ -12,6 +12,7 @@ from rich.console import Console
 from tiny import random_checkpoint, random_texts
 
 from model import encoders, flops
+from model.calibrate import served
 from model.checkpoint import save
 from model.config import BEEConfig
 from model.engine import Engine
@@ -22,7 +23,7 @@ from model.network import BEExformer
 from model.recipe import VARIANTS, Data
 from model.record import Record, write
 from report import bootstrap, contest, depth, tables
-from report.contest import CITED, Net, packed_bytes, real_bytes
+from report.contest import CITED, DELTA, Net, packed_bytes, real_bytes
 
 SHAPE = {"vocab_size": 50, "d_model": 64, "n_block": 3, "n_head": 2, "d_head": 64}
 LABELS = ["no", "yes", "maybe"]
@@ -147,6 +148,18 @@ def test_baselines_are_met_on_test_rows_too(written: tuple[Path, Engine], root: 
     assert mean == f"{found} (1 of 4 tasks)"
     lexical = cells(text, "above TF-IDF + logistic regression, on test rows")[0]
     assert lexical.endswith("refuted"), "the label is a word, and the network is random"
+
+
+def test_f1_is_not_the_only_metric_of_a_pair_task(written: tuple[Path, Engine], root: Path) -> None:
+    text = (written[0] / "out" / "README.md").read_text()
+    none, found, mean = cells(text, "above the majority class, by accuracy")
+    dev = splits(Data.model_validate(section("rte")), root).dev
+    seeds = [np.load(written[0] / "runs" / f"rte-proposed-{seed}.npz") for seed in (1, 2)]
+    right = [np.mean(served(run["logits"], DELTA).argmax(-1) == dev.labels) for run in seeds]
+    assert none == "-", "SST-2 is scored by accuracy as it is"
+    assert found.startswith(f"{100 * (np.mean(right) - np.mean(dev.labels == 0)):+.1f} [")
+    assert mean == f"{found} (1 of 4 tasks)"
+    assert cells(text, "above the majority class")[1] != found, "which is about F1"
 
 
 def test_every_picture_is_shown_and_small(written: tuple[Path, Engine]) -> None:
