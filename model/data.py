@@ -127,13 +127,7 @@ def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> 
     classes are the file's distinct labels in sorted order. Raises TrainingError, naming column or row, for a missing
     column, an empty label or a label outside `labels`.
     """
-    table = read_table(path)
-    wanted = [name for name in (columns.text, columns.text_pair, columns.label) if name]
-    for name in wanted:
-        if name not in table.column_names:
-            raise TrainingError(f"{path}: no column {name!r}; it has {', '.join(table.column_names)}")
-    if len(table) == 0:
-        raise TrainingError(f"{path}: no rows")
+    table = _columns(path, columns.text, columns.text_pair, columns.label)
     column = table[columns.label]
     if column.null_count:
         row = pc.index(pc.is_null(column), pa.scalar(True)).as_py()
@@ -151,12 +145,31 @@ def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> 
     strange = next((i for i, label in enumerate(found) if label not in index), None)
     if strange is not None:
         raise TrainingError(f"{path}: row {strange + 1} has the label {found[strange]!r}; known are {labels}")
+    pairs = _strings(table[columns.text_pair]) if columns.text_pair else None
+    texts = _strings(table[columns.text])
+    return Rows(texts, pairs, np.array([index[label] for label in found], dtype=np.int64)), labels
 
-    def strings(name: str) -> list[str]:
-        return pc.fill_null(table[name].cast(pa.string()), "").to_pylist()
 
-    pairs = strings(columns.text_pair) if columns.text_pair else None
-    return Rows(strings(columns.text), pairs, np.array([index[label] for label in found], dtype=np.int64)), labels
+def read_inputs(path: Path, columns: Columns) -> list[Input]:
+    """What the rows of a file give to read, whatever labels it has or has not. Raises TrainingError as `read_rows`."""
+    table = _columns(path, columns.text, columns.text_pair)
+    texts = _strings(table[columns.text])
+    return [*zip(texts, _strings(table[columns.text_pair]), strict=True)] if columns.text_pair else [*texts]
+
+
+def _columns(path: Path, *names: str | None) -> pa.Table:
+    """A data file that has rows and these columns. Raises TrainingError for any other."""
+    table = read_table(path)
+    for name in names:
+        if name and name not in table.column_names:
+            raise TrainingError(f"{path}: no column {name!r}; it has {', '.join(table.column_names)}")
+    if len(table) == 0:
+        raise TrainingError(f"{path}: no rows")
+    return table
+
+
+def _strings(column: pa.ChunkedArray) -> list[str]:
+    return pc.fill_null(column.cast(pa.string()), "").to_pylist()
 
 
 def split_rows(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:

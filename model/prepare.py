@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 from model import augment, body, data, teacher
 from model.body import Body
 from model.config import BEEConfig
-from model.data import Input, Rows, digest, key, paragraphs, sentences, sides
+from model.data import Columns, Input, Rows, digest, key, paragraphs, sentences, sides
 from model.encoders import locate
 from model.errors import TrainingError
 from model.evaluate import METRICS, splits
@@ -156,7 +156,7 @@ def _taught(
     made = plan.model_dump(include={"encoder", "epochs", "learning_rate", "batch_size", "seed"})
     rows = train.longest(plan.longest) if plan.longest else train
     made |= {"precision": recipe.optim.precision, "train_sha256": rows.sha256()}
-    texts = [(table, _text(table, root, train, plan.seed, without)) for table in plan.text]
+    texts = [(table, _text(table, root, train, recipe.data.columns, plan.seed, without)) for table in plan.text]
     _describe(work / "teacher", made)
     tutor = teacher.finetune(
         locate(plan.encoder, work.parent / "encoders"),
@@ -202,9 +202,9 @@ def _taught(
     return unlabelled, targets.astype(np.float32), facts
 
 
-def _text(table: Text, root: Path, train: Rows, seed: int, without: Collection[Input]) -> list[Input]:
+def _text(table: Text, root: Path, train: Rows, columns: Columns, seed: int, without: Collection[Input]) -> list[Input]:
     """The rows of one table, a function of seed and texts; none of them has a text whose key is in `without`."""
-    if table.pairs != bool(train.pairs):
+    if table.pairs not in (None, bool(train.pairs)):
         kinds = ("single texts", "pairs")
         raise TrainingError(
             f"teacher.text: {table.form!r} of {table.file} makes {kinds[table.pairs]}, "
@@ -213,6 +213,11 @@ def _text(table: Text, root: Path, train: Rows, seed: int, without: Collection[I
     rng = np.random.default_rng([seed, zlib.crc32(table.name.encode())])
     own = table.file == OWN
     rows = train.inputs()
+    if table.form == "rows":
+        path = root / table.file
+        others = data.read_inputs(data.find_split(path, "train") or path, columns)
+        shuffled = (others[i] for i in rng.permutation(len(others)))
+        return augment.distinct(shuffled, table.rows, {*without, *map(key, rows)})
     # like the task's own rows: words of the first and of the last text, without the shortest and the longest
     lengths = np.array([[len(side.split()) for side in (sides(row)[0], sides(row)[-1])] for row in rows])
     low, high = np.percentile(lengths, [5, 95], axis=0).astype(int)

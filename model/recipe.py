@@ -89,15 +89,21 @@ class Start(Section):
 class Text(Section):
     """Text without labels, which the teacher labels."""
 
-    file: str = Field(description='text file, a paragraph a line; or "train", the task\'s own training texts')
+    file: str = Field(
+        description='text file, a paragraph a line; of "rows" a data file with the columns of [data], or a folder with '
+        'a train file; or "train", the task\'s own training texts'
+    )
     rows: int = Field(ge=1)
-    form: Literal["sentences", "perturbed", "neighbours", "rewritten"] = Field(
-        "sentences", description="what is made of it; see model/augment.py. The last two are pairs"
+    form: Literal["rows", "sentences", "perturbed", "neighbours", "rewritten"] = Field(
+        "sentences",
+        description="what is made of it: of rows nothing, they are as they stand; see model/augment.py for the others, "
+        "of which the last two are pairs",
     )
 
     @property
-    def pairs(self) -> bool:
-        return self.form in ("neighbours", "rewritten")
+    def pairs(self) -> bool | None:
+        """Whether it makes pairs; None for rows, which are what the task's own are."""
+        return None if self.form == "rows" else self.form in ("neighbours", "rewritten")
 
     @property
     def name(self) -> str:

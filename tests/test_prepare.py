@@ -57,6 +57,11 @@ def root(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     leaked = ["The warm  film dev.", "FUNNY movie test.", "It is dev.", "it is Test."]
     lines = [" ".join([*SENTENCES[i : i + 5], *leaked]) for i in range(0, 300, 5)]
     (tmp_path / "free.txt").write_text("\n".join(lines))
+    (tmp_path / "other").mkdir()  # rows without labels, whose dev file is not to be read
+    rows = [f"{a}\t{b}" for a, b in zip(SENTENCES[:40], SENTENCES[40:80], strict=True)]
+    rows += [f"{text}\t{SENTENCES[90]}" for text in leaked[:2]]
+    (tmp_path / "other" / "train.tsv").write_text("\n".join(["text\tother", *rows, rows[0]]) + "\n")
+    (tmp_path / "other" / "dev.tsv").write_text("text\tother\nnot this\tnor that\n")
     return tmp_path
 
 
@@ -114,6 +119,20 @@ def test_no_dev_row_is_in_the_labelled_rows_of_a_shipped_recipe(task: str, tmp_p
     data = prepare.prepare(bare, DATA, tmp_path, Show(Console(quiet=True)))
     assert not hashes(data.train.inputs(), False) & hashes(data.dev.inputs(), False)
     assert len(data.dev) == {"sst2": 872, "cola": 1043, "mrpc": 408, "rte": 277}[task]
+
+
+@pytest.mark.parametrize(("kind", "file"), [("single", "other"), ("pairs", "other"), ("pairs", "other/train.tsv")])
+def test_rows_of_another_file_are_taken_as_they_stand(root: Path, kind: str, file: str) -> None:
+    data = prepared(plan(kind, teacher=tables((file, 100, "rows"))), root)
+    first, second = SENTENCES[:40], SENTENCES[40:80]
+    assert sorted(data.unlabelled) == sorted(first if kind == "single" else zip(first, second, strict=True))
+    assert len(prepared(plan(kind, teacher=tables((file, 30, "rows"))), root, "fewer").unlabelled) == 30
+
+
+def test_rows_of_a_file_without_the_columns_are_refused(root: Path) -> None:
+    (root / "bare.csv").write_text("review\ngood\n")
+    with pytest.raises(TrainingError, match="no column 'text'; it has review"):
+        prepared(plan(teacher=tables(("bare.csv", 9, "rows"))), root)
 
 
 def test_rows_that_are_all_scored_leave_nothing_to_train_on(root: Path) -> None:
