@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from adjustText import adjust_text
 from matplotlib.figure import Figure
 
 from model import calibrate
@@ -71,25 +72,12 @@ def pareto(points: dict[str, list[Point]], path: Path) -> None:
 
 
 def _name(axis: Any, points: list[Point]) -> None:
-    """Names right of measured points, or below a small one, and above cited ones; those of small cited models, which
-    crowd, stand in a column to the right."""
-    low, high = axis.get_ylim()
-    gap = 0.055 * (high - low)
-    y = -np.inf
-    for point in sorted(points, key=lambda p: p.score):
-        style: dict[str, Any] = {"fontsize": 6.5, "color": STYLES[point.kind].get("color", "0.2")}
-        x, small = point.megabytes, point.megabytes < 25
-        if point.kind == "measured" and small:
-            place, style["ha"], style["va"] = (x, point.score - 0.5 * gap), "center", "top"
-        elif point.kind == "measured":
-            place, style["va"] = (x * 1.2, point.score), "center"
-        elif small:
-            y = max(point.score, y + gap)
-            place, style["va"], style["arrowprops"] = (26, y), "center", {"arrowstyle": "-", "color": "0.8", "lw": 0.5}
-        else:
-            place, style["va"] = (x * 1.1, point.score + 0.3 * gap), "bottom"
-        axis.annotate(point.name, (x, point.score), place, **style)
-    axis.set_ylim(low, max(high, y + gap, max(point.score for point in points) + 1.5 * gap))
+    """Names beside their points, pushed apart where they would cover each other."""
+    texts = [
+        axis.text(p.megabytes, p.score, p.name, fontsize=6.5, color=STYLES[p.kind].get("color", "0.2")) for p in points
+    ]
+    axis.figure.draw_without_rendering()  # sizes of names are known from here on
+    adjust_text(texts, ax=axis, arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5}, iter_lim=500)
 
 
 def exits(tasks: Sequence[tuple[Task, Net]], path: Path) -> None:
