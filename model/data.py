@@ -127,7 +127,7 @@ def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> 
     classes are the file's distinct labels in sorted order. Raises TrainingError, naming column or row, for a missing
     column, an empty label or a label outside `labels`.
     """
-    table = _columns(path, columns.text, columns.text_pair, columns.label)
+    table = _table(path, columns.text, columns.text_pair, columns.label)
     column = table[columns.label]
     if column.null_count:
         row = pc.index(pc.is_null(column), pa.scalar(True)).as_py()
@@ -152,12 +152,12 @@ def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> 
 
 def read_inputs(path: Path, columns: Columns) -> list[Input]:
     """What the rows of a file give to read, whatever labels it has or has not. Raises TrainingError as `read_rows`."""
-    table = _columns(path, columns.text, columns.text_pair)
+    table = _table(path, columns.text, columns.text_pair)
     texts = _strings(table[columns.text])
     return [*zip(texts, _strings(table[columns.text_pair]), strict=True)] if columns.text_pair else [*texts]
 
 
-def _columns(path: Path, *names: str | None) -> pa.Table:
+def _table(path: Path, *names: str | None) -> pa.Table:
     """A data file that has rows and these columns. Raises TrainingError for any other."""
     table = read_table(path)
     for name in names:

@@ -157,6 +157,12 @@ def _taught(
     rows = train.longest(plan.longest) if plan.longest else train
     made |= {"precision": recipe.optim.precision, "train_sha256": rows.sha256()}
     texts = [(table, _text(table, root, train, recipe.data.columns, plan.seed, without)) for table in plan.text]
+    bare = next((table for table, rows in texts if not rows), None)
+    if bare:
+        raise TrainingError(
+            f"teacher.text: nothing can be made of {bare.file} ({bare.form}) that is not also a labelled, development "
+            "or test row; give another file or leave the table out"
+        )
     _describe(work / "teacher", made)
     tutor = teacher.finetune(
         locate(plan.encoder, work.parent / "encoders"),

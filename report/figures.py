@@ -51,6 +51,7 @@ def _panels(count: int, columns: int = 4, panel: tuple[float, float] = PANEL) ->
 def pareto(points: dict[str, list[Point]], path: Path) -> None:
     """Figure 3: score against size, a panel a task; hollow marks are cited, the line is the front of all of them."""
     figure, axes = _panels(len(points), 2, (5.0, 3.8))
+    named: list[list[Point]] = []
     for axis, (title, found) in zip(axes, points.items(), strict=True):
         for kind, style in STYLES.items():
             its = [p for p in found if p.kind == kind]
@@ -64,10 +65,13 @@ def pareto(points: dict[str, list[Point]], path: Path) -> None:
         axis.step([p.megabytes for p in front], [p.score for p in front], where="post", color="0.7", lw=1, zorder=1)
         axis.set_xscale("log")
         axis.set_xlim(1.2, 9000)
-        _name(axis, [p for p in found if p in front or p.kind == "measured" or p.name in NAMED])
         axis.set(title=title, xlabel="MB", ylabel="score")
         axis.grid(alpha=0.25)
+        named.append([p for p in found if p in front or p.kind == "measured" or p.name in NAMED])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    figure.draw_without_rendering()  # lays the panels out: only now a point has its place on paper
+    for axis, its in zip(axes, named, strict=True):
+        _name(axis, its)
     figure.savefig(path, dpi=DPI)
 
 
@@ -76,7 +80,6 @@ def _name(axis: Any, points: list[Point]) -> None:
     texts = [
         axis.text(p.megabytes, p.score, p.name, fontsize=6.5, color=STYLES[p.kind].get("color", "0.2")) for p in points
     ]
-    axis.figure.draw_without_rendering()  # sizes of names are known from here on
     adjust_text(texts, ax=axis, arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5}, iter_lim=500)
 
 

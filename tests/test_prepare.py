@@ -135,6 +135,13 @@ def test_rows_of_a_file_without_the_columns_are_refused(root: Path) -> None:
         prepared(plan(teacher=tables(("bare.csv", 9, "rows"))), root)
 
 
+@pytest.mark.parametrize("file", ["single", "single/dev.tsv"])
+def test_rows_that_are_the_tasks_own_leave_nothing_to_ask_about(root: Path, file: str) -> None:
+    with pytest.raises(TrainingError, match=rf"nothing can be made of {file} \(rows\)"):
+        prepared(plan(teacher=tables((file, 100, "rows"))), root)
+    assert not (root / "work" / "teacher").exists(), "said before an encoder is fine-tuned"
+
+
 def test_rows_that_are_all_scored_leave_nothing_to_train_on(root: Path) -> None:
     with pytest.raises(TrainingError, match="every training row is also a development or test row"):
         prepared(plan(data={"train": "single/train.tsv", "dev": "single/train.tsv"}), root)
