@@ -36,6 +36,10 @@ class Columns:
     text_pair: str | None = None
     label: str = "label"
 
+    def inputs(self) -> list[str]:
+        """The columns a network reads: one, or the two of a pair."""
+        return [self.text, self.text_pair] if self.text_pair else [self.text]
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -97,79 +101,98 @@ def find_split(folder: Path, split: str) -> Path | None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """A data file as an Arrow table. Raises TrainingError for a missing, foreign or broken file."""
+    """A data file as an Arrow table; what CSV and TSV hold is text, spelled as in the file ("01", "true", "NA").
+
+    Raises TrainingError for a missing, foreign or broken file, and for one that isn't UTF-8.
+    """
     kind = next((suffix for suffix in SUFFIXES if path.name.removesuffix(".gz").endswith(suffix)), None)
     if kind is None:
         raise TrainingError(f"{path}: unknown format; give one of {', '.join(SUFFIXES)} (text forms also as .gz)")
     try:
         if kind == ".parquet":
-            return pa.parquet.read_table(path)
-        if kind == ".jsonl":
-            return pa.json.read_json(path)
-        plain = kind == ".tsv"
-        return pa.csv.read_csv(
-            path,
-            parse_options=pa.csv.ParseOptions(
-                delimiter="\t" if plain else ",", quote_char=False if plain else '"', newlines_in_values=not plain
-            ),
-            convert_options=pa.csv.ConvertOptions(strings_can_be_null=False),
-        )
+            table = pa.parquet.read_table(path)
+        elif kind == ".jsonl":
+            table = pa.json.read_json(path)
+        else:
+            table = _read_delimited(path, quoted=kind == ".csv")
+        table.validate(full=True)  # what is no UTF-8 would only show when it is used
     except FileNotFoundError:
         raise TrainingError(f"{path}: no such file") from None
-    except pa.ArrowInvalid as error:
-        raise TrainingError(f"{path}: can't be read as {kind[1:].upper()}: {error}") from None
+    except (OSError, pa.ArrowException) as error:
+        utf8 = "; save it as UTF-8" if "UTF8" in str(error) else ""
+        raise TrainingError(f"{path}: can't be read as {kind[1:].upper()}: {error}{utf8}") from None
+    return table
+
+
+def _read_delimited(path: Path, quoted: bool) -> pa.Table:
+    parse = pa.csv.ParseOptions(
+        delimiter="," if quoted else "\t", quote_char='"' if quoted else False, newlines_in_values=quoted
+    )
+    with pa.csv.open_csv(path, parse_options=parse) as head:
+        names = head.schema.names
+    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
+    return pa.csv.read_csv(path, parse_options=parse, convert_options=convert)
 
 
 def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> tuple[Rows, list[str]]:
     """Labelled rows of a file and the names of the classes.
 
-    With `labels`, integer labels in the file are indices into it and text labels are members of it; without, the
-    classes are the file's distinct labels in sorted order. Raises TrainingError, naming column or row, for a missing
-    column, an empty label or a label outside `labels`.
+    With `labels`, the file's labels are members of it, or integers that are indices into it; without, the classes are
+    the file's distinct labels, sorted (integers by value). Raises TrainingError, naming column or row, for a missing
+    column or one that holds no text, an empty label, real numbers as labels, or a label outside `labels`.
     """
-    table = _table(path, columns.text, columns.text_pair, columns.label)
-    column = table[columns.label]
-    if column.null_count:
-        row = pc.index(pc.is_null(column), pa.scalar(True)).as_py()
-        raise TrainingError(f"{path}: row {row + 1} has no label")
-    if pa.types.is_floating(column.type):
+    texts, *pairs, found = _read_strings(path, *columns.inputs(), columns.label)
+    if "" in found:
+        raise TrainingError(f"{path}: row {found.index('') + 1} has no label")
+    known = set(found)
+    if all(map(_is_number, known)) and not all(map(_is_integer, known)):
         raise TrainingError(f"{path}: column {columns.label!r} holds real numbers; classes are integers or names")
-    found = column.to_pylist()
+    integers = all(map(_is_integer, known))
     if labels is None:
-        labels = [str(label) for label in sorted(set(found))]
-    if pa.types.is_integer(column.type) and not set(map(str, found)) <= set(labels):
-        index: dict[str | int, int] = {i: i for i in range(len(labels))}
-    else:
-        index = {name: i for i, name in enumerate(labels)}
-        found = [str(label) for label in found]
+        labels = sorted(known, key=int if integers else None)
+    by_index = integers and not known <= set(labels)
+    index = {str(i) if by_index else name: i for i, name in enumerate(labels)}
     strange = next((i for i, label in enumerate(found) if label not in index), None)
     if strange is not None:
         raise TrainingError(f"{path}: row {strange + 1} has the label {found[strange]!r}; known are {labels}")
-    pairs = _strings(table[columns.text_pair]) if columns.text_pair else None
-    texts = _strings(table[columns.text])
-    return Rows(texts, pairs, np.array([index[label] for label in found], dtype=np.int64)), labels
+    return Rows(texts, pairs[0] if pairs else None, np.array([index[label] for label in found], dtype=np.int64)), labels
 
 
 def read_inputs(path: Path, columns: Columns) -> list[Input]:
     """What the rows of a file give to read, whatever labels it has or has not. Raises TrainingError as `read_rows`."""
-    table = _table(path, columns.text, columns.text_pair)
-    texts = _strings(table[columns.text])
-    return [*zip(texts, _strings(table[columns.text_pair]), strict=True)] if columns.text_pair else [*texts]
+    texts, *pairs = _read_strings(path, *columns.inputs())
+    return [*zip(texts, *pairs, strict=True)] if pairs else [*texts]
 
 
-def _table(path: Path, *names: str | None) -> pa.Table:
-    """A data file that has rows and these columns. Raises TrainingError for any other."""
+def _read_strings(path: Path, *names: str) -> list[list[str]]:
+    """Columns of a file that has rows, as text; "" where there is none."""
     table = read_table(path)
     for name in names:
-        if name and name not in table.column_names:
-            raise TrainingError(f"{path}: no column {name!r}; it has {', '.join(table.column_names)}")
+        if (count := table.column_names.count(name)) != 1:
+            wrong = f"{count} columns" if count else "no column"
+            raise TrainingError(f"{path}: {wrong} {name!r}; it has {', '.join(table.column_names)}")
     if len(table) == 0:
         raise TrainingError(f"{path}: no rows")
-    return table
+    return [_strings(path, name, table[name]) for name in names]
 
 
-def _strings(column: pa.ChunkedArray) -> list[str]:
-    return pc.fill_null(column.cast(pa.string()), "").to_pylist()
+def _strings(path: Path, name: str, column: pa.ChunkedArray) -> list[str]:
+    try:
+        return pc.fill_null(column.cast(pa.string()), "").to_pylist()
+    except pa.ArrowException:
+        raise TrainingError(f"{path}: column {name!r} holds {column.type}, not text") from None
+
+
+def _is_integer(label: str) -> bool:
+    return label.removeprefix("-").isdecimal()
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True
 
 
 def split_rows(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:

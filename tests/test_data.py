@@ -49,6 +49,17 @@ def test_integer_labels_are_indices_of_given_names_or_names_themselves(tmp_path:
     assert read_rows(tmp_path / "a.tsv", columns, ["2", "1", "0"])[0].labels.tolist() == [1, 2, 0]
 
 
+def test_text_and_labels_are_spelled_as_in_the_file(tmp_path: Path) -> None:
+    """What looks like a number, a date, a truth value or a null is none."""
+    (tmp_path / "a.csv").write_text("text,label\n007,true\n2026-01-02,false\nNA,NA\n")
+    rows, labels = read_rows(tmp_path / "a.csv", Columns())
+    assert (rows.texts, labels) == (["007", "2026-01-02", "NA"], ["NA", "false", "true"])
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "label": true}\n{"text": "y", "label": false}\n')
+    assert read_rows(tmp_path / "a.jsonl", Columns())[1] == ["false", "true"]
+    (tmp_path / "a.csv").write_text("text,label\nx,10\ny,9\nz,-1\n")
+    assert read_rows(tmp_path / "a.csv", Columns())[1] == ["-1", "9", "10"], "integers by value"
+
+
 def test_quotes_and_nulls_of_glue_are_plain_text(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text('text\tlabel\n"half a quote\t0\nnull\t1\n')
     assert read_rows(tmp_path / "a.tsv", Columns())[0].texts == ['"half a quote', "null"]
@@ -62,12 +73,18 @@ def test_quotes_and_nulls_of_glue_are_plain_text(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "x", "label": "a"}\n{"text": "y"}\n', "row 2 has no label"),
         ("a.csv", "text,label\nx,0.5\n", "holds real numbers"),
         ("a.csv", "text,label\nx,maybe\n", "row 1 has the label 'maybe'"),
+        ("a.csv", "text,label\nx,\n", "row 1 has no label"),
+        ("a.csv", "text,label,text\nx,neg,y\n", "2 columns 'text'"),
         ("a.csv", "text,label\nx,y,z\n", "can't be read as CSV"),
+        ("a.csv", "text,label\ncaf\udce9,pos\n", "can't be read as CSV: .*UTF-8"),
+        ("a.jsonl", '{"text": "caf\udce9", "label": "pos"}\n', "can't be read as JSONL: .*UTF-8"),
+        ("a.jsonl", '{"text": ["x"], "label": "pos"}\n', "column 'text' holds list<.*>, not text"),
+        ("a.csv.gz", "text,label\nx,pos\n", "can't be read as CSV"),
         ("a.xls", "", "unknown format"),
     ],
 )
 def test_a_file_that_does_not_fit_says_why(tmp_path: Path, name: str, content: str, words: str) -> None:
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogateescape")
     with pytest.raises(TrainingError, match=words):
         read_rows(tmp_path / name, Columns(), ["pos", "neg"])
 
