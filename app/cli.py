@@ -148,7 +148,7 @@ def train(
     variant: Annotated[
         str, typer.Option(help="proposed; or, to compare with, wee, wee-fp or fp: these leave a record, no checkpoint.")
     ] = "proposed",
-    seed: Annotated[int | None, typer.Option(help="Of initialisation and order; default: the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of initialisation and order; default: the recipe's.")] = None,
     work: Annotated[
         Path | None, typer.Option(help="Folder that keeps the progress of a recipe's runs; default: runs/<its name>.")
     ] = None,

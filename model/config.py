@@ -25,7 +25,7 @@ class BEEConfig:
     early_exit: bool = True  # False: the paper's WEE variants, one head after the last block
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "n_block", "n_head", "d_head", "head_thresholds"):
+        for name in ("vocab_size", "d_model", "n_block", "n_head", "d_head", "head_thresholds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.n_class < 2:

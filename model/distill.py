@@ -55,7 +55,7 @@ class BodyRecipe(Section):
     batch_size: int = Field(64, ge=1)
     pooled: float = Field(1.0, ge=0, description="weight of the sentence vector beside the tokens' states")
     compile: bool = False
-    seed: int = 1
+    seed: int = Field(1, ge=0)
 
 
 def read(path: Path) -> BodyRecipe:

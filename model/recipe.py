@@ -77,7 +77,9 @@ class Start(Section):
     encoder: Literal["minilm", "mpnet"] | None = Field(
         None, description="vocabulary and embeddings of this pretrained encoder; none: both are learned from the data"
     )
-    vocab_size: int = Field(8000, description="WordPiece vocabulary learned from the data where there is no other")
+    vocab_size: int = Field(
+        8000, ge=1, description="WordPiece vocabulary learned from the data where there is no other"
+    )
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
@@ -128,7 +130,9 @@ class Teacher(Section):
     )
     share: float = Field(0.5, ge=0, le=1, description="share of the teacher's answer in the target of a labelled row")
     temperature: float = Field(1.0, gt=0, description="its logits are divided by this before they become targets")
-    seed: int = Field(1, description="of fine-tuning and of the text; the runs of all seeds and variants share both")
+    seed: int = Field(
+        1, ge=0, description="of fine-tuning and of the text; the runs of all seeds and variants share both"
+    )
     text: list[Text] = []
 
     @model_validator(mode="after")
@@ -159,7 +163,7 @@ class Optim(Section):
         None, ge=0, lt=1, description="share of the steps after which evaluated weights are averaged into one network"
     )
     log_steps: int = Field(50, ge=1, description="steps a line of the log stands for")
-    seed: int = Field(1, description="of initialisation, order of the rows and dropout")
+    seed: int = Field(1, ge=0, description="of initialisation, order of the rows and dropout")
 
 
 class Twin(Section):

@@ -9,6 +9,7 @@ from model.config import BEEConfig
     ("fields", "words"),
     [
         ({"d_model": 100}, "multiple of 64"),
+        ({"d_model": 0}, "d_model=0 must be at least 1"),
         ({"n_head": 3}, "not divisible"),
         ({"n_class": 1}, "n_class=1"),
         ({"n_block": 0}, "n_block=0"),

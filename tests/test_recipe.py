@@ -43,6 +43,7 @@ def test_defaults_are_table_1() -> None:
     [
         ("name = 'x'", "data: Field required"),
         ("name = 'x'\n[data]\ntrain = 'x'\n[optim]\nbatchsize = 3", "optim.batchsize: Extra inputs"),
+        ("name = 'x'\n[data]\ntrain = 'x'\n[optim]\nseed = -1", "optim.seed: Input should be greater"),
         ("name = 'x y'\n[data]\ntrain = 'x'", "name: String should match"),
         ("name = 'x'\n[data]\ntrain = 'x'\n[network]\nbinary = false", "network.binary: Extra inputs"),
         ("name = 'x'\n[data]\ntrain = 'x'\n[start]\nbody = 'a'\nencoder = 'minilm'", "either body or encoder"),
