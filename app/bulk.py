@@ -6,6 +6,7 @@ order, one in and one out; a bad one stands alone; what comes through a pipe is 
 """
 
 import json
+import os
 import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -50,9 +51,15 @@ class Line(BaseModel):
     text_pair: str | None = None
 
 
-def is_file(source: str) -> bool:
-    """Whether the argument names a file or stdin; everything else is a sentence."""
-    return source == "-" or Path(source).suffix in (".txt", *JSONL)
+def is_file(source: str, jsonl: bool) -> bool:
+    """Whether the argument names a file or stdin; everything else is a sentence. Raises BEEError for other files."""
+    if jsonl or source == "-" or Path(source).suffix in (".txt", *JSONL):
+        return True
+    if os.path.exists(source):  # never raises, however long the sentence is
+        raise BEEError(
+            f"{source} is a file or folder; texts are read from .txt, a line each, from .jsonl, or from - (stdin)"
+        )
+    return False
 
 
 def classify_text(engine: Engine, text: str, text_pair: str | None, options: Options) -> str:

@@ -95,7 +95,7 @@ def classify(
 
     engine = Registry(_paths(checkpoint), model).get()
     options = Options(delta=delta, min_blocks=min_blocks, max_blocks=max_blocks)
-    if is_file(source):
+    if is_file(source, jsonl):
         if text_pair is not None:
             raise BEEError("--text-pair goes with a sentence; in a .jsonl file each line may have a text_pair")
         bad = classify_file(engine, source, options, jsonl=jsonl, threads=threads or cpus())

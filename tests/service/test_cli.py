@@ -70,6 +70,8 @@ def test_options_are_those_of_a_request(run: Any, client: TestClient) -> None:
         ((GOOD, "--model", "platinum"), "platinum"),
         ((GOOD, "--checkpoint", "/nowhere"), "/nowhere"),
         (("missing.txt",), "missing.txt"),
+        ((GOLDEN / "config.json",), "is a file or folder; texts are read from .txt"),
+        ((GOLDEN,), "is a file or folder"),
         (("-", "--delta", "7"), "delta"),
         (("-", "--text-pair", "b"), "--text-pair"),
     ],
@@ -112,12 +114,14 @@ def test_a_bad_line_stands_alone_with_its_number(run: Any, tmp_path: Path) -> No
     assert answers[4]["errors"] == [{"pointer": "#/text", "detail": "Input should be a valid string"}]
 
 
-def test_stdin_is_text_or_json_as_asked(run: Any) -> None:
+def test_lines_are_text_or_json_as_asked(run: Any, tmp_path: Path) -> None:
     code, answers, _ = classify(run, "-", stdin=b'{"text": "film"}\n\nfilm\n')
     assert (code, [answer.get("line") for answer in answers]) == (1, [None, 2, None])
     assert answers[0]["tokens"] > answers[2]["tokens"]
     code, answers, _ = classify(run, "-", "--jsonl", stdin=b'{"text": "film"}\n')
     assert (code, [answer["tokens"] for answer in answers]) == (0, [3])
+    (tmp_path / "lines.log").write_text('{"text": "film"}\n')
+    assert classify(run, tmp_path / "lines.log", "--jsonl")[1] == answers
 
 
 def test_an_empty_file_gives_nothing(run: Any, tmp_path: Path) -> None:
