@@ -39,6 +39,11 @@ def main() -> None:
     except BrokenPipeError:  # `beexformer classify - | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except OSError as error:  # a folder that can't be written, a full disk
+        if error.filename is None:
+            raise
+        print(f"beexformer: {error.filename}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def _paths(checkpoint: Path | None) -> list[Path]:

@@ -69,12 +69,8 @@ def checkpoint_folders(path: Path) -> list[Path]:
     """`path` itself, or the checkpoints in it when it is a folder of folders."""
     if not path.is_dir():
         raise CheckpointError(f"{path} is no folder; give a checkpoint folder or a folder of them")
-    inner = sorted(
-        folder
-        for folder in path.iterdir()
-        # what an export was writing or replacing when it was interrupted is no checkpoint
-        if folder.is_dir() and not folder.name.startswith((".", "__")) and folder.suffix not in (".partial", ".old")
-    )
+    # hidden ones are what an export was writing when it was interrupted
+    inner = sorted(found for found in path.iterdir() if found.is_dir() and not found.name.startswith((".", "__")))
     if inner and not (path / "config.json").exists():
         return inner
     if any(path.iterdir()):

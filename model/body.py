@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
+from model import folders
 from model.embedding import quantize
 from model.errors import TrainingError
 from model.network import BEExformer
@@ -68,8 +69,14 @@ def read(name: str, root: Path) -> Body:
         ) from None
 
 
+def claim(folder: Path) -> None:
+    """See that a body may be written to `folder`; see `model.folders.claim`."""
+    folders.claim(folder, WEIGHTS, ("config.json", "tokenizer.json", "README.md"))
+
+
 def write(folder: Path, network: BEExformer, tokenizer: str, provenance: dict[str, Any]) -> None:
-    """Write a full-precision network without its heads, and what it is."""
+    """Write a full-precision network without its heads, and what it is. Raises TrainingError as `claim`."""
+    claim(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, parameter in _parts(network):

@@ -3,12 +3,12 @@ A checkpoint is a folder: config.json, model.safetensors, tokenizer.json, evalua
 
 config.json carries the format version, the network's config, the labels and the SHA-256 of its four neighbours. Reading
 checks all of it and refuses with one sentence that says what to do; nothing here ever unpickles. Writing goes to a
-sibling folder that is renamed into place, so a reader never sees half a checkpoint.
+hidden folder beside it that is renamed into place, so a reader never sees half a checkpoint.
 """
 
 import hashlib
 import json
-import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from model import folders
 from model.config import BEEConfig
 from model.embedding import SCALES, packed_bytes
 from model.errors import CheckpointError
 
 FORMAT = 2
 READABLE = (1, 2)  # every version that was ever shipped
-FILES = ("model.safetensors", "tokenizer.json", "evaluation.json", "README.md")
+WEIGHTS = "model.safetensors"
+FILES = (WEIGHTS, "tokenizer.json", "evaluation.json", "README.md")
 FETCH_AGAIN = "copy the folder again or export it anew with `beexformer train`"
 
 
@@ -71,11 +73,18 @@ def tensor_spec(config: BEEConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
     return spec
 
 
+def claim(folder: Path) -> None:
+    """See that a checkpoint may be written to `folder`; see `model.folders.claim`."""
+    folders.claim(folder, WEIGHTS, ("config.json", *FILES))
+
+
 def save(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write `folder`, replacing a checkpoint that stands there, in one rename."""
+    """Write `folder`, replacing a checkpoint that stands there, in one rename. Raises TrainingError where something
+    else stands."""
+    claim(folder)
     _check_tensors(checkpoint.config, checkpoint.tensors, folder)
     contents = {
-        "model.safetensors": save_tensors(checkpoint.tensors),
+        WEIGHTS: save_tensors(checkpoint.tensors),
         "tokenizer.json": checkpoint.tokenizer.encode(),
         "evaluation.json": _json(checkpoint.evaluation),
         "README.md": checkpoint.card.encode(),
@@ -88,18 +97,15 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
         "default_delta": checkpoint.default_delta,
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, content in {**contents, "config.json": _json(described)}.items():
-        (partial / name).write_bytes(content)
-    if folder.exists():
-        old = folder.with_name(folder.name + ".old")
-        folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old)
-    else:
-        partial.rename(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+        new = Path(beside) / "new"
+        new.mkdir()
+        for name, content in {**contents, "config.json": _json(described)}.items():
+            (new / name).write_bytes(content)
+        if folder.exists():
+            folder.rename(Path(beside) / "old")
+        new.rename(folder)
 
 
 def read(folder: Path) -> Checkpoint:
@@ -137,10 +143,10 @@ def read(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder} is a full-precision or time-reading network; only 1-bit depth ones are served")
     try:
         # copied: what safetensors returns are read-only views into one buffer, at any alignment
-        tensors = {name: tensor.copy() for name, tensor in load_tensors(contents["model.safetensors"]).items()}
+        tensors = {name: tensor.copy() for name, tensor in load_tensors(contents[WEIGHTS]).items()}
     except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'model.safetensors'} can't be read ({error}); {FETCH_AGAIN}") from None
-    _check_tensors(config, tensors, folder / "model.safetensors")
+        raise CheckpointError(f"{folder / WEIGHTS} can't be read ({error}); {FETCH_AGAIN}") from None
+    _check_tensors(config, tensors, folder / WEIGHTS)
     return Checkpoint(
         name=name,
         config=config,

@@ -31,7 +31,7 @@ from model.data import Input, key, length_batches, pad, paragraphs, read_table, 
 from model.encoders import locate
 from model.errors import TrainingError
 from model.network import BEExformer, Block, mean_state
-from model.recipe import Section, Text, load
+from model.recipe import NAME, Section, Text, load
 from model.show import Show
 from model.tokenizer import Tokenizer
 from model.trainer import keep_memory, save_state
@@ -45,7 +45,7 @@ RARE = 0.75  # exponent of a token's count in the weighted axes: between running
 class BodyRecipe(Section):
     """What a body is made of, from TOML."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field(pattern=NAME)
     encoder: Literal["minilm"] = Field("minilm", description="a BERT, whose width, heads and layers the body takes")
     max_tokens: int = Field(128, ge=3)
     text: list[Text] = Field(min_length=1, description="what is read: forms sentences and neighbours")
@@ -287,6 +287,7 @@ def run(recipe: BodyRecipe, root: Path, out: Path, work: Path, console: Console)
     `work` keeps the run's progress; a second call with the same arguments goes on where the first one ended.
     """
     keep_memory()
+    body.claim(out)
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     show = Show(console)

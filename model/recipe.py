@@ -5,6 +5,7 @@ A recipe names data relative to the data folder given on the command line, so th
 unknown or misspelt key is refused.
 """
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -22,6 +23,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "fp": {"binary": False, "early_exit": True},
 }
 """The networks of the paper's Table 2: what is proposed, and what it is compared with."""
+
+NAME = r"^[a-z0-9][a-z0-9_-]*$"
+"""What a model can be called: it is part of addresses, and a label of metrics."""
 
 OWN = "train"
 """In place of a text file: the task's own training texts."""
@@ -190,7 +194,7 @@ class Finish(Section):
 class Recipe(Section):
     """One training run."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    name: str = Field(pattern=NAME)
     data: Data
     network: Network = Network.model_validate({})
     start: Start = Start.model_validate({})
@@ -273,6 +277,8 @@ OWN_ROWS: dict[str, Any] = {
 
 def own_rows(name: str, columns: dict[str, Any]) -> Recipe:
     """The recipe of rows that come without one; `columns` are fields of [data]. Raises TrainingError as `parse`."""
+    if not re.fullmatch(NAME, name):
+        raise TrainingError(f"a model is named after --out, and {name!r} is no name: a-z, 0-9, - and _ make one")
     return parse({"name": name, "data": columns, **OWN_ROWS}, "arguments")
 
 

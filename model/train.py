@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from model import export, record
+from model import checkpoint, export, record
 from model.errors import TrainingError
 from model.network import BEExformer
 from model.prepare import Prepared, prepare
@@ -42,6 +42,8 @@ def run(
     packed = variant == "proposed" and recipe.network.slfn == "depth"
     if packed and out is None:
         raise TrainingError("say with --out where the checkpoint is to be written")
+    if out and packed:  # now, not after hours of training
+        checkpoint.claim(out)
     keep_memory()
     work.mkdir(parents=True, exist_ok=True)
     show = Show(console)

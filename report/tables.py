@@ -67,6 +67,9 @@ def run(
     `root` is the data folder, `runs` holds records and may be missing, `work` keeps what takes long; without `encoder`
     the longest of it, fine-tuning one, is left out. Raises TrainingError where nothing names a task with rows.
     """
+    path = out / "README.md"
+    if path.exists() and not path.read_text().startswith(HEAD.partition("{")[0]):
+        raise TrainingError(f"{path} is no report of ours; give --out a folder of its own")
     show = Show(console)
     with show.bar:
         tasks, left_out = gather(engines, record.find(runs), root, work, show, encoder)
@@ -79,7 +82,6 @@ def run(
         text += [*depth.costs(tasks), *depth.leaving(tasks, out, show), *depth.calibration(tasks, out, show)]
         if left_out:
             text += ["## Left out", "", *(f"- {name}: {reason}" for name, reason in sorted(left_out.items())), ""]
-    path = out / "README.md"
     path.write_text("\n".join(text).rstrip() + "\n")
     return path
 

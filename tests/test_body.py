@@ -52,6 +52,15 @@ def test_another_network_starts_from_it(written: tuple[BEExformer, Path]) -> Non
     assert all((a == b).all() for a, b in zip(heads, other.heads.parameters(), strict=True)), "heads are the task's own"
 
 
+def test_writing_costs_nobody_a_file(written: tuple[BEExformer, Path]) -> None:
+    network, root = written
+    (root / "mine").mkdir()
+    (root / "mine" / "README.md").write_text("mine")
+    with pytest.raises(TrainingError, match=r"holds 'README\.md', which is not ours"):
+        body.write(root / "mine", network, "{}", {})
+    assert (root / "mine" / "README.md").read_text() == "mine"
+
+
 def test_what_does_not_fit_is_one_sentence(written: tuple[BEExformer, Path]) -> None:
     _, root = written
     found = body.read("tiny", root)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from tiny import random_checkpoint
 
 from model.checkpoint import FILES, Checkpoint, read, save, tensor_spec
-from model.errors import CheckpointError
+from model.errors import CheckpointError, TrainingError
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -115,6 +115,24 @@ def test_a_folder_of_format_1_takes_the_defaults_of_later_fields() -> None:
 def test_saving_replaces_in_one_move_and_leaves_nothing_behind(checkpoint: Checkpoint, folder: Path) -> None:
     save(checkpoint, folder)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_saving_costs_nobody_a_file(checkpoint: Checkpoint, folder: Path) -> None:
+    (folder / "reviews.csv").write_text("mine")
+    with pytest.raises(TrainingError, match=r"holds 'reviews\.csv', which is not ours"):
+        save(checkpoint, folder)
+    assert (folder / "reviews.csv").read_text() == "mine"
+    alone = folder.parent / "project"
+    alone.mkdir()
+    save(checkpoint, alone)
+    (alone / "model.safetensors").unlink()
+    with pytest.raises(TrainingError, match=r"'README\.md', which is not ours"):
+        save(checkpoint, alone)
+    (folder.parent / "file").touch()
+    with pytest.raises(TrainingError, match="is a file"):
+        save(checkpoint, folder.parent / "file")
+    with pytest.raises(TrainingError, match="can't be written"):
+        save(checkpoint, folder.parent / "file" / "inner")
 
 
 def test_wrong_tensors_are_not_saved(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -63,6 +63,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
         recipe.read(tmp_path / "none.toml")
 
 
+def test_a_model_is_named_after_its_folder() -> None:
+    assert recipe.own_rows("my-reviews", {"train": "x"}).name == "my-reviews"
+    with pytest.raises(TrainingError, match="named after --out, and 'My Reviews' is no name"):
+        recipe.own_rows("My Reviews", {"train": "x"})
+
+
 def test_embeddings_on_a_grid_stand_still() -> None:
     content = {"name": "toy", "data": {"train": "train.csv"}, "network": {"embedding": "int4+2"}}
     with pytest.raises(TrainingError, match=r'optim\.embedding = "frozen"'):

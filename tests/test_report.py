@@ -221,6 +221,13 @@ def test_nothing_is_an_error(root: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_it_writes_over_no_readme_but_its_own(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# My project\n")
+    with pytest.raises(TrainingError, match=r"README\.md is no report of ours"):
+        tables.run([], root, tmp_path / "none", tmp_path, tmp_path / "work", Console(quiet=True))
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
+
+
 def test_training_rows_that_are_scored_on_are_no_baseline(tmp_path: Path) -> None:
     (tmp_path / "task").mkdir()
     dev = ["text,label", "A film,no", "the worst,yes"]

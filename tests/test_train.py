@@ -172,6 +172,10 @@ def test_what_cannot_be_run_is_said_before_anything_is_read(root: Path) -> None:
         run(plan(), root, variant="bert")
     with pytest.raises(TrainingError, match="--out"):
         train.run(plan(), root, None, root / "work", Console(quiet=True))
+    (root / "mine").mkdir()
+    (root / "mine" / "reviews.csv").touch()
+    with pytest.raises(TrainingError, match="give --out a folder of its own"):
+        train.run(plan(), root, root / "mine", root / "work", Console(quiet=True))
     assert not (root / "work").exists()
 
 

@@ -218,7 +218,7 @@ def test_two_models_answer_by_name(tmp_path: Any) -> None:
         engine.name = engine.description["name"] = folder.name
         return engine
 
-    for name in ("one", "two", "three.partial"):
+    for name in ("one", "two", ".three"):
         (tmp_path / name).mkdir()
     app = create_app(Settings(checkpoints=(tmp_path,), default_model="two"), load)
     with TestClient(app) as client:

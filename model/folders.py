@@ -1,0 +1,23 @@
+"""Folders that commands write: what somebody else put there is never lost to it."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from model.errors import TrainingError
+
+
+def claim(folder: Path, weights: str, others: Collection[str]) -> None:
+    """See that `folder` can be written, and replaced without a loss. Writes nothing.
+
+    It may be missing, empty, or hold `weights` and at most `others` beside it. Raises TrainingError for any other.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise TrainingError(f"{folder} is a file; give --out a folder of its own")
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    foreign = sorted(found - {weights, *others} if weights in found else found)
+    if foreign:
+        raise TrainingError(f"{folder} holds {foreign[0]!r}, which is not ours; give --out a folder of its own")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise TrainingError(f"{folder} can't be written, because of {above}; give --out another folder")
