@@ -110,6 +110,12 @@ class Parity:
     def holds(self) -> bool:
         return self.flipped <= FLIPPED * self.rows
 
+    def __str__(self) -> str:
+        return (
+            f"of {self.rows} rows {self.flipped} with a flipped bit, {self.differ} with another label or exit; "
+            f"logits at most {self.logits_max:.2f} apart"
+        )
+
 
 def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     """Run the exported file's network and the engine on the same rows and compare every exit of every row."""

@@ -92,7 +92,8 @@ def test_a_head_of_several_thresholds_counts_in_torch_what_it_counts_in_the_engi
 
 def test_parity_does_not_hold_where_many_rows_differ() -> None:
     assert Parity(rows=872, flipped=87, differ=2, logits_max=0.7).holds
-    assert not Parity(rows=872, flipped=88, differ=0, logits_max=0.01).holds
+    assert not (found := Parity(rows=872, flipped=88, differ=0, logits_max=0.01)).holds
+    assert str(found) == "of 872 rows 88 with a flipped bit, 0 with another label or exit; logits at most 0.01 apart"
 
 
 def test_verify_notices_an_engine_that_is_wrong() -> None:
