@@ -247,9 +247,11 @@ def evaluate(
         return
     engine = registry.get()
     assert rows
-    labelled, _ = read_rows(rows, Columns(text, text_pair, label), list(engine.labels))
+    if picture and picture.suffix not in evaluate.PICTURES:
+        raise BEEError(f"--picture {picture}: the name must end in {', '.join(evaluate.PICTURES)}")
     if metric not in evaluate.METRICS:
         raise BEEError(f"unknown metric {metric!r}; known are {', '.join(evaluate.METRICS)}")
+    labelled, _ = read_rows(rows, Columns(text, text_pair, label), list(engine.labels))
     found = evaluate.evaluate(
         engine, labelled, metric, progress=lambda batches: track(batches, engine.name, console=bar)
     )

@@ -139,9 +139,10 @@ def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> 
 
     With `labels`, the file's labels are members of it, or integers that are indices into it; without, the classes are
     the file's distinct labels, sorted (integers by value). Raises TrainingError, naming column or row, for a missing
-    column or one that holds no text, an empty label, real numbers as labels, or a label outside `labels`.
+    column or one that holds no text, a blank text, an empty label, real numbers as labels, or a label outside `labels`.
     """
-    texts, *pairs, found = _read_strings(path, *columns.inputs(), columns.label)
+    *inputs, found = _read_strings(path, *columns.inputs(), columns.label)
+    _refuse_blank(path, inputs)
     if "" in found:
         raise TrainingError(f"{path}: row {found.index('') + 1} has no label")
     known = set(found)
@@ -155,13 +156,15 @@ def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> 
     strange = next((i for i, label in enumerate(found) if label not in index), None)
     if strange is not None:
         raise TrainingError(f"{path}: row {strange + 1} has the label {found[strange]!r}; known are {labels}")
-    return Rows(texts, pairs[0] if pairs else None, np.array([index[label] for label in found], dtype=np.int64)), labels
+    texts, pairs = inputs if columns.text_pair else (inputs[0], None)
+    return Rows(texts, pairs, np.array([index[label] for label in found], dtype=np.int64)), labels
 
 
 def read_inputs(path: Path, columns: Columns) -> list[Input]:
     """What the rows of a file give to read, whatever labels it has or has not. Raises TrainingError as `read_rows`."""
-    texts, *pairs = _read_strings(path, *columns.inputs())
-    return [*zip(texts, *pairs, strict=True)] if pairs else [*texts]
+    inputs = _read_strings(path, *columns.inputs())
+    _refuse_blank(path, inputs)
+    return [*zip(*inputs, strict=True)] if columns.text_pair else [*inputs[0]]
 
 
 def _read_strings(path: Path, *names: str) -> list[list[str]]:
@@ -174,6 +177,14 @@ def _read_strings(path: Path, *names: str) -> list[list[str]]:
     if len(table) == 0:
         raise TrainingError(f"{path}: no rows")
     return [_strings(path, name, table[name]) for name in names]
+
+
+def _refuse_blank(path: Path, inputs: list[list[str]]) -> None:
+    """Rows that the engine would refuse are met here, before anything is learned from the others."""
+    blank = [i for i, row in enumerate(zip(*inputs, strict=True)) if not all(text.strip() for text in row)]
+    if blank:
+        more = f", and {len(blank) - 1} more have none" if len(blank) > 1 else ""
+        raise TrainingError(f"{path}: row {blank[0] + 1} has no text{more}; take such rows out")
 
 
 def _strings(path: Path, name: str, column: pa.ChunkedArray) -> list[str]:

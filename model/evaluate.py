@@ -28,6 +28,7 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "matthews": matthews_corrcoef,
 }
 
+PICTURES = (".png", ".svg", ".pdf")
 DELTAS = (-0.1, -0.01, -0.001, 0.0, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 

@@ -229,6 +229,8 @@ def test_one_checkpoint_is_evaluated_on_a_file(run: Any, data: Path) -> None:
         (["rows.csv", "--all"], "give either a file of rows or --all"),
         (["--all", "--checkpoint", GOLDEN], "doesn't say in evaluation.json which rows it was trained on"),
         (["--all", "--picture", "a.png", "--checkpoint", GOLDEN], "--picture goes with a file of rows"),
+        (["rows.csv", "--picture", "a.foo", "--checkpoint", GOLDEN], "must end in .png, .svg, .pdf"),
+        (["rows.csv", "--metric", "luck", "--checkpoint", GOLDEN], "unknown metric 'luck'"),
         (["--all", "--model", "other", "--checkpoint", GOLDEN], "no model is named 'other'"),
     ],
 )
