@@ -90,10 +90,29 @@ def test_a_head_of_several_thresholds_counts_in_torch_what_it_counts_in_the_engi
     assert (kernels.linear_numpy(np.tile(pooled.numpy(), 4), layer) == expected).all()
 
 
-def test_parity_does_not_hold_where_many_rows_differ() -> None:
-    assert Parity(rows=872, flipped=87, differ=2, logits_max=0.7).holds
-    assert not (found := Parity(rows=872, flipped=88, differ=0, logits_max=0.01)).holds
-    assert str(found) == "of 872 rows 88 with a flipped bit, 0 with another label or exit; logits at most 0.01 apart"
+@pytest.mark.parametrize(
+    ("rows", "length", "flipped", "differ", "holds"),
+    [
+        (872, 24, 19, 3, True),  # SST-2
+        (408, 53, 32, 3, True),  # MRPC
+        (1500, 41, 90, 14, True),  # agnews
+        (300, 128, 68, 2, True),  # MRPC's network on reviews
+        (8, 10, 1, 1, True),  # a set so small that one row is many
+        (872, 24, 200, 3, False),
+        (300, 128, 300, 2, False),
+        (872, 24, 19, 60, False),
+        (8, 10, 8, 0, False),
+    ],
+)
+def test_parity_holds_where_flips_are_as_rare_as_rounding(
+    rows: int, length: int, flipped: int, differ: int, holds: bool
+) -> None:
+    assert Parity(rows, rows * length, flipped, differ, logits_max=0.7).holds == holds
+
+
+def test_parity_is_said_in_words() -> None:
+    found = Parity(rows=872, tokens=20000, flipped=19, differ=3, logits_max=0.7)
+    assert str(found) == "of 872 rows 19 with a flipped bit, 3 with another label or exit; logits at most 0.70 apart"
 
 
 def test_verify_notices_an_engine_that_is_wrong() -> None:

@@ -315,7 +315,7 @@ def test_one_class_is_refused(root: Path) -> None:
 
 
 def test_disagreement_of_torch_and_engine_writes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "FLIPPED", -1.0)
+    monkeypatch.setattr(export.Parity, "holds", False)
     with pytest.raises(TrainingError, match="nothing was written"):
         run(plan(), root)
     assert not (root / "out").exists()
