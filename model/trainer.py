@@ -14,6 +14,7 @@ import math
 import platform
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,13 @@ class Trainer:
         network.fix_embedding(counts + 1.0)
         return Twin(twin, text) if twin else None
 
-    @property
+    @cached_property
     def made(self) -> str:
         """What a run is made of; a state of something else is not resumed."""
-        return json.dumps([self.recipe.model_dump(), self.data.config.to_dict(), self.data.facts])
+        data = self.data
+        return json.dumps(
+            [self.recipe.model_dump(), data.config.to_dict(), data.facts, data.train.sha256(), data.dev.sha256()]
+        )
 
     @property
     def step(self) -> int:

@@ -100,6 +100,14 @@ def test_a_run_of_another_recipe_is_not_resumed(root: Path) -> None:
         run(plan(optim={**OPTIM, "dropout": 0.0}), root)
 
 
+def test_a_run_of_other_labels_is_not_resumed(root: Path) -> None:
+    run(plan(), root)
+    file = root / "train.csv"
+    file.write_text(file.read_text().replace(",bad\n", ",good\n", 1))
+    with pytest.raises(TrainingError, match="teacher or data; remove it"):
+        run(plan(), root)
+
+
 def test_training_stops_after_patience_evaluations_without_a_better_score(root: Path) -> None:
     run(plan(optim={**OPTIM, "epochs": 50, "patience": 2}), root)
     log = (own(root) / "log.jsonl").read_text().splitlines()
