@@ -10,6 +10,7 @@ Tokens enter as in eq. 2, half sinusoid, so the encoder's space is turned: its f
 tokens apart in running text. Token counts weigh, because a vocabulary is mostly words that hardly occur.
 """
 
+import hashlib
 import math
 import time
 from collections.abc import Iterator
@@ -156,8 +157,10 @@ def start(network: BEExformer, encoder: Encoder, batches: list[Batch]) -> None:
 class Distiller:
     """A network that learns from an encoder, and where it is."""
 
-    def __init__(self, recipe: BodyRecipe, network: BEExformer, encoder: Encoder) -> None:
-        self.recipe, self.network, self.encoder = recipe, network, encoder
+    def __init__(self, recipe: BodyRecipe, rows: list[np.ndarray], network: BEExformer, encoder: Encoder) -> None:
+        self.recipe, self.rows, self.network, self.encoder = recipe, rows, network, encoder
+        text = hashlib.sha256(np.concatenate(rows).tobytes()).hexdigest()
+        self.made = f"{recipe.model_dump_json()}\n{text}"  # a state of something else is not resumed
         D = encoder.d_model
         self.readers = nn.ModuleList(nn.Linear(D, D, bias=False) for _ in network.blocks)  # mean state -> vector
         for weight in self.readers.parameters():
@@ -206,25 +209,27 @@ class Distiller:
             "batch": self.batch,
             "tokens": self.tokens,
             "running": self.running,
-            "recipe": self.recipe.model_dump_json(),
+            "made": self.made,
         }
 
     def restore(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
-        if state["recipe"] != self.recipe.model_dump_json():
-            raise TrainingError(f"{path.parent} holds a run of another recipe; remove it or give another --work")
+        if state["made"] != self.made:
+            raise TrainingError(
+                f"{path.parent} holds a run of another recipe or text; remove it or give another --work"
+            )
         self.network.load_state_dict(state["network"])
         self.readers.load_state_dict(state["readers"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.batch, self.tokens, self.running = state["batch"], state["tokens"], state["running"]
 
-    def run(self, rows: list[np.ndarray], path: Path, show: Show) -> dict[str, list[float]]:
+    def run(self, path: Path, show: Show) -> dict[str, list[float]]:
         """Go on until the recipe's tokens are read; answers the running losses by block."""
         if path.exists():
             self.restore(path)
         report = show.stage("distillation")
         kept, began, before = self.tokens, time.monotonic(), self.tokens
-        for ids, mask in _batches(rows, self.recipe, skip=self.batch):
+        for ids, mask in _batches(self.rows, self.recipe, skip=self.batch):
             if self.tokens >= self.recipe.tokens:
                 break
             found = torch.stack(self.step(ids, mask))
@@ -309,7 +314,7 @@ def run(recipe: BodyRecipe, root: Path, out: Path, work: Path, console: Console)
         )
         network = BEExformer(config, precision=torch.bfloat16)
         start(network, encoder, calibration_batches(_batches(rows, recipe)))
-        losses = Distiller(recipe, network, encoder).run(rows, work / "state.pt", show)
+        losses = Distiller(recipe, rows, network, encoder).run(work / "state.pt", show)
         facts = {"encoder": recipe.encoder, "recipe": recipe.model_dump(), "rows": len(rows), "losses": losses}
         body.write(out, network, json_text, facts)
         show.say(f"body written to {out}: {losses}")

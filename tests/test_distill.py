@@ -101,6 +101,10 @@ def test_a_killed_run_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
     run(recipe(), root, "broken")
     ours, theirs = (body_file(root / name) for name in ("whole", "broken"))
     assert ours == theirs, "the same bytes as an unbroken run"
+    with gzip.open(root / "text.txt.gz", "at") as out:
+        out.write("\nThe worst film. A warm film.\n")
+    with pytest.raises(TrainingError, match="another recipe or text"):
+        run(recipe(), root, "broken")
 
 
 def body_file(folder: Path) -> bytes:
