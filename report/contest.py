@@ -306,7 +306,7 @@ def _measure(task: Task, engine: Engine, show: Show) -> None:
 
 
 def _add(task: Task, record: Record) -> None:
-    if not np.array_equal(record.labels, task.dev.labels):
+    if record.meta["dev_sha256"] != task.dev.sha256():
         raise TrainingError("its development rows are others than those in the data folder")
     config = BEEConfig(**record.meta["config"])
     size = packed_bytes(config) if config.binary else real_bytes(config)

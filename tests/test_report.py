@@ -76,7 +76,7 @@ def recorded(root: Path, runs: Path, task: str, variant: str, seed: int, skill: 
         "metric": section(task)["metric"],
         "config": config.to_dict(),
     }
-    meta |= {"class_names": rows.labels, "recipe": {"data": section(task)}}
+    meta |= {"class_names": rows.labels, "dev_sha256": rows.dev.sha256(), "recipe": {"data": section(task)}}
     logits = steps.cumsum(1)[:, -len(config.exits) :]
     record = Record(meta, logits.astype(np.float32), rng.integers(5, 20, len(rows.dev)), rows.dev.labels)
     runs.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def written(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
             for seed in (1, 2):
                 recorded(root, place / "runs", task, variant, seed)
     strange = recorded(root, place / "runs" / "strange", "rte", "fp", 9)
-    write(replace(strange, labels=1 - strange.labels), place / "runs" / "strange" / "rte-fp-9.npz")
+    write(replace(strange, meta={**strange.meta, "dev_sha256": "0"}), place / "runs" / "strange" / "rte-fp-9.npz")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(encoders.PACKAGES, "minilm", ["no-such-package-of-weights"])
         tables.run([engine], root, place / "runs", place / "out", place / "work", Console(quiet=True))
