@@ -143,8 +143,9 @@ def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> 
     """
     *inputs, found = _read_strings(path, *columns.inputs(), columns.label)
     _refuse_blank(path, inputs)
-    if "" in found:
-        raise TrainingError(f"{path}: row {found.index('') + 1} has no label")
+    bare = next((i for i, label in enumerate(found) if not label.strip()), None)
+    if bare is not None:
+        raise TrainingError(f"{path}: row {bare + 1} has no label")
     known = set(found)
     if all(map(_is_number, known)) and not all(map(_is_integer, known)):
         raise TrainingError(f"{path}: column {columns.label!r} holds real numbers; classes are integers or names")

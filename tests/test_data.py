@@ -73,7 +73,7 @@ def test_quotes_and_nulls_of_glue_are_plain_text(tmp_path: Path) -> None:
         ("a.jsonl", '{"text": "x", "label": "a"}\n{"text": "y"}\n', "row 2 has no label"),
         ("a.csv", "text,label\nx,0.5\n", "holds real numbers"),
         ("a.csv", "text,label\nx,maybe\n", "row 1 has the label 'maybe'"),
-        ("a.csv", "text,label\nx,\n", "row 1 has no label"),
+        ("a.csv", "text,label\nx,pos\ny, \n", "row 2 has no label"),
         ("a.csv", "text,label\nx,pos\n ,neg\n", "row 2 has no text; take such rows out"),
         ("a.jsonl", '{"label": "pos"}\n{"text": null, "label": "pos"}\n{"text": "x"}', "row 1 has no text, and 1 more"),
         ("a.csv", "text,label,text\nx,neg,y\n", "2 columns 'text'"),
