@@ -50,7 +50,7 @@ def _panels(count: int, columns: int = 4, panel: tuple[float, float] = PANEL) ->
 
 def pareto(points: dict[str, list[Point]], path: Path) -> None:
     """Figure 3: score against size, a panel a task; hollow marks are cited, the line is the front of all of them."""
-    figure, axes = _panels(len(points), 2, (5.0, 3.8))
+    figure, axes = _panels(len(points), 2, (6.0, 4.5))
     named: list[list[Point]] = []
     for axis, (title, found) in zip(axes, points.items(), strict=True):
         for kind, style in STYLES.items():
@@ -80,7 +80,7 @@ def _name(axis: Any, points: list[Point]) -> None:
     texts = [
         axis.text(p.megabytes, p.score, p.name, fontsize=6.5, color=STYLES[p.kind].get("color", "0.2")) for p in points
     ]
-    adjust_text(texts, ax=axis, arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5}, iter_lim=500)
+    adjust_text(texts, ax=axis, expand=(1.15, 1.5), arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5}, iter_lim=500)
 
 
 def exits(tasks: Sequence[tuple[Task, Net]], path: Path) -> None:

@@ -32,6 +32,12 @@ def test_a_word_is_found() -> None:
     assert strength in baselines.STRENGTHS
 
 
+def test_rounding_does_not_choose_the_baseline() -> None:
+    assert baselines.strongest([0.80, 0.90, 0.91950, 0.91952]) == 10
+    assert baselines.strongest([0.80, 0.90, 0.91952, 0.91950]) == 10
+    assert baselines.strongest([0.80, 0.90, 0.91, 0.92]) == 100
+
+
 def test_pairs_are_compared() -> None:
     """Whether two texts are the same can't be seen in either."""
     rng = np.random.default_rng(0)
