@@ -80,7 +80,9 @@ def _name(axis: Any, points: list[Point]) -> None:
     texts = [
         axis.text(p.megabytes, p.score, p.name, fontsize=6.5, color=STYLES[p.kind].get("color", "0.2")) for p in points
     ]
-    adjust_text(texts, ax=axis, expand=(1.15, 1.5), arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5}, iter_lim=500)
+    adjust_text(
+        texts, ax=axis, expand=(1.15, 1.5), arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5}, iter_lim=500
+    )
 
 
 def exits(tasks: Sequence[tuple[Task, Net]], path: Path) -> None:
