@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SERVING_SIDE = {
     "errors",
+    "folders",
     "config",
     "bits",
     "cost",
