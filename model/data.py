@@ -147,9 +147,9 @@ def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> 
     if bare is not None:
         raise TrainingError(f"{path}: row {bare + 1} has no label")
     known = set(found)
-    if all(map(_is_number, known)) and not all(map(_is_integer, known)):
-        raise TrainingError(f"{path}: column {columns.label!r} holds real numbers; classes are integers or names")
     integers = all(map(_is_integer, known))
+    if not integers and all(map(_is_number, known)):
+        raise TrainingError(f"{path}: column {columns.label!r} holds real numbers; classes are integers or names")
     if labels is None:
         labels = sorted(known, key=int if integers else None)
     by_index = integers and not known <= set(labels)
