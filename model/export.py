@@ -36,7 +36,7 @@ and in all rows where a kernel is wrong.
 """
 
 DIFFER = 0.03
-"""Largest share of rows with another label or exit; networks so far had 1 % at most."""
+"""Largest share of rows with another label or exit; networks so far had about 1 % at most."""
 
 
 def tensors_of(network: BEExformer) -> dict[str, np.ndarray]:
