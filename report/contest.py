@@ -308,6 +308,10 @@ def _measure(task: Task, engine: Engine, show: Show) -> None:
 def _add(task: Task, record: Record) -> None:
     if record.meta["dev_sha256"] != task.dev.sha256():
         raise TrainingError("its development rows are others than those in the data folder")
+    ships = task.made.get("recipe")
+    for part in ("network", "start", "teacher"):
+        if ships and record.meta["recipe"].get(part) != ships.get(part):
+            raise TrainingError(f"its recipe has another [{part}] than what ships; train it again")
     config = BEEConfig(**record.meta["config"])
     size = packed_bytes(config) if config.binary else real_bytes(config)
     variant, logits = record.meta["variant"], record.logits

@@ -95,6 +95,9 @@ def written(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
                 recorded(root, place / "runs", task, variant, seed)
     strange = recorded(root, place / "runs" / "strange", "rte", "fp", 9)
     write(replace(strange, meta={**strange.meta, "dev_sha256": "0"}), place / "runs" / "strange" / "rte-fp-9.npz")
+    taught = recorded(root, place / "runs" / "strange", "sst2", "fp", 9)
+    recipe = {**taught.meta["recipe"], "teacher": {"encoder": "mpnet"}}
+    write(replace(taught, meta={**taught.meta, "recipe": recipe}), place / "runs" / "strange" / "sst2-fp-9.npz")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(encoders.PACKAGES, "minilm", ["no-such-package-of-weights"])
         tables.run([engine], root, place / "runs", place / "out", place / "work", Console(quiet=True))
@@ -184,6 +187,7 @@ def test_tasks_outside_the_paper_have_a_table_of_their_own(written: tuple[Path, 
 def test_what_does_not_fit_is_left_out_with_a_reason(written: tuple[Path, Engine]) -> None:
     text = (written[0] / "out" / "README.md").read_text()
     assert "- record rte, fp, seed 9: its development rows are others than those in the data folder" in text
+    assert "- record sst2, fp, seed 9: its recipe has another [teacher] than what ships; train it again" in text
 
 
 def test_it_is_the_same_again(written: tuple[Path, Engine], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
