@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel
 
-from model import body
+from model import body, precision
 from model.augment import distinct, neighbours
 from model.config import BEEConfig
 from model.data import Input, key, length_batches, pad, paragraphs, read_table, sentences
@@ -102,7 +102,7 @@ class Encoder:
         them."""
         ends = ids.eq(self.separator).long()
         after = ends.cumsum(1) - ends >= 1  # the second text of a pair
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision.faster() == torch.bfloat16):
             found = self.model(
                 input_ids=ids,
                 attention_mask=mask.long(),
@@ -312,7 +312,7 @@ def run(recipe: BodyRecipe, root: Path, out: Path, work: Path, console: Console)
             max_tokens=recipe.max_tokens,
             binary=False,
         )
-        network = BEExformer(config, precision=torch.bfloat16)
+        network = BEExformer(config, precision=precision.faster())
         start(network, encoder, calibration_batches(_batches(rows, recipe)))
         losses = Distiller(recipe, rows, network, encoder).run(work / "state.pt", show)
         facts = {"encoder": recipe.encoder, "recipe": recipe.model_dump(), "rows": len(rows), "losses": losses}

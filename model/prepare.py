@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.numpy import load_file
 
-from model import augment, body, data, teacher
+from model import augment, body, data, precision, teacher
 from model.body import Body
 from model.config import BEEConfig
 from model.data import Columns, Input, Rows, digest, key, paragraphs, sentences, sides
@@ -151,7 +150,7 @@ def _taught(
     """Unlabelled rows, targets of all rows (labelled ones mixed with the teacher's answer), and provenance."""
     plan = recipe.teacher
     assert plan is not None
-    dtype = getattr(torch, recipe.optim.precision)
+    dtype = precision.of(recipe.optim.precision)
     # what its weights depend on; share, temperature and text are not among it
     made = plan.model_dump(include={"encoder", "epochs", "learning_rate", "batch_size", "seed"})
     rows = train.longest(plan.longest) if plan.longest else train

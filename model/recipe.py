@@ -160,7 +160,9 @@ class Optim(Section):
     dropout: float = Field(0.3, ge=0, lt=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     embedding: Literal["sparse", "frozen"] = Field("sparse", description="which embedding rows move: touched, or none")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="of products; signs are exact in both")
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32", description="of products; signs are exact in both, auto takes what this CPU multiplies faster"
+    )
     compile: bool = Field(False, description="fuse elementwise parts with torch.compile; needs a C++ compiler")
     evaluations: int = Field(1, ge=1, description="evaluations and checkpoints an epoch")
     average_from: float | None = Field(
@@ -269,6 +271,7 @@ OWN_ROWS: dict[str, Any] = {
         "warmup": 0.05,
         "dropout": 0.1,
         "embedding": "frozen",
+        "precision": "auto",
         "average_from": 0.8,
     },
 }

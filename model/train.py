@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from model import checkpoint, export, record
+from model import checkpoint, export, precision, record
 from model.errors import TrainingError
 from model.network import BEExformer
 from model.prepare import Prepared, prepare
@@ -123,7 +123,7 @@ def _twin(recipe: Recipe, data: Prepared, work: Path, variant: str, show: Show) 
     """The full-precision network that bits start from and follow: the last one. The best on dev, which its record has,
     may be one of halfway that a few hundred rows took a liking to; its cross-entropy is not the lowest."""
     _compared(recipe, data, work, variant, show)
-    network = BEExformer(data.config, precision=getattr(torch, recipe.optim.precision))
+    network = BEExformer(data.config, precision=precision.of(recipe.optim.precision))
     network.load_state_dict(torch.load(_own(work, variant, recipe) / STATE, weights_only=True)["network"])
     return network
 

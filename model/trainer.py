@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model import calibrate, export
+from model import calibrate, export, precision
 from model.data import length_batches, pad
 from model.errors import TrainingError
 from model.evaluate import METRICS, at_delta
@@ -44,7 +44,7 @@ class Trainer:
         self.recipe, self.data = recipe, data
         plan = recipe.optim
         torch.manual_seed(plan.seed)
-        self.network = BEExformer(data.config, plan.dropout, getattr(torch, plan.precision))
+        self.network = BEExformer(data.config, plan.dropout, precision.of(plan.precision))
         self.lengths = np.array([len(row) for row in data.ids])
         self.epoch = self.position = 0  # position: batches of this epoch that are done
         self.twin = self._start(twin)
@@ -242,8 +242,8 @@ class _as_exported:
     def __exit__(self, *exception: object) -> None:
         with torch.no_grad():
             self.network.embedding.weight.copy_(self.real)
-        for module, precision in self.precision.items():
-            module.precision = precision
+        for module, dtype in self.precision.items():
+            module.precision = dtype
         self.network.train()
 
 

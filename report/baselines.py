@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from model import teacher
+from model import precision, teacher
 from model.data import Rows
 from model.encoders import locate
 from model.evaluate import METRICS
@@ -91,7 +90,7 @@ def encoder(
     place = locate(name, work / "encoders")
     epochs, rate, batch_size = (2, 1e-4, 64) if len(train) > MANY_ROWS else (3, 5e-5, 32)
     folder = work / f"{name}-{digest(train)[:12]}"
-    dtype = torch.bfloat16
+    dtype = precision.faster()
     tuned = teacher.finetune(
         place,
         train,

@@ -42,6 +42,7 @@ TORCH_SIDE = {
     "evaluate",
     "export",
     "network",
+    "precision",
     "prepare",
     "recipe",
     "record",
