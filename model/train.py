@@ -158,6 +158,7 @@ def _record(trainer: Trainer, variant: str, logits: np.ndarray, tokens: np.ndarr
 
 def _provenance(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
     """Where a network comes from, JSON-ready, for evaluation.json, the model card and the record."""
+    products = f"products in {str(trainer.network.precision).removeprefix('torch.')}"
     return {
         **trainer.data.facts,
         "data": recipe.data.train,
@@ -167,7 +168,7 @@ def _provenance(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
         "seed": recipe.optim.seed,
         "tokens": trainer.tokens,
         "seconds": round(trainer.seconds),
-        "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}",
+        "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {products}",
         "recipe": recipe.model_dump(),
     }
 
