@@ -278,7 +278,7 @@ def picture(bench: Bench, means: dict[str, float], file: Path) -> None:
         color = "#e8a200" if name.startswith("BEE") else "#5b6b7b"
         face = "none" if published else color
         axes.scatter(ms, score, s=8 * megabytes, color=face, edgecolors=color, alpha=0.8, linewidths=1.5)
-        radius, above = (8 * megabytes) ** 0.5 / 2, published or name.startswith("BEE")
+        radius, above = (8 * megabytes) ** 0.5 / 2, name.startswith("BEE") or name.endswith("int8")
         axes.annotate(
             f"{name}\n{ms:.2f} ms, {megabytes:.0f} MB",
             (ms, score),
