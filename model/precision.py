@@ -1,7 +1,7 @@
 """
-The type of products in training: bfloat16 halves their time where a CPU multiplies it, and multiplies it where the CPU
-can't (a twentieth of the speed was seen with AVX2). Which of both this CPU is, is measured: no name of an instruction
-set says it on every machine.
+The type of products in training. bfloat16 takes half the time of float32 on a CPU that multiplies it; on others it is
+emulated, and training was seen ten times as slow with AVX2. One product in both types tells which CPU this is: no
+name of an instruction set does on every machine.
 """
 
 import functools
