@@ -27,6 +27,7 @@ def faster() -> torch.dtype:
 
 @torch.no_grad()
 def _seconds(dtype: torch.dtype) -> float:
+    """Median seconds of a product [1024, 384] x [384, 384] in `dtype`."""
     a, b = torch.ones(1024, 384, dtype=dtype), torch.ones(384, 384, dtype=dtype)
     spent = []
     for _ in range(2 + TIMES):
