@@ -60,3 +60,12 @@ def folder(checkpoint: Checkpoint, tmp_path: Path) -> Path:
     """A checkpoint folder that a test may spoil."""
     save(checkpoint, tmp_path / "tiny")
     return tmp_path / "tiny"
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The data folder that the README describes, where BEE_DATA names one."""
+    root = Path(os.environ.get("BEE_DATA", ""))
+    if not (root / "glue").is_dir():
+        pytest.skip("BEE_DATA names no folder with glue in it")
+    return root

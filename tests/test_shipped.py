@@ -3,7 +3,6 @@
 With BEE_DATA (a data folder as README describes it) the claims are measured anew; they are left out without it.
 """
 
-import os
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,6 @@ from model.checkpoint import Checkpoint, read
 from model.engine import Engine
 
 FOLDERS = sorted((Path(__file__).parent.parent / "model" / "checkpoints").iterdir())
-ROOT = Path(os.environ.get("BEE_DATA", ""))
-measured = pytest.mark.skipif(not (ROOT / "glue").is_dir(), reason="BEE_DATA names no folder with glue in it")
 
 
 @pytest.fixture(scope="module", params=FOLDERS, ids=[folder.name for folder in FOLDERS])
@@ -39,21 +36,19 @@ def test_sst2_knows_praise_from_blame() -> None:
         assert engine.predict([engine.encode(text)])[0].label == label
 
 
-@measured
-def test_dev_numbers_are_what_the_engine_gives(shipped: Checkpoint) -> None:
+def test_dev_numbers_are_what_the_engine_gives(shipped: Checkpoint, data_root: Path) -> None:
     evaluate = pytest.importorskip("model.evaluate")
-    found, claimed = evaluate.shipped(Engine(shipped), ROOT), shipped.evaluation["dev"]
+    found, claimed = evaluate.shipped(Engine(shipped), data_root), shipped.evaluation["dev"]
     names = ("metric", "rows", "score", "full_depth_score", "flops_saved_ratio", "exits")
     assert {name: found[name] for name in names} == {name: claimed[name] for name in names}, (
         "the engine's answers don't depend on the machine"
     )
 
 
-@measured
-def test_torch_and_engine_agree_on_all_of_dev(shipped: Checkpoint) -> None:
+def test_torch_and_engine_agree_on_all_of_dev(shipped: Checkpoint, data_root: Path) -> None:
     evaluate, export = pytest.importorskip("model.evaluate"), pytest.importorskip("model.export")
     engine = Engine(shipped)
-    dev = evaluate.splits(evaluate.recorded(engine), ROOT, engine.labels).dev
+    dev = evaluate.splits(evaluate.recorded(engine), data_root, engine.labels).dev
     pairs = dev.pairs or [None] * len(dev)
     parity = export.verify(
         shipped, engine, [engine.encode(text, pair) for text, pair in zip(dev.texts, pairs, strict=True)]

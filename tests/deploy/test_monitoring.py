@@ -9,7 +9,6 @@ wrote for it, SST-2's test sentences and Wikipedia, where BEE_DATA names the dat
 
 import gzip
 import json
-import os
 import re
 import shutil
 import socket
@@ -106,24 +105,23 @@ def unpacked(path: Path) -> Iterator[str]:
         yield from file
 
 
+@pytest.fixture
 def ours() -> tuple[list[str], list[str]]:
     return lines(DEMO / "movies.txt"), lines(DEMO / "encyclopedia.txt")
 
 
-def real() -> tuple[list[str], list[str]]:
-    if "BEE_DATA" not in os.environ:
-        pytest.skip("BEE_DATA doesn't name a data folder")
-    data = Path(os.environ["BEE_DATA"])
-    films = [line.split("\t")[0] for line in unpacked(data / "glue/sst2/test.tsv.gz")][1:]
-    articles = (line.strip() for line in unpacked(data / "../corpora/enwiki_110mb.txt.gz"))
+@pytest.fixture
+def real(data_root: Path) -> tuple[list[str], list[str]]:
+    films = [line.split("\t")[0] for line in unpacked(data_root / "glue/sst2/test.tsv.gz")][1:]
+    articles = (line.strip() for line in unpacked(data_root / "../corpora/enwiki_110mb.txt.gz"))
     return films, list(islice((line for line in articles if len(line) > 400), 600))
 
 
-@pytest.mark.parametrize("texts", [ours, real])
+@pytest.mark.parametrize("texts", ["ours", "real"])
 def test_the_drift_alert_fires_when_films_turn_into_encyclopedia(
-    texts: Callable[[], tuple[list[str], list[str]]], service: Server, tmp_path: Path
+    texts: str, request: pytest.FixtureRequest, service: Server, tmp_path: Path
 ) -> None:
-    films, encyclopedia = texts()
+    films, encyclopedia = request.getfixturevalue(texts)
 
     def sooner(rules: str) -> str:
         assert "[1h]" in rules
