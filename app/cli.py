@@ -150,6 +150,9 @@ def train(
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    start: Annotated[
+        str | None, typer.Option(help="Without a recipe: a checkpoint of the same classes to go on from, as sst2.")
+    ] = None,
     variant: Annotated[
         str, typer.Option(help="proposed; or, to compare with, wee, wee-fp or fp: these leave a record, no checkpoint.")
     ] = "proposed",
@@ -168,13 +171,15 @@ def train(
 
     if (recipe is None) == (train is None):
         raise BEEError("give either --recipe or --train")
+    if recipe and start:
+        raise BEEError("a recipe says itself what it starts from: [start] checkpoint")
     if recipe:
         plan = recipes.read(recipe)
     else:
         if out is None:
             raise BEEError("without a recipe the network is named after --out; give one")
         columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
-        plan = recipes.own_rows(out.name, columns)
+        plan = recipes.own_rows(out.name, columns, start)
     if seed is not None:
         plan = plan.seeded(seed)
     run(plan, data, out, work or Path("runs") / plan.name, Console(), variant)

@@ -60,7 +60,9 @@ def read(name: str, root: Path) -> Body:
     try:
         described = json.loads((folder / "config.json").read_text())
         tokenizer = (folder / "tokenizer.json").read_text()
-        return Body(folder, {key: described[key] for key in SHAPE}, tokenizer, described["provenance"])
+        return Body(
+            folder, {key: described[key] for key in SHAPE}, tokenizer, {"name": name, **described["provenance"]}
+        )
     except OSError:
         raise TrainingError(f"{folder} is no body: it has no config.json or no tokenizer.json") from None
     except (ValueError, KeyError, TypeError) as error:

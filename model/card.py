@@ -54,6 +54,13 @@ binary operations / 64.
 
 
 def _start(made: dict[str, Any]) -> str:
+    if before := made.get("checkpoint"):
+        its = before["provenance"]
+        taught = f"; its teacher: {_teacher(its['teacher'])}" if its.get("teacher") else ""
+        return (
+            f"checkpoint {before['name']} of {its['date']} (weights {before['sha256'][:16]}...), "
+            f"{its['tokens']:,} tokens old; its start: {_start(its)}{taught}"
+        )
     if body := made.get("body"):
         named = f"body {body['name']}, embeddings and blocks"
         if "encoder" in body:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from model import augment, body, data, precision, teacher
+from model import augment, body, data, precision, restart, teacher
 from model.body import Body
 from model.config import BEEConfig
 from model.data import Columns, Input, Rows, digest, key, paragraphs, sentences, sides
@@ -25,7 +25,8 @@ from model.encoders import locate
 from model.errors import TrainingError
 from model.evaluate import METRICS, splits
 from model.exits import softmax
-from model.recipe import OWN, Network, Recipe, Text
+from model.recipe import FROZEN, OWN, Network, Recipe, Text
+from model.restart import Restart
 from model.show import Show
 from model.tokenizer import Tokenizer, train_wordpiece
 
@@ -49,12 +50,13 @@ class Prepared:
     test: Rows | None
     facts: dict[str, Any]  # provenance
     unlabelled: list[Input] = dataclasses.field(default_factory=list)
-    body: Body | None = None
+    start: Body | Restart | None = None
 
 
 def prepare(recipe: Recipe, root: Path, work: Path, show: Show, variant: str = "proposed") -> Prepared:
     """Read and tokenize everything the run needs; with a teacher in the recipe, train and ask it first."""
-    found = splits(recipe.data, root)
+    start = _start(recipe, root, variant)
+    found = splits(recipe.data, root, start.found.labels if isinstance(start, Restart) else None)
     dev, test, labels = found.dev, found.test, found.labels
     if len(labels) < 2:
         raise TrainingError(f"{recipe.data.train}: only one class, {labels[0]!r}; a classifier needs at least two")
@@ -64,7 +66,6 @@ def prepare(recipe: Recipe, root: Path, work: Path, show: Show, variant: str = "
         raise TrainingError(f"{recipe.data.train}: every training row is also a development or test row")
     if dropped:
         show.say(f"{dropped} training rows dropped: they are also development or test rows")
-    start = body.read(recipe.start.body, root) if recipe.start.body else None
     network = recipe.network if start is None else _shaped(recipe, start)
     json_text, embedding = (start.tokenizer, None) if start else _vocabulary(recipe, train, work)
     tokenizer = Tokenizer(json_text, network.max_tokens)
@@ -76,7 +77,7 @@ def prepare(recipe: Recipe, root: Path, work: Path, show: Show, variant: str = "
     unlabelled: list[Input] = []
     facts: dict[str, Any] = {"train_rows": len(train), "train_rows_dropped": dropped}
     if start:
-        facts["body"] = {"name": recipe.start.body, **start.provenance}
+        facts["checkpoint" if recipe.start.checkpoint else "body"] = start.provenance
     if recipe.teacher:
         scored = {key(row) for rows in (dev, test) if rows for row in rows.inputs()}
         without = scored | {side for row in scored for side in sides(row)}
@@ -95,14 +96,32 @@ def prepare(recipe: Recipe, root: Path, work: Path, show: Show, variant: str = "
     )
 
 
-def _shaped(recipe: Recipe, start: Body) -> Network:
-    """The recipe's network in the shape of the body, which it may repeat but not contradict."""
+def _start(recipe: Recipe, root: Path, variant: str) -> Body | Restart | None:
+    """The body or the checkpoint that the recipe names."""
+    if recipe.start.body:
+        return body.read(recipe.start.body, root)
+    if not recipe.start.checkpoint:
+        return None
+    start = restart.read(recipe.start.checkpoint, root)
+    if variant != "proposed":
+        raise TrainingError(f"a checkpoint is the proposed network; of {variant!r} there is none to go on from")
+    if recipe.data.labels not in (None, [*start.found.labels]):
+        raise TrainingError(
+            f"data.labels are not those of the checkpoint, {', '.join(start.found.labels)}; leave them out"
+        )
+    if start.found.config.embedding == "int4+2" and recipe.optim.embedding != "frozen":
+        raise TrainingError(f"the rows of its embedding can't leave their grid; add {FROZEN}")
+    return start
+
+
+def _shaped(recipe: Recipe, start: Body | Restart) -> Network:
+    """The recipe's network in the shape of what it starts from, which it may repeat but not contradict."""
     for name, value in start.shape.items():
         stated = getattr(recipe.network, name)
         if name in recipe.network.model_fields_set and stated != value:
             raise TrainingError(
-                f"recipe {recipe.name}: network.{name} is {stated!r}, but that of the body {recipe.start.body!r} is "
-                f"{value!r}; leave it out"
+                f"recipe {recipe.name}: network.{name} is {stated!r}, but that of its start, "
+                f"{start.provenance['name']!r}, is {value!r}; leave it out"
             )
     return recipe.network.model_copy(update=start.shape)
 

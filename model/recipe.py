@@ -30,6 +30,8 @@ NAME = r"^[a-z0-9][a-z0-9_-]*$"
 OWN = "train"
 """In place of a text file: the task's own training texts."""
 
+FROZEN = 'optim.embedding = "frozen"'
+
 
 class Section(BaseModel):
     """A table of a TOML file; unknown keys are refused."""
@@ -73,10 +75,13 @@ class Network(Section):
 
 
 class Start(Section):
-    """What the network starts from: a body, an encoder's vocabulary, or nothing."""
+    """What the network starts from: a body, a checkpoint, an encoder's vocabulary, or nothing."""
 
     body: str | None = Field(
         None, description="a shipped body, or a folder: vocabulary, shape, embeddings and blocks are those of it"
+    )
+    checkpoint: str | None = Field(
+        None, description="a shipped checkpoint, or a folder, to go on from: all but the training is that of it"
     )
     encoder: Literal["minilm", "mpnet"] | None = Field(
         None, description="vocabulary and embeddings of this pretrained encoder; none: both are learned from the data"
@@ -87,8 +92,8 @@ class Start(Section):
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
-        if self.body and self.encoder:
-            raise ValueError("a body has a vocabulary and embeddings; give either body or encoder")
+        if sum(start is not None for start in (self.body, self.checkpoint, self.encoder)) > 1:
+            raise ValueError("each of them has a vocabulary and embeddings; give one of body, checkpoint and encoder")
         return self
 
 
@@ -208,9 +213,13 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _grid(self) -> Self:
         if self.network.embedding == "int4+2" and self.optim.embedding != "frozen":
-            raise ValueError(
-                'network.embedding "int4+2" is a grid that rows can\'t leave; add optim.embedding = "frozen"'
-            )
+            raise ValueError(f'network.embedding "int4+2" is a grid that rows can\'t leave; add {FROZEN}')
+        return self
+
+    @model_validator(mode="after")
+    def _bits(self) -> Self:
+        if self.start.checkpoint and self.twin:
+            raise ValueError("a checkpoint has its bits already; leave [twin] out, or start from a body")
         return self
 
     def seeded(self, seed: int) -> "Recipe":
@@ -278,11 +287,15 @@ OWN_ROWS: dict[str, Any] = {
 """Where rows come without a recipe. Table 1 starts from nothing, and a thousand rows don't teach a network English."""
 
 
-def own_rows(name: str, columns: dict[str, Any]) -> Recipe:
-    """The recipe of rows that come without one; `columns` are fields of [data]. Raises TrainingError as `parse`."""
+def own_rows(name: str, columns: dict[str, Any], start: str | None = None) -> Recipe:
+    """The recipe of rows that come without one; `columns` are fields of [data], `start` is a checkpoint to go on from.
+    Raises TrainingError as `parse`."""
     if not re.fullmatch(NAME, name):
         raise TrainingError(f"a model is named after --out, and {name!r} is no name: a-z, 0-9, - and _ make one")
-    return parse({"name": name, "data": columns, **OWN_ROWS}, "arguments")
+    content = OWN_ROWS
+    if start:
+        content = {"start": {"checkpoint": start}, "optim": {**OWN_ROWS["optim"], "learning_rate": 5e-4}}
+    return parse({"name": name, "data": columns, **content}, "arguments")
 
 
 def parse(content: dict[str, Any], source: str) -> Recipe:

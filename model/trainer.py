@@ -30,6 +30,7 @@ from model.exits import DEFAULT_DELTA
 from model.network import BEExformer, soft_routing_loss
 from model.prepare import Prepared
 from model.recipe import Recipe
+from model.restart import Restart
 from model.show import Show
 from model.twin import Batch, Twin, calibration_batches, start
 
@@ -75,13 +76,16 @@ class Trainer:
         if data.embedding is not None:
             network.embedding.weight.copy_(torch.from_numpy(data.embedding))
         if not network.config.binary:
-            if data.body:
-                data.body.start(network)
+            if data.start:
+                data.start.start(network)
+            return None
+        if isinstance(data.start, Restart):
+            data.start.start(network)
             return None
         real = twin
-        if data.body and not twin:
+        if data.start and not twin:
             real = BEExformer(dataclasses.replace(network.config, binary=False), precision=network.precision)
-            data.body.start(real)
+            data.start.start(real)
         if real is None:
             return None
         text = calibration_batches(map(self._padded, self.batches()))
@@ -203,7 +207,7 @@ class Trainer:
     def restore(self, state: dict[str, Any], folder: Path) -> None:
         if state["made"] != self.made:
             raise TrainingError(
-                f"{folder} holds a run of another recipe, body, teacher or data; remove it or give another --work"
+                f"{folder} holds a run of another recipe, start, teacher or data; remove it or give another --work"
             )
         self.network.load_state_dict(state["network"])
         if state["average"] is not None:

@@ -46,6 +46,7 @@ TORCH_SIDE = {
     "prepare",
     "recipe",
     "record",
+    "restart",
     "show",
     "teacher",
     "train",

@@ -48,7 +48,7 @@ def test_defaults_are_table_1() -> None:
         ("name = 'x'\n[data]\ntrain = 'x'\n[optim]\nseed = -1", "optim.seed: Input should be greater"),
         ("name = 'x y'\n[data]\ntrain = 'x'", "name: String should match"),
         ("name = 'x'\n[data]\ntrain = 'x'\n[network]\nbinary = false", "network.binary: Extra inputs"),
-        ("name = 'x'\n[data]\ntrain = 'x'\n[start]\nbody = 'a'\nencoder = 'minilm'", "either body or encoder"),
+        ("name = 'x'\n[data]\ntrain = 'x'\n[start]\nbody = 'a'\nencoder = 'minilm'", "one of body, checkpoint"),
         ("name = 'x'\n[data]\ntrain = 'x'\n[[teacher.text]]\nfile = 'train'\nrows = 9", "no 'sentences'"),
         (
             "name = 'x'\n[data]\ntrain = 'x'\n[teacher]\ntext = [{file = 'a', rows = 1}, {file = 'a', rows = 2}]",
@@ -67,6 +67,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_model_is_named_after_its_folder() -> None:
     assert recipe.own_rows("my-reviews", {"train": "x"}).name == "my-reviews"
+    further = recipe.own_rows("my-reviews", {"train": "x"}, "sst2")
+    assert (further.start.checkpoint, further.start.body, further.twin) == ("sst2", None, None)
     with pytest.raises(TrainingError, match="named after --out, and 'My Reviews' is no name"):
         recipe.own_rows("My Reviews", {"train": "x"})
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from tiny import WORDS, random_texts
 
-from model import body, export, prepare, recipe, record, train, trainer
+from model import body, checkpoint, export, prepare, recipe, record, train, trainer
 from model.config import BEEConfig
 from model.engine import Engine
 from model.errors import TrainingError
@@ -259,14 +259,14 @@ def test_a_run_from_another_body_is_not_resumed(root: Path, distilled: BEExforme
     start = {"start": {"body": "body"}, "optim": {**OPTIM, "epochs": 1}, "network": {"d_head": 64}}
     run(plan(**start), root)
     body.write(root / "body", distilled, (root / "body" / "tokenizer.json").read_text(), {**MADE, "encoder": "another"})
-    with pytest.raises(TrainingError, match="another recipe, body"):
+    with pytest.raises(TrainingError, match="another recipe, start"):
         run(plan(**start), root)
 
 
 def test_a_recipe_may_repeat_the_shape_of_a_body_and_not_contradict_it(root: Path, distilled: BEExformer) -> None:
     start = {"start": {"body": "body"}, "optim": {**OPTIM, "epochs": 1}}
     run(plan(**start), root)
-    with pytest.raises(TrainingError, match=r"network\.d_model is 128, but that of the body 'body' is 64"):
+    with pytest.raises(TrainingError, match=r"network\.d_model is 128, but that of its start, 'body', is 64"):
         run(plan(**start, network={**NETWORK, "d_model": 128}), root)
 
 
@@ -334,3 +334,38 @@ def test_training_needs_no_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert train._commit() == "unknown"  # no repository
     monkeypatch.setenv("PATH", str(tmp_path))
     assert train._commit() == "unknown"  # no git
+
+
+def test_a_run_goes_on_from_a_checkpoint(root: Path) -> None:
+    before = run(plan(network={**NETWORK, "head_thresholds": 2}), root, "before")
+    optim = {**OPTIM, "epochs": 1, "learning_rate": 1e-9, "dropout": 0.0}
+    more = plan(start={"checkpoint": "out/before"}, network={}, optim=optim)
+    after = run(more, root, "after")
+    was, now = (checkpoint.read(root / "out" / name) for name in ("before", "after"))
+    assert now.config == was.config
+    assert after["provenance"]["checkpoint"]["provenance"] == before["provenance"]
+    assert "checkpoint toy of" in now.card
+    for name, array in was.tensors.items():
+        if array.dtype == np.uint64:
+            assert (now.tensors[name] == array).all(), "at this rate no sign changes"
+        else:
+            np.testing.assert_allclose(now.tensors[name], array, rtol=1e-4, atol=1e-6)
+    assert after["dev"]["exits"] == before["dev"]["exits"]
+
+
+def test_a_checkpoint_of_another_shape_other_classes_or_no_bits_is_no_start(root: Path) -> None:
+    run(plan(), root, "before")
+    start = {"start": {"checkpoint": "out/before"}}
+    with pytest.raises(TrainingError, match=r"network\.n_block is 3, but that of its start, 'toy', is 2"):
+        run(plan(**start, network={"n_block": 3}), root, "after")
+    with pytest.raises(TrainingError, match="of 'wee' there is none to go on from"):
+        run(plan(**start), root, "after", variant="wee")
+    with pytest.raises(TrainingError, match="a checkpoint has its bits already"):
+        plan(**start, twin={})
+    with pytest.raises(TrainingError, match="nowhere is no checkpoint folder"):
+        run(plan(start={"checkpoint": "nowhere"}), root, "after")
+    with pytest.raises(TrainingError, match=r"data\.labels are not those of the checkpoint, bad, good"):
+        run(plan(**start, data={"train": "train.csv", "labels": ["good", "bad"]}), root, "after")
+    (root / "train.csv").write_text((root / "train.csv").read_text().replace(",bad", ",awful"))
+    with pytest.raises(TrainingError, match="awful"):
+        run(plan(**start), root, "after")

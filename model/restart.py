@@ -1,0 +1,62 @@
+"""
+Going on from a checkpoint, for rows that its own run did not have: signs become latent weights again.
+
+A checkpoint keeps no latent weights. Each begins at a distance of `twin.LATENT` from zero, on the side of its sign, so
+the first step sees the very network that was exported, and a sign changes once gradients have agreed for long enough.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model import calibrate, checkpoint
+from model.checkpoint import Checkpoint
+from model.errors import CheckpointError, TrainingError
+from model.export import network_of
+from model.network import BEExformer
+from model.recipe import Network
+from model.twin import LATENT
+
+SHIPPED = Path(__file__).parent / "checkpoints"
+
+
+@dataclass(frozen=True)
+class Restart:
+    """A checkpoint to go on from; `provenance` is JSON-ready and has that of the checkpoint in it."""
+
+    found: Checkpoint
+    provenance: dict[str, Any]
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        return {name: getattr(self.found.config, name) for name in Network.model_fields}
+
+    @property
+    def tokenizer(self) -> str:
+        return self.found.tokenizer
+
+    def start(self, network: BEExformer) -> None:
+        """Put all of it into a binary network of the same shape and as many classes, without the temperatures that
+        calibration has folded into its heads: they are fitted anew."""
+        exported = network_of(self.found)
+        temperatures = calibrate.recorded(self.found.evaluation, len(self.found.config.exits))
+        calibrate.fold(exported, 1 / temperatures)
+        with torch.no_grad():
+            for _, layer in exported.binary_layers():
+                layer.weight.mul_(LATENT)
+        network.load_state_dict(exported.state_dict())
+
+
+def read(name: str, root: Path) -> Restart:
+    """The shipped checkpoint `name`, or the folder `name` relative to `root`. Raises TrainingError where there is none
+    that can be read."""
+    folder = SHIPPED / name if (SHIPPED / name).is_dir() else root / name
+    try:
+        found = checkpoint.read(folder)
+    except CheckpointError as error:
+        raise TrainingError(str(error)) from None
+    digest = hashlib.sha256((folder / checkpoint.WEIGHTS).read_bytes()).hexdigest()
+    return Restart(found, {"name": found.name, "sha256": digest, "provenance": found.evaluation.get("provenance", {})})
