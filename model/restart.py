@@ -54,6 +54,9 @@ def read(name: str, root: Path) -> Restart:
     """The shipped checkpoint `name`, or the folder `name` relative to `root`. Raises TrainingError where there is none
     that can be read."""
     folder = SHIPPED / name if (SHIPPED / name).is_dir() else root / name
+    if not folder.is_dir():
+        shipped = ", ".join(sorted(path.name for path in SHIPPED.iterdir()))
+        raise TrainingError(f"{name} is neither a folder nor a checkpoint that ships ({shipped})")
     try:
         found = checkpoint.read(folder)
     except CheckpointError as error:

@@ -362,7 +362,7 @@ def test_a_checkpoint_of_another_shape_other_classes_or_no_bits_is_no_start(root
         run(plan(**start), root, "after", variant="wee")
     with pytest.raises(TrainingError, match="a checkpoint has its bits already"):
         plan(**start, twin={})
-    with pytest.raises(TrainingError, match="nowhere is no checkpoint folder"):
+    with pytest.raises(TrainingError, match=r"nowhere is neither a folder nor a checkpoint that ships \(cola, "):
         run(plan(start={"checkpoint": "nowhere"}), root, "after")
     with pytest.raises(TrainingError, match=r"data\.labels are not those of the checkpoint, bad, good"):
         run(plan(**start, data={"train": "train.csv", "labels": ["good", "bad"]}), root, "after")
