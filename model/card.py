@@ -56,10 +56,12 @@ binary operations / 64.
 def _start(made: dict[str, Any]) -> str:
     if before := made.get("checkpoint"):
         its = before["provenance"]
-        taught = f"; its teacher: {_teacher(its['teacher'])}" if its.get("teacher") else ""
+        taught = _teacher(its["teacher"]) if its.get("teacher") else "none"
         return (
-            f"checkpoint {before['name']} of {its['date']} (weights {before['sha256'][:16]}...), "
-            f"{its['tokens']:,} tokens old; its start: {_start(its)}{taught}"
+            f"checkpoint {before['name']} of {its['date']}, SHA-256 of its weights {before['sha256'][:16]}...\n"
+            f"  - its data: {its['data']} ({its['train_rows']} rows), licence: {its['recipe']['data']['licence']}\n"
+            f"  - its start: {_start(its)}\n"
+            f"  - its teacher: {taught}"
         )
     if body := made.get("body"):
         named = f"body {body['name']}, embeddings and blocks"

@@ -344,7 +344,8 @@ def test_a_run_goes_on_from_a_checkpoint(root: Path) -> None:
     was, now = (checkpoint.read(root / "out" / name) for name in ("before", "after"))
     assert now.config == was.config
     assert after["provenance"]["checkpoint"]["provenance"] == before["provenance"]
-    assert "checkpoint toy of" in now.card
+    assert "start: checkpoint toy of" in now.card
+    assert f"its data: train.csv ({before['provenance']['train_rows']} rows), licence: not stated" in now.card
     for name, array in was.tensors.items():
         if array.dtype == np.uint64:
             assert (now.tensors[name] == array).all(), "at this rate no sign changes"
