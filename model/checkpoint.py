@@ -23,6 +23,7 @@ from model.config import BEEConfig
 from model.embedding import SCALES, packed_bytes
 from model.errors import CheckpointError
 
+SHIPPED = Path(__file__).parent / "checkpoints"
 FORMAT = 2
 READABLE = (1, 2)  # every version that was ever shipped
 WEIGHTS = "model.safetensors"

@@ -11,7 +11,8 @@ kernels, real numbers [L, n] lie as tiles [n/16, S, 16] (`tiles` and `rows` conv
 whatever the width. S is L made odd: at 64 tokens, say, all tiles of a token would meet in the same set of the first
 cache. Arrays are flat, and used from their beginning for as many elements as the row needs.
 
-One file, because what numba has cached of a kernel is compiled anew only when that kernel's own file changes.
+One file, because what numba has cached of a kernel is compiled anew only when that kernel's own file changes. The
+arrays that kernels read by position are here for the same reason: reordered elsewhere, they would meet stale code.
 """
 
 import math

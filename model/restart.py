@@ -13,25 +13,25 @@ from typing import Any
 import torch
 
 from model import calibrate, checkpoint
-from model.checkpoint import Checkpoint
-from model.errors import CheckpointError, TrainingError
+from model.checkpoint import SHIPPED, Checkpoint
+from model.errors import TrainingError
 from model.export import network_of
 from model.network import BEExformer
 from model.recipe import Network
 from model.twin import LATENT
 
-SHIPPED = Path(__file__).parent / "checkpoints"
-
 
 @dataclass(frozen=True)
 class Restart:
-    """A checkpoint to go on from; `provenance` is JSON-ready and has that of the checkpoint in it."""
+    """A checkpoint to go on from; `provenance` is JSON-ready: its name, the SHA-256 of its weights, and what its own
+    training wrote down."""
 
     found: Checkpoint
     provenance: dict[str, Any]
 
     @property
     def shape(self) -> dict[str, Any]:
+        """Every field of a recipe's [network]."""
         return {name: getattr(self.found.config, name) for name in Network.model_fields}
 
     @property
@@ -39,8 +39,9 @@ class Restart:
         return self.found.tokenizer
 
     def start(self, network: BEExformer) -> None:
-        """Put all of it into a binary network of the same shape and as many classes, without the temperatures that
-        calibration has folded into its heads: they are fitted anew."""
+        """Put every parameter into a binary network of the same shape and as many classes: latent weights [n, k] are
+        -LATENT or +LATENT, the others as in the file, without the temperatures that calibration has folded into the
+        heads: they are fitted anew."""
         exported = network_of(self.found)
         temperatures = calibrate.recorded(self.found.evaluation, len(self.found.config.exits))
         calibrate.fold(exported, 1 / temperatures)
@@ -52,14 +53,13 @@ class Restart:
 
 def read(name: str, root: Path) -> Restart:
     """The shipped checkpoint `name`, or the folder `name` relative to `root`. Raises TrainingError where there is none
-    that can be read."""
+    or where it has no provenance, and CheckpointError as `checkpoint.read`."""
     folder = SHIPPED / name if (SHIPPED / name).is_dir() else root / name
     if not folder.is_dir():
         shipped = ", ".join(sorted(path.name for path in SHIPPED.iterdir()))
         raise TrainingError(f"{name} is neither a folder nor a checkpoint that ships ({shipped})")
-    try:
-        found = checkpoint.read(folder)
-    except CheckpointError as error:
-        raise TrainingError(str(error)) from None
+    found = checkpoint.read(folder)
+    if "provenance" not in found.evaluation:  # its card has to name data and licence
+        raise TrainingError(f"{folder} doesn't say what it was trained on; export it anew with `beexformer train`")
     digest = hashlib.sha256((folder / checkpoint.WEIGHTS).read_bytes()).hexdigest()
-    return Restart(found, {"name": found.name, "sha256": digest, "provenance": found.evaluation.get("provenance", {})})
+    return Restart(found, {"name": found.name, "sha256": digest, "provenance": found.evaluation["provenance"]})

@@ -75,12 +75,9 @@ class Trainer:
         network, data = self.network, self.data
         if data.embedding is not None:
             network.embedding.weight.copy_(torch.from_numpy(data.embedding))
-        if not network.config.binary:
+        if not network.config.binary or isinstance(data.start, Restart):
             if data.start:
                 data.start.start(network)
-            return None
-        if isinstance(data.start, Restart):
-            data.start.start(network)
             return None
         real = twin
         if data.start and not twin:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from tiny import WORDS, random_texts
+from tiny import WORDS, random_checkpoint, random_texts
 
 from model import body, checkpoint, export, prepare, recipe, record, train, trainer
+from model.checkpoint import save
 from model.config import BEEConfig
 from model.engine import Engine
 from model.errors import TrainingError
@@ -355,6 +356,10 @@ def test_a_run_goes_on_from_a_checkpoint(root: Path) -> None:
 
 
 def test_a_checkpoint_of_another_shape_other_classes_or_no_bits_is_no_start(root: Path) -> None:
+    frozen = {**OPTIM, "embedding": "frozen"}
+    run(plan(network={**NETWORK, "embedding": "int4+2"}, optim=frozen), root, "packed")
+    with pytest.raises(TrainingError, match="its embedding can't leave their grid"):
+        run(plan(start={"checkpoint": "out/packed"}, network={}), root, "after")
     run(plan(), root, "before")
     start = {"start": {"checkpoint": "out/before"}}
     with pytest.raises(TrainingError, match=r"network\.n_block is 3, but that of its start, 'toy', is 2"):
@@ -365,6 +370,9 @@ def test_a_checkpoint_of_another_shape_other_classes_or_no_bits_is_no_start(root
         plan(**start, twin={})
     with pytest.raises(TrainingError, match=r"nowhere is neither a folder nor a checkpoint that ships \(cola, "):
         run(plan(start={"checkpoint": "nowhere"}), root, "after")
+    save(random_checkpoint(), root / "out" / "foreign")
+    with pytest.raises(TrainingError, match="foreign doesn't say what it was trained on"):
+        run(plan(start={"checkpoint": "out/foreign"}), root, "after")
     with pytest.raises(TrainingError, match=r"data\.labels are not those of the checkpoint, bad, good"):
         run(plan(**start, data={"train": "train.csv", "labels": ["good", "bad"]}), root, "after")
     (root / "train.csv").write_text((root / "train.csv").read_text().replace(",bad", ",awful"))

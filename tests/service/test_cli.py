@@ -15,8 +15,7 @@ from running import ANSWERS, BEEXFORMER, GOLDEN, PATIENCE
 from starlette.testclient import TestClient
 
 from app import cli
-from app.registry import SHIPPED
-from model.checkpoint import read, save
+from model.checkpoint import SHIPPED, read, save
 
 GOOD = ANSWERS[0]["text"]
 
