@@ -10,7 +10,7 @@ import os
 import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,11 +35,12 @@ class Options:
     """How each text is classified, as in a request."""
 
     delta: float | None = None
+    entropy_threshold: float | None = None
     min_blocks: int | None = None
     max_blocks: int | None = None
 
     def encode(self, engine: Engine, text: str, text_pair: str | None = None) -> Row:
-        return engine.encode(text, text_pair, delta=self.delta, min_blocks=self.min_blocks, max_blocks=self.max_blocks)
+        return engine.encode(text, text_pair, **asdict(self))
 
 
 class Line(BaseModel):

@@ -86,6 +86,9 @@ def classify(
     checkpoint: Checkpoint = None,
     model: Annotated[str | None, typer.Option(help="Name of the model, where there are several.")] = None,
     delta: Annotated[float | None, typer.Option(help="Leave when a block gains less than this; -1 to 1.")] = None,
+    entropy_threshold: Annotated[
+        float | None, typer.Option(help="Leave once the entropy is below this share of ln(classes); 0 to 1.")
+    ] = None,
     min_blocks: Annotated[int | None, typer.Option(help="Walk at least so many blocks.")] = None,
     max_blocks: Annotated[int | None, typer.Option(help="Walk at most so many blocks.")] = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Lines are JSON objects whatever the file's name.")] = False,
@@ -99,7 +102,7 @@ def classify(
     from app.settings import cpus
 
     engine = Registry(_paths(checkpoint), model).get()
-    options = Options(delta=delta, min_blocks=min_blocks, max_blocks=max_blocks)
+    options = Options(delta, entropy_threshold, min_blocks, max_blocks)
     if is_file(source, jsonl):
         if text_pair is not None:
             raise BEEError("--text-pair goes with a sentence; in a .jsonl file each line may have a text_pair")

@@ -66,7 +66,7 @@ class Metrics:
         )
         self._exits = counter("bee_exit", "Answers by the block they left after", "model", "exit")
         self._exits_at_default = counter(
-            "bee_exit_at_default", "The same, only at the model's own delta and without bounds", "model", "exit"
+            "bee_exit_at_default", "The same, only at the model's own delta and without other options", "model", "exit"
         )
         self._exit_index = histogram(
             "bee_exit_index", "Block that answers left after", tuple(range(1, blocks + 1)), "model"
@@ -114,7 +114,7 @@ class Metrics:
         for histogram, value in zip(children.phases, phases, strict=True):
             histogram.observe(value)
         children.exits[found.exit_index].inc()
-        if (row.delta, row.min_blocks, row.max_blocks) == children.default:
+        if (row.delta, row.entropy_threshold, row.min_blocks, row.max_blocks) == children.default:
             children.exits_at_default[found.exit_index].inc()
         children.exit_index.observe(found.exit_index)
         children.entropy[found.exit_index].observe(found.entropies[-1] / children.entropy_max)
@@ -164,7 +164,7 @@ class _OfModel:
         self.entropy = {i: metrics._entropy.labels(model, str(i)) for i in exits}
         self.flops = metrics._flops.labels(model)
         self.flops_full = metrics._flops_full.labels(model)
-        self.default = (engine.default_delta, 1, engine.config.n_block)  # delta and bounds where a request says nothing
+        self.default = (engine.default_delta, 0.0, 1, engine.config.n_block)  # where a request says nothing
         self.entropy_max = math.log(len(engine.labels))
 
 

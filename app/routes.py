@@ -237,6 +237,7 @@ def _encode(registry: Registry, items: Items) -> list[_Text]:
                 item.text,
                 item.text_pair,
                 delta=item.delta,
+                entropy_threshold=item.entropy_threshold,
                 min_blocks=item.min_blocks,
                 max_blocks=item.max_blocks,
                 truncate=item.truncate,

@@ -58,6 +58,13 @@ class ClassifyRequest(BaseModel):
         allow_inf_nan=False,
         description="leave when a block lowers the entropy by less than this fraction; null takes the model's default",
     )
+    entropy_threshold: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="leave, whatever delta says, once the entropy is below this share of ln(classes); null or 0: never",
+    )
     min_blocks: int | None = Field(default=None, ge=1, description="walk at least so many blocks")
     max_blocks: int | None = Field(default=None, ge=1, description="walk at most so many blocks")
     truncate: bool = Field(
@@ -96,6 +103,7 @@ class Answer(BaseModel):
     flops_saved: float
     flops_saved_ratio: float
     delta: float = Field(description="the exit threshold that was used")
+    entropy_threshold: float | None = Field(default=None, description="likewise; only if one was given")
     model: str
     tokens: int = Field(description="tokens read, special ones included")
     truncated: bool = Field(description="the text was longer than the model's window and was cut")
@@ -115,6 +123,7 @@ class Answer(BaseModel):
             flops_saved=found.flops_saved,
             flops_saved_ratio=found.flops_saved_ratio,
             delta=found.delta,
+            entropy_threshold=found.entropy_threshold or None,
             model=model,
             tokens=found.tokens,
             truncated=found.truncated,

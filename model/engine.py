@@ -30,6 +30,7 @@ class Row:
     ids: np.ndarray
     truncated: bool
     delta: float
+    entropy_threshold: float
     min_blocks: int
     max_blocks: int
 
@@ -48,6 +49,7 @@ class Prediction:
     flops: float
     flops_full: float
     delta: float
+    entropy_threshold: float
     tokens: int
     truncated: bool
 
@@ -108,7 +110,7 @@ class Engine:
 
         def run(tokens: int, blocks: int) -> None:
             ids = np.arange(tokens, dtype=np.int32) % self.config.vocab_size
-            self.predict([Row(ids, False, 0.0, blocks, blocks)])
+            self.predict([Row(ids, False, 0.0, 0.0, blocks, blocks)])
 
         C = self.config.n_block
         self.cost = None
@@ -122,6 +124,7 @@ class Engine:
         text_pair: str | None = None,
         *,
         delta: float | None = None,
+        entropy_threshold: float | None = None,
         min_blocks: int | None = None,
         max_blocks: int | None = None,
         truncate: bool = True,
@@ -131,6 +134,9 @@ class Engine:
         delta = self.default_delta if delta is None else float(delta)
         if not -1.0 <= delta <= 1.0:  # also refuses NaN
             raise InputError(f"delta is {delta} and must lie in [-1, 1]")
+        sure = 0.0 if entropy_threshold is None else float(entropy_threshold)
+        if not 0.0 <= sure <= 1.0:
+            raise InputError(f"entropy_threshold is {sure} and must lie in [0, 1], a share of ln(classes)")
         low, high = 1 if min_blocks is None else min_blocks, C if max_blocks is None else max_blocks
         for name, value in (("min_blocks", low), ("max_blocks", high)):
             if not 1 <= value <= C:
@@ -140,7 +146,7 @@ class Engine:
         if high < self.config.exits[0]:
             raise InputError(f"max_blocks is {high}, but model {self.name!r} has its only exit after block {C}")
         tokens = self._tokenizer.encode(text, text_pair, truncate=truncate)
-        return Row(tokens.ids, tokens.truncated, delta, low, high)
+        return Row(tokens.ids, tokens.truncated, delta, sure, low, high)
 
     def predict(
         self, rows: Sequence[Row], on_exit: Callable[[int, Prediction], None] | None = None
@@ -150,7 +156,7 @@ class Engine:
         answers = []
         for i, row in enumerate(rows):
             start = time.perf_counter()
-            exit_index = self._walk(row.ids, row.delta, row.min_blocks, row.max_blocks, scratch)
+            exit_index = self._walk(row.ids, row.delta, row.entropy_threshold, row.min_blocks, row.max_blocks, scratch)
             answers.append(answer := self._answer(row, exit_index, scratch))
             if model:
                 model.observe(answer.tokens, exit_index, 1000 * (time.perf_counter() - start))
@@ -163,16 +169,25 @@ class Engine:
         scratch, C, m = self._scratch(), self.config.n_block, self.config.n_class
         out = np.empty((len(rows), len(self.config.exits), m), np.float32)
         for i, row in enumerate(rows):
-            self._walk(row.ids, 0.0, C, C, scratch)
+            self._walk(row.ids, 0.0, 0.0, C, C, scratch)
             out[i] = scratch.logits[:, :m]
         return out
 
-    def _walk(self, ids: np.ndarray, delta: float, min_blocks: int, max_blocks: int, scratch: "_Scratch") -> int:
+    def _walk(
+        self,
+        ids: np.ndarray,
+        delta: float,
+        entropy_threshold: float,
+        min_blocks: int,
+        max_blocks: int,
+        scratch: "_Scratch",
+    ) -> int:
         config = self.config
         carry_x = config.carry == "x"
         return kernels.walk(  # type: ignore[no-any-return]
             ids,
             delta,
+            entropy_threshold,
             min_blocks,
             max_blocks,
             config.n_head,
@@ -197,6 +212,7 @@ class Engine:
             flops=costs[exit_index - 1],
             flops_full=costs[-1],
             delta=row.delta,
+            entropy_threshold=row.entropy_threshold,
             tokens=len(row.ids),
             truncated=row.truncated,
         )

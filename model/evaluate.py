@@ -6,6 +6,7 @@ Works on the logits of all exits, from the engine or from a torch network, so on
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 PICTURES = (".png", ".svg", ".pdf")
+ALONE = -1.0  # the delta that leaves it to an entropy threshold: hardly any block doubles the entropy
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 DELTAS = (-0.1, -0.01, -0.001, 0.0, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
@@ -85,6 +88,21 @@ def at_delta(
     return {"delta": delta, **under(config, logits, tokens, labels, metric, exits.entropy_gain(delta))}
 
 
+def entropy_curve(
+    config: BEEConfig, logits: np.ndarray, tokens: np.ndarray, labels: np.ndarray, metric: str, delta: float
+) -> list[dict[str, Any]]:
+    """What `under` says along `entropy_threshold`: beside `delta`, and with as good as no delta."""
+    return [
+        {
+            "delta": d,
+            "entropy_threshold": threshold,
+            **under(config, logits, tokens, labels, metric, exits.entropy_gain(d, threshold)),
+        }
+        for d in (delta, ALONE)
+        for threshold in THRESHOLDS
+    ]
+
+
 def evaluate_logits(
     config: BEEConfig, logits: np.ndarray, tokens: np.ndarray, labels: np.ndarray, metric: str, delta: float
 ) -> dict[str, Any]:
@@ -99,6 +117,7 @@ def evaluate_logits(
             for i, c in enumerate(config.exits)
         ],
         "delta_curve": [at_delta(config, logits, tokens, labels, metric, d) for d in DELTAS],
+        "entropy_curve": entropy_curve(config, logits, tokens, labels, metric, delta),
     }
 
 
@@ -112,8 +131,9 @@ def logits_of(engine: Engine, rows: Rows, progress: Progress = iter) -> tuple[np
 def evaluate(engine: Engine, rows: Rows, metric: str = "accuracy", *, progress: Progress = iter) -> dict[str, Any]:
     """Run labelled rows through every exit of an engine.
 
-    Answers {rows, metric, delta, score, flops_saved_ratio, exits, full_depth_score, per_exit, delta_curve}: score and
-    exits at the checkpoint's default delta are the service's, `exits[c-1]` counts the rows leaving after block c.
+    Answers {rows, metric, delta, score, flops_saved_ratio, exits, full_depth_score, per_exit, delta_curve,
+    entropy_curve}: score and exits at the checkpoint's default delta are the service's, `exits[c-1]` counts the rows
+    leaving after block c.
     """
     logits, tokens = logits_of(engine, rows, progress)
     return evaluate_logits(engine.config, logits, tokens, rows.labels, metric, engine.default_delta)
@@ -200,7 +220,7 @@ def shipped_table(found: Sequence[dict[str, Any]]) -> Table:
 
 
 def tables(title: str, found: dict[str, Any]) -> RenderableType:
-    """An evaluation for a terminal: score per exit with the rows that leave there, then the curve along delta."""
+    """An evaluation for a terminal: score per exit with the rows that leave there, then the curves."""
     by_exit = Table(title=f"{title}: {found['metric']} of {found['rows']} rows by exit")
     for column in ("exit", "score", f"rows leaving at delta {found['delta']:g}", ""):
         by_exit.add_column(column, justify="left" if not column else "right")
@@ -215,11 +235,20 @@ def tables(title: str, found: dict[str, Any]) -> RenderableType:
         style = "bold" if point["delta"] == found["delta"] else None
         saved = f"{point['flops_saved_ratio']:.1%}"
         curve.add_row(f"{point['delta']:g}", f"{point['score']:.4f}", saved, f"{mean:.2f}", style=style)
+    sure = Table(title="along entropy_threshold")
+    sure.add_column("entropy_threshold", justify="right")
+    for delta in (found["delta"], ALONE):
+        sure.add_column(f"score at delta {delta:g}", justify="right")
+        sure.add_column("FLOPs saved", justify="right")
+    for threshold in THRESHOLDS:
+        points = [point for point in found["entropy_curve"] if point["entropy_threshold"] == threshold]
+        cells = [(f"{point['score']:.4f}", f"{point['flops_saved_ratio']:.1%}") for point in points]
+        sure.add_row(f"{threshold:g}", *chain.from_iterable(cells))
     summary = (
         f"at delta {found['delta']:g}: {found['metric']} {found['score']:.4f} "
         f"(full depth {found['full_depth_score']:.4f}), FLOPs saved {found['flops_saved_ratio']:.1%}"
     )
-    return Group(by_exit, curve, summary)
+    return Group(by_exit, curve, sure, summary)
 
 
 def picture(title: str, found: dict[str, Any], path: Path) -> None:
@@ -236,12 +265,21 @@ def picture(title: str, found: dict[str, Any], path: Path) -> None:
     leaving.set(xlabel="exit", ylabel="rows", title="where rows leave")
     points = found["delta_curve"]
     curve.plot([100 * p["flops_saved_ratio"] for p in points], [p["score"] for p in points], ".-", color="tab:gray")
+    for delta, style in ((found["delta"], "x:"), (ALONE, ".:")):
+        along = [point for point in found["entropy_curve"] if point["delta"] == delta]
+        saved = [100 * point["flops_saved_ratio"] for point in along]
+        label = f"entropy_threshold, delta {delta:g}"
+        curve.plot(saved, [point["score"] for point in along], style, color="tab:blue", label=label)
+        for point, x in list(zip(along, saved, strict=True))[::2]:
+            curve.annotate(f"{point['entropy_threshold']:g}", (x, point["score"]), fontsize=7, color="tab:blue")
     curve.plot(
         100 * found["flops_saved_ratio"], found["score"], "o", color="tab:red", label=f"delta {found['delta']:g}"
     )
     for point in points[::2]:
         curve.annotate(f"{point['delta']:g}", (100 * point["flops_saved_ratio"], point["score"]), fontsize=7)
-    curve.set(xlabel="FLOPs saved, %", ylabel=found["metric"], title="score against FLOPs, along delta")
+    curve.set(
+        xlabel="FLOPs saved, %", ylabel=found["metric"], title="score against FLOPs, along delta and entropy_threshold"
+    )
     curve.legend()
     for axis in (score, curve, leaving):
         axis.grid(alpha=0.3)

@@ -2,7 +2,9 @@
 When to leave: entropy of an exit's answer and the rule that reads it. Pure functions in float64, for torch and engine.
 
 The rule (Alg. 2): with S_0 = ln m, leave after the first block c where (S_{c-1} - S_c) / S_{c-1} < delta, and in any
-case after the last one. A policy has the same shape as this rule, so that others can be compared on the same traces.
+case after the last one. Where a request asks for it, a row also leaves once S_c < entropy_threshold * ln m: DeeBERT's
+criterion (Xin et al. 2020), the entropy as a share of what it can be (FastBERT, Liu et al. 2020). A policy has the same
+shape as this rule, so that others can be compared on the same traces.
 """
 
 import math
@@ -38,9 +40,11 @@ def entropy(logits: np.ndarray) -> np.ndarray:
 
 
 @register_jitable  # the kernels compile this very function
-def leaves(previous: float, current: float, delta: float) -> bool:
-    """Alg. 2's condition: entropies (nats) before and after a block -> whether the block no longer paid."""
-    if previous < NOTHING_TO_GAIN or delta >= 1.0:  # an entropy never falls to zero, but float64 says it does
+def leaves(previous: float, current: float, delta: float, sure: float) -> bool:
+    """Alg. 2's condition: entropies (nats) before and after a block -> whether the block no longer paid; or whether
+    the entropy is below `sure` (nats) already, which it never is below 0."""
+    # an entropy never falls to zero, so delta = 1 always leaves; but float64 says that it does
+    if current < sure or previous < NOTHING_TO_GAIN or delta >= 1.0:
         return True
     return (previous - current) / previous < delta
 
@@ -48,12 +52,14 @@ def leaves(previous: float, current: float, delta: float) -> bool:
 _each_leaves = np.vectorize(leaves, otypes=[bool])
 
 
-def entropy_gain(delta: float = DEFAULT_DELTA) -> Policy:
-    """The paper's policy: leave when the entropy no longer falls by the fraction delta."""
+def entropy_gain(delta: float = DEFAULT_DELTA, entropy_threshold: float = 0.0) -> Policy:
+    """The paper's policy, what serves: leave when the entropy no longer falls by the fraction delta; and once it is
+    below the share `entropy_threshold` of ln m, of which 0 is none."""
 
     def policy(trace: Trace) -> np.ndarray:
-        previous = entropy(trace[-2]) if len(trace) > 1 else math.log(trace[-1].shape[-1])
-        return _each_leaves(previous, entropy(trace[-1]), delta)
+        most = math.log(trace[-1].shape[-1])
+        previous = entropy(trace[-2]) if len(trace) > 1 else most
+        return _each_leaves(previous, entropy(trace[-1]), delta, entropy_threshold * most)
 
     return policy
 

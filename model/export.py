@@ -134,7 +134,7 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     apart = (np.abs(ours - theirs) * temperatures[:, None]).max((1, 2))
     differ = 0
     for row, a, b in zip(rows, ours, theirs, strict=True):
-        policy = exits.entropy_gain(row.delta)
+        policy = exits.entropy_gain(row.delta, row.entropy_threshold)
         leave_a, leave_b = (exits.walk(z, policy, row.min_blocks, row.max_blocks) for z in (a, b))
         differ += leave_a != leave_b or a[leave_a - 1].argmax() != b[leave_b - 1].argmax()
     tokens = sum(len(row.ids) for row in rows)

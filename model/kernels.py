@@ -559,6 +559,7 @@ def head_of(stack: Head, e: int) -> Head:
 def walk(
     ids: np.ndarray,
     delta: float,
+    entropy_threshold: float,
     min_blocks: int,
     max_blocks: int,
     n_head: int,
@@ -579,6 +580,7 @@ def walk(
     D = network.blocks.norm_x.weight.shape[1]
     embed(ids, network.embedding, work.h)
     previous = math.log(scores.size)
+    sure = entropy_threshold * previous
     for c in range(1, C + 1):
         block(work.h, L, block_of(network.blocks, c - 1), n_head, carry_x, work)
         e = c - 1 - (C - E)  # without early exit, the only head is the last block's
@@ -586,7 +588,7 @@ def walk(
             continue
         head(work.h, L, D, head_of(network.heads, e), work, logits[e])
         entropies[e] = softmax(logits[e, : scores.size], scores)
-        if c >= max_blocks or (c >= min_blocks and exits.leaves(previous, entropies[e], delta)):
+        if c >= max_blocks or (c >= min_blocks and exits.leaves(previous, entropies[e], delta, sure)):
             return c
         previous = entropies[e]
     return C

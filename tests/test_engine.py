@@ -21,10 +21,11 @@ GOLDEN = Path(__file__).parent / "golden"
 @pytest.fixture(scope="module")
 def rows(engine: Engine) -> list[Row]:
     rng = np.random.default_rng(1)
-    deltas = rng.choice([-1.0, -0.01, 1e-4, 0.1, 1.0], 64)
+    deltas, lows = rng.choice([-1.0, -0.01, 1e-4, 0.1, 1.0], 64), rng.integers(1, 7, 64)
+    thresholds = rng.choice([0.0, 0.9, 0.99], 64)
     return [
-        engine.encode(text, delta=float(delta), min_blocks=int(low))
-        for text, delta, low in zip(random_texts(64), deltas, rng.integers(1, 7, 64), strict=True)
+        engine.encode(text, delta=float(delta), entropy_threshold=float(threshold), min_blocks=int(low))
+        for text, delta, threshold, low in zip(random_texts(64), deltas, thresholds, lows, strict=True)
     ]
 
 
@@ -64,7 +65,7 @@ def test_rows_are_handed_out_as_they_leave(engine: Engine, rows: list[Row], alon
 
 def test_the_answer_follows_the_rule_on_the_trace(engine: Engine, rows: list[Row], alone: list[Prediction]) -> None:
     for row, answer, logits in zip(rows, alone, engine.logits(rows), strict=True):
-        c = exits.walk(logits, exits.entropy_gain(row.delta), row.min_blocks, row.max_blocks)
+        c = exits.walk(logits, exits.entropy_gain(row.delta, row.entropy_threshold), row.min_blocks, row.max_blocks)
         assert answer.exit_index == c == len(answer.entropies)
         assert answer.logits == tuple(logits[c - 1].tolist())
         assert answer.entropies == pytest.approx(exits.entropy(logits[:c]), rel=1e-12)
@@ -80,8 +81,17 @@ def test_delta_one_leaves_after_block_one(engine: Engine) -> None:
     assert 0.8 < answer.flops_saved_ratio < 0.85
 
 
+def test_an_entropy_threshold_lets_go_of_what_is_sure(engine: Engine) -> None:
+    rows = [engine.encode("a funny film", delta=-1.0, entropy_threshold=share) for share in (None, 0.0, 1.0)]
+    without, zero, most = engine.predict(rows)
+    assert without == zero
+    assert (most.exit_index, most.entropy_threshold) == (1, 1.0)
+    assert without.exit_index > 1
+    assert engine.predict([engine.encode("a funny film", entropy_threshold=1.0, min_blocks=4)])[0].exit_index == 4
+
+
 def test_full_depth_saves_nothing(engine: Engine) -> None:
-    answer = engine.predict([engine.encode("a funny film", delta=1.0, min_blocks=6)])[0]
+    answer = engine.predict([engine.encode("a funny film", delta=1.0, entropy_threshold=1.0, min_blocks=6)])[0]
     assert (answer.exit_index, answer.flops_saved, answer.flops_saved_ratio) == (6, 0, 0)
 
 
@@ -94,6 +104,8 @@ def test_max_blocks_ends_the_walk(engine: Engine) -> None:
     [
         ({"delta": math.nan}, "delta is nan"),
         ({"delta": 1.5}, "delta is 1.5"),
+        ({"entropy_threshold": math.nan}, "entropy_threshold is nan"),
+        ({"entropy_threshold": 1.5}, "entropy_threshold is 1.5 and must lie in"),
         ({"min_blocks": 0}, "min_blocks is 0"),
         ({"max_blocks": 7}, "max_blocks is 7 and must lie in 1..6"),
         ({"min_blocks": 4, "max_blocks": 3}, "min_blocks is 4, above max_blocks"),

@@ -32,6 +32,10 @@ def test_by_hand() -> None:
     last = found["delta_curve"][-1]
     assert (last["delta"], last["exits"], last["score"]) == (1.0, [3, 0], 2 / 3)
     assert 0.4 < last["flops_saved_ratio"] < 0.5
+    # 1 of two logits is 0.84 of ln 2, 2 is 0.53
+    curve = {(point["delta"], point["entropy_threshold"]): point["exits"] for point in found["entropy_curve"]}
+    assert [curve[1e-4, share] for share in (0.5, 0.6, 0.8, 0.9)] == [[0, 3], [1, 2], [1, 2], [3, 0]]
+    assert {delta for delta, _ in curve} == {1e-4, -1.0}
 
 
 def test_it_counts_what_the_service_answers(engine: Engine) -> None:

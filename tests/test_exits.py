@@ -28,21 +28,25 @@ def test_entropy_is_that_of_the_softmax(logits: list[float]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("previous", "current", "delta", "leaves"),
+    ("previous", "current", "delta", "sure", "leaves"),
     [
-        (0.5, 0.4, 0.1, False),  # fell by a fifth
-        (0.5, 0.4, 0.3, True),
-        (0.5, 0.5, 0.0, False),  # a gain of nothing is not below nothing
-        (0.5, 0.5, 1e-4, True),
-        (0.5, 0.6, -0.1, True),  # rose by a fifth
-        (0.5, 0.6, -0.3, False),
-        (0.5, 0.0, 1.0, True),  # delta = 1 always leaves, also where the entropy underflows
-        (0.5, 1e-6, 1.0, True),
-        (0.0, 0.0, -1.0, True),  # nothing left to gain
+        (0.5, 0.4, 0.1, 0.0, False),  # fell by a fifth
+        (0.5, 0.4, 0.3, 0.0, True),
+        (0.5, 0.5, 0.0, 0.0, False),  # a gain of nothing is not below nothing
+        (0.5, 0.5, 1e-4, 0.0, True),
+        (0.5, 0.6, -0.1, 0.0, True),  # rose by a fifth
+        (0.5, 0.6, -0.3, 0.0, False),
+        (0.5, 0.0, 1.0, 0.0, True),  # delta = 1 always leaves, also where the entropy underflows
+        (0.5, 1e-6, 1.0, 0.0, True),
+        (0.0, 0.0, -1.0, 0.0, True),  # nothing left to gain
+        (0.5, 0.4, 0.1, 0.41, True),  # sure enough, whatever the block brought
+        (0.5, 0.4, 0.1, 0.4, False),  # not below it
+        (0.5, 0.6, -0.1, 0.4, True),  # not sure, but the entropy rose
+        (0.5, 0.0, 0.1, 0.0, False),  # no threshold: even an entropy of nothing is not below it
     ],
 )
-def test_the_rule_by_hand(previous: float, current: float, delta: float, leaves: bool) -> None:
-    assert exits.leaves(previous, current, delta) is leaves
+def test_the_rule_by_hand(previous: float, current: float, delta: float, sure: float, leaves: bool) -> None:
+    assert exits.leaves(previous, current, delta, sure) is leaves
 
 
 def test_walk_leaves_where_the_entropy_stops_falling() -> None:
@@ -52,6 +56,19 @@ def test_walk_leaves_where_the_entropy_stops_falling() -> None:
     assert exits.walk(trace, exits.entropy_gain(1.0)) == 1
     assert exits.walk(trace, exits.entropy_gain(1.0), min_blocks=4) == 4
     assert exits.walk(trace, exits.entropy_gain(-1.0), max_blocks=2) == 2
+
+
+def test_walk_leaves_at_once_where_the_answer_is_sure() -> None:
+    trace = np.stack([SURE, 2 * SURE, 3 * SURE, 3 * SURE])  # 0.81, 0.47 and 0.22 of ln 2
+    assert exits.walk(trace, exits.entropy_gain(1e-4)) == 4
+    assert [exits.walk(trace, exits.entropy_gain(1e-4, share)) for share in (1.0, 0.82, 0.8, 0.48, 0.4)] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+    ]
+    assert exits.walk(trace, exits.entropy_gain(1e-4, 1.0), min_blocks=3) == 3, "bounds hold for it too"
 
 
 def test_the_other_policies() -> None:
@@ -67,6 +84,7 @@ def test_the_other_policies() -> None:
     "policy",
     [
         *(exits.entropy_gain(delta) for delta in (-0.3, 1e-4, 0.3, 1.0)),
+        *(exits.entropy_gain(delta, 0.6) for delta in (-1.0, 1e-4)),
         *(exits.absolute_entropy(nats) for nats in (0.1, 0.8)),
         *(exits.max_probability(share) for share in (0.6, 0.99)),
         *(exits.patience(steps) for steps in (0, 1, 3, 9)),

@@ -156,7 +156,7 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
     work = kernels.Workspace(*(part[:-guard] for part in behind))
     logits, scores, entropies = np.empty((2, kernels.TILE), np.float32), np.empty(2), np.empty(2)
     ids = np.arange(L, dtype=np.int32)
-    kernels.walk(ids, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies)
+    kernels.walk(ids, 0.0, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies)
     assert all((part[-guard:] == 7).all() for part in behind)
-    row = Row(ids, False, 0.0, 2, 2)
+    row = Row(ids, False, 0.0, 0.0, 2, 2)
     assert (logits[None, :, :2] == engine.logits([row])).all(), "and is what it is in a longer one"

@@ -33,7 +33,7 @@ for shape in shapes:
     engine = Engine(random_checkpoint(vocabulary=120, **shape))
     rng = np.random.default_rng(0)
     C = engine.config.n_block
-    rows = [Row(rng.integers(0, 120, L).astype(np.int32), False, 1e-4, 1, C) for L in (1, 2, 3, 7, 16, 17, 31, 48)]
+    rows = [Row(rng.integers(0, 120, L).astype(np.int32), False, 1e-4, 0.0, 1, C) for L in (1, 2, 3, 7, 16, 17, 31, 48)]
     print(engine.logits(rows).tobytes().hex(), engine.predict(rows))
 """
 

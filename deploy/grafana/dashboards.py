@@ -167,7 +167,7 @@ def exits() -> dashboard.Dashboard:
         ).span(6),
         number(
             "Comparable answers, last hour",
-            "Answers at the model's own delta and without bounds: what drift is made of. It needs 500.",
+            "Answers at the model's own delta and without other options: what drift is made of. It needs 500.",
             "none",
             (f"model:bee_exit_at_default:increase1h{{{MODEL}}}", "{{model}}"),
             steps=[("yellow", None), ("green", 500)],
@@ -255,7 +255,7 @@ def exits() -> dashboard.Dashboard:
         ),
         lines(
             "Answers, and those at the model's own delta",
-            "Only answers at the model's own delta and without bounds say something about drift.",
+            "Only answers at the model's own delta and without other options say something about drift.",
             "reqps",
             (f"sum by (model) (rate(bee_exit_total{{{MODEL}}}{RATE}))", "{{model}} all"),
             (f"sum by (model) (rate(bee_exit_at_default_total{{{MODEL}}}{RATE}))", "{{model}} comparable"),

@@ -44,7 +44,11 @@ def test_options_bound_the_walk(client: TestClient) -> None:
     full = ask(min_blocks=6)
     assert (full["exit_index"], full["flops_saved"], len(full["entropies"])) == (6, 0, 6)
     assert ask(min_blocks=3, max_blocks=3)["exit_index"] == 3
-    assert ask(model="golden", delta=None, text_pair=None) == ask()
+    sure = ask(delta=-1, entropy_threshold=1)
+    assert (sure["exit_index"], sure["entropy_threshold"]) == (1, 1)
+    assert ask(delta=-1, entropy_threshold=1, min_blocks=3)["exit_index"] == 3
+    assert "entropy_threshold" not in ask()
+    assert ask(model="golden", delta=None, entropy_threshold=None, text_pair=None) == ask(entropy_threshold=0) == ask()
 
 
 def test_the_cost_is_predicted_where_it_is_asked_for(client: TestClient) -> None:
@@ -127,6 +131,9 @@ BAD_BODIES = {
     "delta 1e400": (b'{"text": "a", "delta": 1e400}', 422, "invalid-field"),
     "delta above": (b'{"text": "a", "delta": 1.01}', 422, "invalid-field"),
     "delta below": (b'{"text": "a", "delta": -1.01}', 422, "invalid-field"),
+    "threshold text": (b'{"text": "a", "entropy_threshold": "0.5"}', 422, "invalid-field"),
+    "threshold above": (b'{"text": "a", "entropy_threshold": 1.01}', 422, "invalid-field"),
+    "threshold below": (b'{"text": "a", "entropy_threshold": -0.01}', 422, "invalid-field"),
     "blocks real": (b'{"text": "a", "min_blocks": 1.5}', 422, "invalid-field"),
     "blocks bool": (b'{"text": "a", "max_blocks": true}', 422, "invalid-field"),
     "blocks 0": (b'{"text": "a", "min_blocks": 0}', 422, "invalid-field"),
@@ -261,7 +268,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
-FIELDS = ("text", "text_pair", "model", "delta", "min_blocks", "max_blocks", "truncate")
+FIELDS = ("text", "text_pair", "model", "delta", "entropy_threshold", "min_blocks", "max_blocks", "truncate")
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

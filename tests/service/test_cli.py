@@ -54,8 +54,9 @@ def test_a_sentence_gets_the_answer_that_http_gives(run: Any, client: TestClient
 
 def test_options_are_those_of_a_request(run: Any, client: TestClient) -> None:
     options = ("--delta", "-1", "--min-blocks", "2", "--max-blocks", "4", "--model", "golden", "--text-pair", "a film")
-    _, [answer], _ = classify(run, GOOD, *options)
+    _, [answer], _ = classify(run, GOOD, *options, "--entropy-threshold", "0.01")
     asked = {"text": GOOD, "text_pair": "a film", "delta": -1, "min_blocks": 2, "max_blocks": 4}
+    asked |= {"entropy_threshold": 0.01}
     assert answer == client.post("/classify", json=asked).json()
 
 
@@ -65,6 +66,7 @@ def test_options_are_those_of_a_request(run: Any, client: TestClient) -> None:
         ((" ",), "empty or blank"),
         ((GOOD, "--delta", "nan"), "delta"),
         ((GOOD, "--delta", "1.5"), "delta"),
+        ((GOOD, "--entropy-threshold", "2"), "entropy_threshold"),
         ((GOOD, "--min-blocks", "3", "--max-blocks", "2"), "above max_blocks"),
         ((GOOD, "--model", "platinum"), "platinum"),
         ((GOOD, "--checkpoint", "/nowhere"), "/nowhere"),

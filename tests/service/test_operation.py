@@ -132,7 +132,8 @@ def test_failures_are_there_before_they_happen() -> None:
 def test_only_answers_as_the_model_would_give_them_are_compared_with_training() -> None:
     own = {"text": "a warm film"}
     others = [{"delta": 1}, {"delta": -1}, {"min_blocks": 2}, {"max_blocks": 5}, {"delta": 0.0001, "max_blocks": 1}]
-    same = [{"delta": 0.0001}, {"delta": None, "min_blocks": 1, "max_blocks": 6}]
+    others.append({"entropy_threshold": 0.5})
+    same = [{"delta": 0.0001}, {"delta": None, "entropy_threshold": 0, "min_blocks": 1, "max_blocks": 6}]
     with client_of() as client:
         answers = [client.post("/classify", json=own | more).json() for more in [{}, *same, *others]]
         counted = samples(client.get("/metrics").text)
@@ -263,7 +264,8 @@ def test_the_examples_are_valid(client: TestClient) -> None:
     for kind in kinds:
         for example in schemas[kind.__name__]["examples"]:
             assert kind(**example)
-    assert [*ANSWER, "cost"] == list(Answer.model_fields), "a cost only stands where it was asked for"
+    optional = {"entropy_threshold", "cost"}  # stand only where they were asked for
+    assert list(ANSWER) == [name for name in Answer.model_fields if name not in optional]
     assert set(PROBLEM) <= set(Problem.model_fields)
     assert client.post("/classify", json=schemas["ClassifyRequest"]["examples"][0]).status_code == 200
 
