@@ -171,7 +171,7 @@ class Bench:
         scratch, found = engine._scratch(), {}
         for name, low in (("delta", 1), ("full depth", C)):
             ids = typed.List([row.ids for row in rows])
-            fixed = (DELTA, low, C, engine.config.n_head, engine.config.carry == "x", engine._arrays, *scratch)
+            fixed = (DELTA, 0.0, low, C, engine.config.n_head, engine.config.carry == "x", engine._arrays, *scratch)
 
             def requests(low: int = low) -> None:
                 for text in texts:

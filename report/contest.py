@@ -21,7 +21,7 @@ from model.data import Rows, key
 from model.encoders import locate
 from model.engine import Engine
 from model.errors import BEEError, TrainingError
-from model.evaluate import DELTAS, answers, flops_saved, logits_of, recorded, splits, under
+from model.evaluate import ALONE, DELTAS, THRESHOLDS, answers, flops_saved, logits_of, recorded, splits, under
 from model.recipe import Data
 from model.record import Record
 from model.show import Show
@@ -68,7 +68,8 @@ CITED = (
 
 @dataclass(frozen=True, eq=False)
 class Net:
-    """One network on the development rows: logits [N, exits, m], tokens [N], and how large it is."""
+    """One network on some rows, development rows where nothing else is said: logits [N, exits, m], tokens [N], and how
+    large it is."""
 
     variant: str
     seed: int
@@ -100,13 +101,30 @@ class Net:
     @cached_property
     def saved(self) -> float:
         """Mean share of FLOPs saved under the paper's rule."""
-        left = np.array(self.config.exits)[self.taken - 1]
-        return flops_saved(self.config, self.tokens, left)
+        return self._saved(self.taken)
+
+    @cached_property
+    def threshold(self) -> float | None:
+        """The smallest entropy threshold that, alone, saves as many FLOPs as the paper's rule; None if none does."""
+        return next((share for share in THRESHOLDS if self._saved(self._sure(share)) >= self.saved), None)
+
+    def when_sure(self, threshold: float) -> tuple[np.ndarray, float]:
+        """Answers [N] that leave by an entropy threshold alone, and the mean share of FLOPs saved."""
+        taken = self._sure(threshold)
+        return answers(self.logits, taken), self._saved(taken)
 
     def leaving(self) -> np.ndarray:
         """Rows by the block they leave after [n_block]."""
-        left = np.array(self.config.exits)[self.taken - 1]
-        return np.bincount(left - 1, minlength=self.config.n_block)
+        return np.bincount(self._left(self.taken) - 1, minlength=self.config.n_block)
+
+    def _sure(self, threshold: float) -> np.ndarray:
+        return exits.walk_all(self.logits, exits.entropy_gain(ALONE, threshold))
+
+    def _left(self, taken: np.ndarray) -> np.ndarray:
+        return np.asarray(np.array(self.config.exits)[taken - 1])
+
+    def _saved(self, taken: np.ndarray) -> float:
+        return flops_saved(self.config, self.tokens, self._left(taken))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +154,7 @@ class Task:
     test: Rows | None
     shipped: Net | None = None
     calibration: calibrate.Kind = "per_exit"  # of what ships
-    test_logits: np.ndarray | None = None  # of the shipped network, [rows of test, exits, m]
+    tested: Net | None = None  # the shipped network on test rows
     made: dict[str, Any] = field(default_factory=dict)  # the shipped network's provenance
     runs: dict[str, list[Net]] = field(default_factory=dict)  # by variant
     baselines: dict[str, Baseline] = field(default_factory=dict)
@@ -149,13 +167,6 @@ class Task:
     def lead(self) -> Net | None:
         """The proposed network that curves are drawn for: the shipped one, or the first recorded one."""
         return self.shipped or next(iter(self.runs.get("proposed", [])), None)
-
-    @property
-    def test_predicted(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """The shipped network's answers to test rows, with exits and at full depth."""
-        if self.test_logits is None:
-            return None
-        return calibrate.served(self.test_logits, DELTA).argmax(-1), self.test_logits[:, -1].argmax(-1)
 
     @cached_property
     def draws(self) -> np.ndarray:
@@ -207,6 +218,9 @@ def policies(task: Task, net: Net) -> dict[str, Curve]:
     return {
         "entropy gain (the paper's)": rule(task, net),
         "the same, lowest entropy answers": curve(task, net, exits.entropy_gain, DELTAS, answering=exits.surest),
+        f"the paper's at delta {DELTA:g}, and by absolute entropy": curve(
+            task, net, lambda share: exits.entropy_gain(DELTA, share), [0, *THRESHOLDS, 1]
+        ),
         "absolute entropy": curve(task, net, exits.absolute_entropy, [*nats, np.inf]),
         "maximum probability": curve(task, net, exits.max_probability, [*sure, np.inf]),
         "patience": curve(task, net, lambda steps: exits.patience(int(steps)), range(net.config.n_block)),
@@ -302,7 +316,8 @@ def _measure(task: Task, engine: Engine, show: Show) -> None:
     size = engine.description["size_bytes"]
     task.shipped = Net("proposed", task.made.get("seed", 0), engine.config, logits, tokens, size, temperatures)
     if task.test:
-        task.test_logits, _ = run(task.test, "test")
+        logits, tokens = run(task.test, "test")
+        task.tested = replace(task.shipped, logits=logits, tokens=tokens)
 
 
 def _add(task: Task, record: Record) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from model import calibrate, flops
+from model.evaluate import ALONE
 from model.show import Show
 from report import figures
 from report.contest import DELTA, PAPER, Curve, Net, Task, policies, rescaled, rule
@@ -23,9 +24,14 @@ for a multiply-accumulate. The paper's mean reduction against WEE is 54.85 %; he
 LEAVING = """\
 FLOPs saved are against the same row through all blocks and all heads, each row by its own length.
 {mean}"""
+SURE = """\
+The same networks with `entropy_threshold` and delta {alone:g}, which leave once they are sure: of the thresholds
+that were tried, the smallest that saves as many FLOPs of development rows as delta {delta:g} does.
+"""
 POLICIES = """\
 The paper's rule beside others on the same logits, each along its own setting: absolute entropy (DeeBERT), patience
-(PABEE), maximum probability; and the paper's walk answered from the exit that had the lowest entropy so far.
+(PABEE), maximum probability; the paper's walk answered from the exit that had the lowest entropy so far; and the
+paper's rule beside absolute entropy, whichever lets go first.
 """
 CALIBRATION = """\
 A temperature divides the logits of an exit: it changes no exit's label, but the entropies that the rule compares.
@@ -111,7 +117,7 @@ def leaving(tasks: Sequence[Task], out: Path, show: Show) -> list[str]:
         "mean exit",
         "rows leaving by block",
     ]
-    text = [title, "", LEAVING.format(mean=mean), *table(columns, rows)]
+    text = [title, "", LEAVING.format(mean=mean), *table(columns, rows), *_when_sure(leads)]
     for words, file in (("where rows leave", "exits"), ("score along delta", "delta-score")):
         text += [f"![{words}]({file}.png)", ""]
     text += ["![FLOPs saved along delta](delta-flops.png)", "", POLICIES, "![policies](policies.png)", ""]
@@ -121,6 +127,27 @@ def leaving(tasks: Sequence[Task], out: Path, show: Show) -> list[str]:
         "",
         *_at_half(curves),
     ]
+
+
+def _when_sure(leads: Sequence[tuple[Task, Net]]) -> list[str]:
+    """Score and FLOPs by an entropy threshold, development rows and test rows; the paper's rule on the latter."""
+    rows = []
+    for task, net in leads:
+        if (threshold := net.threshold) is None:
+            rows.append([task.title, *(6 * ["-"])])
+            continue
+        predicted, saved = net.when_sure(threshold)
+        row = [task.title, f"{threshold:g}", points(task.scores(predicted).value), f"{saved:.1%}"]
+        if tested := task.tested:
+            predicted, saved = tested.when_sure(threshold)
+            row += [points(task.test_scores(predicted).value), f"{saved:.1%}"]
+            row += [f"{points(task.test_scores(tested.predicted).value)}, {tested.saved:.1%}"]
+        else:
+            row += 3 * ["-"]
+        rows.append(row)
+    columns = ["task", "entropy_threshold", "score", "FLOPs saved", "score, test rows", "FLOPs saved there"]
+    columns += [f"delta {DELTA:g} on test rows"]
+    return [SURE.format(alone=ALONE, delta=DELTA), *table(columns, rows)]
 
 
 def _at_half(curves: Sequence[tuple[Task, dict[str, Curve]]]) -> list[str]:
@@ -167,7 +194,7 @@ def calibration(tasks: Sequence[Task], out: Path, show: Show) -> list[str]:
 
 
 def _ece_on_test(task: Task, net: Net, temperatures: np.ndarray) -> str:
-    if task.test is None or task.test_logits is None:
+    if task.test is None or task.tested is None:
         return "-"
-    served = calibrate.served(task.test_logits * (net.temperatures / temperatures)[:, None], DELTA)
+    served = calibrate.served(task.tested.logits * (net.temperatures / temperatures)[:, None], DELTA)
     return f"{calibrate.expected_calibration_error(served, task.test.labels):.3f}"

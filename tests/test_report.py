@@ -153,6 +153,26 @@ def test_baselines_are_met_on_test_rows_too(written: tuple[Path, Engine], root: 
     assert lexical.endswith("refuted"), "the label is a word, and the network is random"
 
 
+def test_leaving_when_sure_saves_as_much_as_delta_does(written: tuple[Path, Engine], root: Path) -> None:
+    place, engine = written
+    text = (place / "out" / "README.md").read_text()
+    rows = splits(Data.model_validate(section("sst2")), root)
+    found = evaluate(engine, rows.dev, "accuracy")
+    alone = [point for point in found["entropy_curve"] if point["delta"] == -1]
+    point = next(point for point in alone if point["flops_saved_ratio"] >= found["flops_saved_ratio"])
+    sure = text.split("which leave once they are sure")[1].split("![")[0]
+    threshold, score, saved, on_test, *_ = cells(sure, "SST-2")
+    assert threshold == f"{point['entropy_threshold']:g}"
+    assert (score, saved) == (f"{100 * point['score']:.1f}", f"{point['flops_saved_ratio']:.1%}")
+    assert rows.test
+    of_test = evaluate(engine, rows.test, "accuracy")["entropy_curve"]
+    same = next(p for p in of_test if (p["delta"], p["entropy_threshold"]) == (-1, point["entropy_threshold"]))
+    assert on_test == f"{100 * same['score']:.1f}"
+    claim = cells(text, "when sure, above delta 0.0001")[0]
+    assert claim.startswith(f"{100 * (point['score'] - found['score']):+.1f} [")
+    assert cells(text, "when sure, not below full depth, on test rows")[1] == "-", "RTE has no test rows"
+
+
 def test_f1_is_not_the_only_metric_of_a_pair_task(written: tuple[Path, Engine], root: Path) -> None:
     text = (written[0] / "out" / "README.md").read_text()
     none, found, mean = cells(text, "above the majority class, by accuracy")
