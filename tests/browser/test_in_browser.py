@@ -106,6 +106,33 @@ def test_the_number_takes_any_delta(opened: Opened, shipped: Server, delta: str)
     expect(page.locator("#compare-here")).to_have_text(f"delta {delta}".replace("-", "\u2212"))
 
 
+def test_a_text_that_is_sure_leaves_at_once(opened: Opened, shipped: Server) -> None:
+    page = opened()
+    type_in(page, EASY)
+    slider = page.get_by_role("slider", name="entropy_threshold")
+    expect(slider).to_be_enabled()
+    exits(page, asked(shipped, EASY)["exit_index"])
+    expect(page.locator("#key-sure")).to_be_hidden()
+    slider.fill("0.4")
+    answer = asked(shipped, EASY, entropy_threshold=0.4)
+    assert answer["exit_index"] < asked(shipped, EASY)["exit_index"]
+    exits(page, answer["exit_index"])
+    expect(page.locator("#sure-says")).to_contain_text("below 40\u202f% of what it can be")
+    expect(page.locator("#compare-here")).to_have_text("delta 0.0001, threshold 0.4")
+    expect(page.locator("#key-sure")).to_be_visible()
+    expect(page.locator("#curve-here")).to_contain_text("Threshold 0.4, delta 0.0001: accuracy 87.3")
+    slider.fill("0.45")
+    expect(page.locator("#curve-here")).to_contain_text("between the measured 0.4 and 0.5")
+    page.get_by_text("The curve as a table").click()
+    page.get_by_role("button", name="use threshold 0.7, delta \u22121").click()
+    expect(page.get_by_label("delta as a number")).to_have_value("-1")
+    expect(page.locator("#sure-number")).to_have_text("0.7")
+    page.get_by_label("delta as a number").fill("0.3")
+    expect(page.locator("#curve-here")).to_have_text("Not measured at threshold 0.7, delta 0.3.")
+    page.get_by_role("button", name="use delta 0.5").click()
+    expect(page.locator("#sure-number")).to_have_text("off")
+
+
 def test_full_depth_stands_beside_it(opened: Opened, shipped: Server) -> None:
     page, here, full = opened(), asked(shipped, DEEP, cost=True), asked(shipped, DEEP, min_blocks=6)
     type_in(page, DEEP)
@@ -163,7 +190,7 @@ def test_the_curve_has_the_chosen_delta_on_it_and_its_points_can_be_used(opened:
     expect(page.locator("#curve-here")).to_contain_text(f"accuracy {percent(dev['score'])}")
     expect(page.get_by_role("img", name="Scatter chart of accuracy")).to_be_visible()
     page.get_by_text("The curve as a table").click()
-    expect(page.locator("#curve-table tbody tr")).to_have_count(len(dev["delta_curve"]) + 1)
+    expect(page.locator("#curve-table tbody tr")).to_have_count(1 + len(dev["delta_curve"]) + len(dev["entropy_curve"]))
     page.get_by_role("button", name="use delta 0.5").click()
     [point] = [point for point in dev["delta_curve"] if point["delta"] == 0.5]
     expect(page.locator("#curve-here")).to_contain_text(f"{percent(point['flops_saved_ratio'])} of the FLOPs")

@@ -15,10 +15,11 @@ Chart.defaults.maintainAspectRatio = false;
 Chart.defaults.plugins.legend.display = false;
 
 /** entropies: before any block, then after each one walked; full: the same at full depth, or null; bars: what each
- *  block had to fall below, or null; blocks: of the model; pick(i): block i was clicked. */
+ *  block had to fall below, or null; sure: below which a text leaves at once, or null; blocks: of the model. */
 export const drawEntropy = (data) => draw("entropy", entropy, data);
 
-/** points: [{x, y, delta}] measured; here: {x, y} or null; error: of a score, or null; pick(delta). */
+/** points, sure: [{x, y, delta, sure, name}] measured along delta and along the entropy threshold; here: {x, y} or
+ *  null; error: of a score, or null; pick(point). */
 export const drawCurve = (data) => draw("curve", curve, data);
 
 /** counts: rows by exit. */
@@ -40,7 +41,7 @@ function draw(id, configure, data) {
   chart.update(still.matches ? "none" : undefined);
 }
 
-function entropy({ entropies, full, bars, blocks }) {
+function entropy({ entropies, full, bars, sure, blocks }) {
   const ink = palette();
   const labels = ["start", ...Array.from({ length: blocks }, (_, i) => `block ${i + 1}`)];
   const exit = entropies.length - 1;
@@ -82,6 +83,15 @@ function entropy({ entropies, full, bars, blocks }) {
         pointBorderColor: ink.blue,
         order: 3,
       },
+      {
+        label: "sure, below",
+        data: sure === null ? [] : labels.map(() => sure),
+        borderColor: ink.honeyDeep,
+        borderWidth: 2,
+        borderDash: [6, 5],
+        pointRadius: 0,
+        order: 4,
+      },
     ],
     options: {
       animation: still.matches ? false : { duration: 350 },
@@ -109,10 +119,11 @@ function entropy({ entropies, full, bars, blocks }) {
   };
 }
 
-function curve({ points, here, error, percent, labels, pick }) {
+function curve({ points, sure, here, error, percent, labels, pick }) {
   const ink = palette();
   const scale = percent ? 100 : 1;
-  const at = (shift) => points.map(({ x, y }) => ({ x: x * 100, y: (y + shift) * scale }));
+  const at = (shift, of = points) => of.map(({ x, y }) => ({ x: x * 100, y: (y + shift) * scale }));
+  const series = [null, points, sure]; // by dataset
   const axis = (text) => ({
     title: { display: true, text, color: ink.muted },
     ticks: {
@@ -129,7 +140,7 @@ function curve({ points, here, error, percent, labels, pick }) {
     plugins: [names],
     datasets: [
       {
-        label: "your delta",
+        label: "yours",
         data: here ? [{ x: here.x * 100, y: here.y * scale }] : [],
         pointRadius: 9,
         pointHoverRadius: 9,
@@ -139,15 +150,15 @@ function curve({ points, here, error, percent, labels, pick }) {
         order: 1,
       },
       {
-        label: "measured",
+        label: "along delta",
         data: at(0),
-        borderColor: ink.blue,
-        borderWidth: 2,
-        pointRadius: 4,
-        pointHoverRadius: 6,
-        pointBackgroundColor: ink.surface,
-        pointBorderColor: ink.blue,
-        pointBorderWidth: 2,
+        ...measured(ink, ink.blue),
+        order: 2,
+      },
+      {
+        label: "along entropy_threshold",
+        data: at(0, sure),
+        ...measured(ink, ink.ink),
         order: 2,
       },
       {
@@ -165,13 +176,13 @@ function curve({ points, here, error, percent, labels, pick }) {
       animation: still.matches ? false : { duration: 250 },
       interaction: { mode: "nearest", intersect: true },
       onClick: (_, elements) => {
-        const measured = elements.find(({ datasetIndex }) => datasetIndex === 1);
-        if (measured) pick(points[measured.index].delta);
+        const found = elements.find(({ datasetIndex }) => series[datasetIndex]);
+        if (found) pick(series[found.datasetIndex][found.index]);
       },
       onHover: ({ native }, elements) => {
         native.target.classList.toggle(
           "clickable",
-          elements.some(({ datasetIndex }) => datasetIndex === 1),
+          elements.some(({ datasetIndex }) => series[datasetIndex]),
         );
       },
       plugins: {
@@ -179,7 +190,7 @@ function curve({ points, here, error, percent, labels, pick }) {
         tooltip: tooltip(ink, {
           title: () => "",
           label: ({ datasetIndex, dataIndex, parsed }) => {
-            const name = datasetIndex === 1 ? points[dataIndex].name : "your delta";
+            const name = series[datasetIndex]?.[dataIndex].name ?? "yours";
             const score = percent ? `${parsed.y.toFixed(1)} %` : parsed.y.toFixed(3);
             return `${name}: ${score}, ${parsed.x.toFixed(1)} % saved`;
           },
@@ -189,6 +200,17 @@ function curve({ points, here, error, percent, labels, pick }) {
     },
   };
 }
+
+/** What datasets of measured points look like. */
+const measured = (ink, colour) => ({
+  borderColor: colour,
+  borderWidth: 2,
+  pointRadius: 4,
+  pointHoverRadius: 6,
+  pointBackgroundColor: ink.surface,
+  pointBorderColor: colour,
+  pointBorderWidth: 2,
+});
 
 /** The deltas written beside their points, as far as there is room. */
 const names = {
@@ -244,7 +266,7 @@ function histogram({ counts }) {
 function tooltip(ink, callbacks) {
   return {
     callbacks,
-    filter: ({ datasetIndex, chart }) => chart.canvas.id !== "curve" || datasetIndex < 2,
+    filter: ({ datasetIndex, chart }) => chart.canvas.id !== "curve" || datasetIndex < 3,
     displayColors: false,
     backgroundColor: ink.ink,
     titleColor: ink.paper,

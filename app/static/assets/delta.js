@@ -24,10 +24,10 @@ export function positionOf(delta) {
   return Math.sign(delta) * Math.min(Math.max(step, 1), SIDE);
 }
 
-/** The fields of a request for a delta; null is the model's default. */
-export function request(delta, blocks) {
+/** The fields of a request for a delta, null being the model's default, and an entropy threshold, 0 being none. */
+export function request(delta, sure, blocks) {
   if (delta === NEVER) return { min_blocks: blocks };
-  return delta === null ? {} : { delta };
+  return { ...(delta === null ? {} : { delta }), ...(sure ? { entropy_threshold: sure } : {}) };
 }
 
 /** What a delta means, in a sentence. */
@@ -38,6 +38,12 @@ export function meaning(delta, blocks) {
   if (delta === 0) return "A text leaves after the first block that raises the entropy.";
   return `A text leaves only after a block that raises the entropy by more than ${percent(-delta)}.`;
 }
+
+/** What an entropy threshold means, in a sentence. */
+export const meaningOfSure = (sure) =>
+  sure
+    ? `Or at once, where the entropy is below ${percent(sure)} of what it can be: then the answer is sure.`
+    : "Off: how sure an answer is doesn\u2019t matter, only what the last block brought.";
 
 export const show = (delta) => (delta === NEVER ? "never early" : minus(String(delta)));
 

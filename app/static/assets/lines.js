@@ -22,6 +22,7 @@ const COLUMNS = [
   "tokens",
   "truncated",
   "delta",
+  "entropy_threshold",
   "model",
   "error",
 ];

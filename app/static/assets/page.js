@@ -2,7 +2,7 @@
 
 import { ApiError, ask, pause, useKey } from "./api.js";
 import { showCurve } from "./curve.js";
-import { deltaAt, LEFT, meaning, NEVER, positionOf, request, RIGHT, show } from "./delta.js";
+import { deltaAt, LEFT, meaning, meaningOfSure, NEVER, positionOf, request, RIGHT, show } from "./delta.js";
 import { $, make, percent, plural } from "./dom.js";
 import { examplesOf, FIRST, LINES } from "./examples.js";
 import { setUpLines } from "./lines.js";
@@ -16,11 +16,14 @@ const AGAIN = 3000; // between looks for a service that does not answer
 
 let model = null; // the description of the chosen one, with `blocks`
 let delta = null; // null: the model's default
+let sure = 0; // the entropy threshold; 0: none
 let full = { key: "", found: null }; // the last answer at full depth: moving delta does not change it
 let asking = new AbortController(); // of the newest question; older ones are aborted and never shown
 let timer = 0;
 
 const effective = () => delta ?? model.default_delta;
+const fields = () => request(delta, sure, model.blocks);
+const fieldsOfFull = () => request(NEVER, 0, model.blocks);
 
 function later(milliseconds) {
   clearTimeout(timer);
@@ -49,7 +52,7 @@ async function classify() {
   const key = JSON.stringify(body);
   const chosen = effective();
   try {
-    const here = await question({ ...body, ...request(delta, model.blocks) }, signal);
+    const here = await question({ ...body, ...fields() }, signal);
     notice("");
     state("shown");
     const known = full.key === key ? full.found : null;
@@ -57,20 +60,20 @@ async function classify() {
     if (!known) {
       full = {
         key,
-        found: chosen === NEVER ? here : await question({ ...body, ...request(NEVER, model.blocks) }, signal),
+        found: chosen === NEVER ? here : await question({ ...body, ...fieldsOfFull() }, signal),
       };
       showWalk(here, full.found, chosen);
     }
     announce(here.answer, full.found.answer);
     await pause(RESTING, signal);
     const pairs = [
-      [here, request(delta, model.blocks)],
-      [full.found, request(NEVER, model.blocks)],
+      [here, fields()],
+      [full.found, fieldsOfFull()],
     ];
     for (let i = 1; i < TIMES; i++) {
       // in turn, so that what else happens on the machine meets both
-      for (const [found, fields] of pairs) {
-        if (found.ms.length <= i) found.ms.push(...(await question({ ...body, ...fields }, signal)).ms);
+      for (const [found, asked] of pairs) {
+        if (found.ms.length <= i) found.ms.push(...(await question({ ...body, ...asked }, signal)).ms);
       }
     }
     showCost(here, full.found, chosen, true);
@@ -157,8 +160,23 @@ function choose(value, { milliseconds = 0, typed = false } = {}) {
   $("delta-number").placeholder = chosen === NEVER ? "never" : "";
   $("delta-says").textContent = meaning(chosen, model.blocks);
   $("delta-default").hidden = chosen === model.default_delta;
-  showCurve(model, chosen, choose);
+  showCurve(model, chosen, sure, pick);
   later(milliseconds);
+}
+
+function chooseSure(value, options) {
+  sure = value;
+  $("sure").value = value;
+  $("sure").setAttribute("aria-valuetext", value ? `entropy threshold ${value}` : "off");
+  $("sure-number").textContent = value || "off";
+  $("sure-says").textContent = meaningOfSure(value);
+  choose(delta, options);
+}
+
+/** A point of the curve: a delta, and an entropy threshold or 0. */
+function pick(point) {
+  delta = point.delta;
+  chooseSure(point.sure);
 }
 
 function setUpDelta() {
@@ -184,6 +202,7 @@ function setUpDelta() {
   $("delta-number").addEventListener("change", () => {
     if ($("delta-number").value === "") choose(delta);
   });
+  $("sure").addEventListener("input", () => chooseSure($("sure").valueAsNumber, { milliseconds: SLIDING }));
   $("delta-default").addEventListener("click", () => {
     choose(null);
     $("delta").focus();
@@ -252,9 +271,9 @@ async function describe(name) {
     `Model ${model.name}: ${model.labels.join(", ")}; ${model.blocks} blocks, ` +
     `${(model.size_bytes / 1e6).toFixed(1)} MB.`;
   $("delta-default").textContent = `the model\u2019s default, ${show(model.default_delta)}`;
-  for (const id of ["delta", "delta-number"]) $(id).disabled = false;
+  for (const id of ["delta", "delta-number", "sure"]) $(id).disabled = false;
   showExamples(model.name);
-  choose(delta);
+  chooseSure(sure);
 }
 
 async function start() {
@@ -275,7 +294,7 @@ async function start() {
 setUpText();
 setUpDelta();
 setUpLines({
-  options: () => (model ? { model: model.name, ...request(delta, model.blocks) } : {}),
+  options: () => (model ? { model: model.name, ...fields() } : {}),
   fail: (error) => fail(error, () => $("many-form").requestSubmit()),
 });
 $("model").addEventListener("change", () => describe($("model").value).catch((error) => fail(error, start)));

@@ -15,7 +15,9 @@ export function showWalk(here, full, delta) {
   verdict(answer);
   cells(answer, entropies);
   const bars = delta === NEVER ? null : [null, ...entropies.slice(0, -1).map((before) => before * (1 - answer.delta))];
-  drawEntropy({ entropies, full: complete, bars, blocks: answer.num_blocks });
+  const sure = answer.entropy_threshold ? answer.entropy_threshold * start : null;
+  $("key-sure").hidden = sure === null;
+  drawEntropy({ entropies, full: complete, bars, sure, blocks: answer.num_blocks });
   $("entropy").ariaLabel =
     `Line chart: the entropy goes ${entropies.map(nats).join(", ")} and the text leaves there, ` +
     `after block ${answer.exit_index} of ${answer.num_blocks}. The table below has the numbers.`;
@@ -126,7 +128,8 @@ export function showCost(here, full, delta, measured = false) {
   if (answer.cost)
     rows.push(["time, predicted", answer.cost.predicted_ms, answer.cost.predicted_ms_full, milliseconds]);
   const says = ({ label, score }) => [make("b", { textContent: label }), ` ${percent(score)}`];
-  $("compare-here").textContent = delta === NEVER ? show(delta) : `delta ${show(answer.delta)}`;
+  const threshold = answer.entropy_threshold ? `, threshold ${answer.entropy_threshold}` : "";
+  $("compare-here").textContent = delta === NEVER ? show(delta) : `delta ${show(answer.delta)}${threshold}`;
   $("compare").tBodies[0].replaceChildren(
     make(
       "tr",
