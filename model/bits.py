@@ -10,7 +10,8 @@ Signs as bits. The one place that says what a bit means.
 import numpy as np
 
 WORD = 64
-TILE = 16  # outputs that a kernel computes side by side
+TILE = 16  # outputs that lie side by side
+GROUP = 64  # a layer's outputs are padded to a multiple of these
 
 
 def pack(x: np.ndarray) -> np.ndarray:
@@ -46,12 +47,30 @@ def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def tile(words: np.ndarray) -> np.ndarray:
-    """Packed weights [w, n] -> [n'/16, w, 16], n' being n padded with zeros to a multiple of 16: what a product over 16
+    """Packed weights [w, n] -> [n'/16, w, 16], n' being n padded with zeros to a multiple of 64: what a product over 16
     outputs reads lies together."""
-    padded = np.pad(words, ((0, 0), (0, -words.shape[1] % TILE)))
-    return np.ascontiguousarray(padded.reshape(len(words), -1, TILE).transpose(1, 0, 2))
+    return np.ascontiguousarray(_padded(words).reshape(len(words), -1, TILE).transpose(1, 0, 2))
 
 
 def untile(tiles: np.ndarray) -> np.ndarray:
     """[n'/16, w, 16] -> packed weights [w, n'], padding included."""
     return np.ascontiguousarray(tiles.transpose(1, 0, 2)).reshape(tiles.shape[1], -1)
+
+
+def tile_octets(words: np.ndarray) -> np.ndarray:
+    """The same shape for a product over 64 outputs that reads eight signs of each at a time: of every 64 outputs first
+    the first octet of each, then the second."""
+    w = len(words)
+    octets = _padded(words).astype("<u8").view(np.uint8).reshape(w, -1, GROUP, 8)
+    return np.ascontiguousarray(octets.transpose(1, 0, 3, 2)).view("<u8").astype(np.uint64).reshape(-1, w, TILE)
+
+
+def untile_octets(tiles: np.ndarray) -> np.ndarray:
+    """What `tile_octets` made -> packed weights [w, n'], padding included."""
+    w = tiles.shape[1]
+    octets = tiles.astype("<u8").view(np.uint8).reshape(-1, w, 8, GROUP)
+    return np.ascontiguousarray(octets.transpose(1, 0, 3, 2)).view("<u8").astype(np.uint64).reshape(w, -1)
+
+
+def _padded(words: np.ndarray) -> np.ndarray:
+    return np.pad(words, ((0, 0), (0, -words.shape[1] % GROUP)))

@@ -229,7 +229,7 @@ class Engine:
             E, m = len(config.exits), config.n_class
             self._of_thread.scratch = _Scratch(
                 kernels.workspace(config.max_tokens, config.d_model, config.d_head, config.head_thresholds),
-                np.empty((E, -(-m // bits.TILE) * bits.TILE), np.float32),
+                np.empty((E, -(-m // bits.GROUP) * bits.GROUP), np.float32),
                 np.empty(m),
                 np.empty(E),
             )
@@ -255,11 +255,12 @@ def _network(checkpoint: Checkpoint) -> kernels.Network:
             return np.stack([tensors[name.format(c) + part] for c in of])
 
         beta = stack(".beta").reshape(len(of), -1)
-        words = np.stack([bits.tile(tensors[name.format(c) + ".words"]) for c in of])
+        packed = stack(".words")  # [layers, W, n]
         # several thresholds share their weights: what reads an input T times is a layer T times as wide
-        words = np.tile(words, (1, 1, beta.shape[1] // (words.shape[2] * bits.WORD), 1))
+        packed = np.tile(packed, (1, beta.shape[1] // (packed.shape[1] * bits.WORD), 1))
+        words = np.stack([kernels.arrange(one) for one in packed])
         alpha, bias = stack(".alpha"), stack(".bias")
-        padding = ((0, 0), (0, words.shape[1] * bits.TILE - alpha.shape[1]))
+        padding = ((0, 0), (0, -alpha.shape[1] % bits.GROUP))
         # x + beta < 0 exactly where x < -beta
         return kernels.Linear(words, np.pad(alpha, padding), np.pad(bias, padding), -beta)
 

@@ -14,6 +14,8 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +51,17 @@ def fill(levels: Sequence[str] = ()) -> None:
     """Compile what serving calls for these levels of model/target.py, or all: LLVM needs no CPU to compile for it."""
     from model.target import LEVELS
 
-    spawn = multiprocessing.get_context("spawn")  # numba reads its target once a process
-    with spawn.Pool(1) as process:
-        signatures = process.apply(_signatures)
+    # numba reads its target once a process; an executor notices if LLVM ends one
+    process = partial(ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"))
+    with process() as first:
+        signatures = first.submit(_signatures).result()
     if platform.machine() != "x86_64":
         return  # no levels there: what ran just now was compiled for the CPU at hand
     for level in levels or LEVELS:
         cpu, features, _ = LEVELS[level]
         os.environ |= {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
-        with spawn.Pool(1) as process:
-            process.apply(_compile, (signatures,))
+        with process() as one:
+            one.submit(_compile, signatures).result()
         print(f"compiled for {level}: {', '.join(signatures)}")
 
 
@@ -71,8 +74,9 @@ def _signatures() -> dict[str, list[Any]]:
 
     for config in CHECKPOINTS.glob("*/config.json"):
         Engine.load(config.parent).warm()
-    found = {name: kernel.signatures for name, kernel in vars(kernels).items() if isinstance(kernel, Dispatcher)}
-    return {name: signatures for name, signatures in found.items() if signatures}
+    # by its last name, as `product` is another kernel on another CPU
+    names = {kernel: name for name, kernel in vars(kernels).items() if isinstance(kernel, Dispatcher)}
+    return {name: kernel.signatures for kernel, name in names.items() if kernel.signatures}
 
 
 def _compile(signatures: dict[str, list[Any]]) -> None:

@@ -24,20 +24,30 @@ from numba import float32, njit, uint64
 from model import (
     bits,
     exits,
-    target,  # noqa: F401  before the first njit
+    target,  # before the first njit
 )
 from model.simd import (
     absolute,
+    first_reals,
     floor,
     fma,
+    high_counts,
+    high_four,
     lanes_between,
     largest,
+    last_reals,
     load_f16,
+    load_o32,
     load_u8,
+    look_up,
+    low_counts,
+    low_four,
     mask_bits,
     popcount,
     power_of_two,
     splat_f16,
+    splat_h32,
+    splat_o32,
     splat_u8,
     spread_f16,
     spread_u8,
@@ -46,15 +56,17 @@ from model.simd import (
     total,
     transpose_f16,
     where,
+    widen,
 )
 
 compiled = njit(nogil=True, cache=True)
 TILE = bits.TILE
+MOST_OCTETS = 31  # that a byte can count the differing signs of
 
 
 class Linear(NamedTuple):
-    """A BinaryLinear, packed: words [n/16, W, 16] uint64 (see `bits.tile`), alpha [n], bias [n], threshold [k] float32
-    (-beta). n is padded to a multiple of 16; outputs of the padding are 0."""
+    """A BinaryLinear, packed: words [n/16, W, 16] uint64 (see `arrange`), alpha [n], bias [n], threshold [k] float32
+    (-beta). n is padded to a multiple of 64; outputs of the padding are 0."""
 
     words: np.ndarray
     alpha: np.ndarray
@@ -173,11 +185,11 @@ def pack(x: np.ndarray, L: int, threshold: np.ndarray, out: np.ndarray) -> None:
 
 def product_numpy(words: np.ndarray, layer: Linear) -> np.ndarray:
     """words [L, W] -> alpha * (signs . sign(W)) + bias, [L, n] float32 (eq. 6)."""
-    return bits.dot(words, bits.untile(layer.words)).astype(np.float32) * layer.alpha + layer.bias
+    return bits.dot(words, rearrange(layer.words)).astype(np.float32) * layer.alpha + layer.bias
 
 
 @compiled
-def product(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) -> None:
+def product_by_counting(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) -> None:
     """words [L, W]; out in tiles. Counts of 2 rows by 16 outputs stay in registers, more would not fit into those of
     AVX2; the weights of 16 outputs come into the first cache once for all rows."""
     W, S = layer.words.shape[1], L | 1
@@ -205,10 +217,74 @@ def product(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) -> None:
 
 
 @compiled
+def product_by_table(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) -> None:
+    """The same with `bits.tile_octets`. The four signs of an input say which table of 16 counts applies, those of 32
+    outputs which counts are taken from it: two instructions for 128 signs. Counts of 4 rows by 64 outputs stay in
+    registers, as bytes, for as many octets as a byte can count."""
+    octets, S = 8 * layer.words.shape[1], L | 1
+    for t in range(0, layer.words.shape[0], 4):
+        weights = t * octets * 2  # words before these 64 outputs, 8 for each octet
+        i = 0
+        while i + 4 <= L:
+            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = splat_h32(0)
+            x0, x1, x2, x3 = i * octets, (i + 1) * octets, (i + 2) * octets, (i + 3) * octets
+            for start in range(0, octets, MOST_OCTETS):
+                c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = splat_o32(0)
+                for o in range(start, min(start + MOST_OCTETS, octets)):
+                    c, d = load_o32(layer.words, weights + 8 * o), load_o32(layer.words, weights + 8 * o + 4)
+                    c_low, c_high, d_low, d_high = low_four(c), high_four(c), low_four(d), high_four(d)
+                    low, high = low_counts(words, x0 + o), high_counts(words, x0 + o)
+                    c0 = c0 + look_up(low, c_low) + look_up(high, c_high)
+                    d0 = d0 + look_up(low, d_low) + look_up(high, d_high)
+                    low, high = low_counts(words, x1 + o), high_counts(words, x1 + o)
+                    c1 = c1 + look_up(low, c_low) + look_up(high, c_high)
+                    d1 = d1 + look_up(low, d_low) + look_up(high, d_high)
+                    low, high = low_counts(words, x2 + o), high_counts(words, x2 + o)
+                    c2 = c2 + look_up(low, c_low) + look_up(high, c_high)
+                    d2 = d2 + look_up(low, d_low) + look_up(high, d_high)
+                    low, high = low_counts(words, x3 + o), high_counts(words, x3 + o)
+                    c3 = c3 + look_up(low, c_low) + look_up(high, c_high)
+                    d3 = d3 + look_up(low, d_low) + look_up(high, d_high)
+                a0, a1, a2, a3 = a0 + widen(c0), a1 + widen(c1), a2 + widen(c2), a3 + widen(c3)
+                b0, b1, b2, b3 = b0 + widen(d0), b1 + widen(d1), b2 + widen(d2), b3 + widen(d3)
+            _scale_64(a0, b0, layer, t, out, i, S)
+            _scale_64(a1, b1, layer, t, out, i + 1, S)
+            _scale_64(a2, b2, layer, t, out, i + 2, S)
+            _scale_64(a3, b3, layer, t, out, i + 3, S)
+            i += 4
+        while i < L:
+            a0 = b0 = splat_h32(0)
+            for start in range(0, octets, MOST_OCTETS):
+                c0 = d0 = splat_o32(0)
+                for o in range(start, min(start + MOST_OCTETS, octets)):
+                    c, d = load_o32(layer.words, weights + 8 * o), load_o32(layer.words, weights + 8 * o + 4)
+                    low, high = low_counts(words, i * octets + o), high_counts(words, i * octets + o)
+                    c0 = c0 + look_up(low, low_four(c)) + look_up(high, high_four(c))
+                    d0 = d0 + look_up(low, low_four(d)) + look_up(high, high_four(d))
+                a0, b0 = a0 + widen(c0), b0 + widen(d0)
+            _scale_64(a0, b0, layer, t, out, i, S)
+            i += 1
+
+
+@compiled
+def _scale_64(a: Any, b: Any, layer: Linear, t: int, out: np.ndarray, i: int, S: int) -> None:
+    """`_scale` of the 64 outputs from tile t on, of row i."""
+    _scale(first_reals(a), layer, t, out, (t * S + i) * TILE)
+    _scale(last_reals(a), layer, t + 1, out, ((t + 1) * S + i) * TILE)
+    _scale(first_reals(b), layer, t + 2, out, ((t + 2) * S + i) * TILE)
+    _scale(last_reals(b), layer, t + 3, out, ((t + 3) * S + i) * TILE)
+
+
+@compiled
 def _scale(differ: Any, layer: Linear, t: int, out: np.ndarray, place: int) -> None:
     """Differing signs of 16 outputs -> alpha * (k - 2 differ) + bias, rounded twice like the meaning."""
     dot = splat_f16(layer.threshold.size) - (differ + differ)
     store(out, place, dot * load_f16(layer.alpha, t * TILE) + load_f16(layer.bias, t * TILE))
+
+
+product = product_by_table if target.LOOK_UP else product_by_counting
+arrange, rearrange = (bits.tile_octets, bits.untile_octets) if target.LOOK_UP else (bits.tile, bits.untile)
+"""Packed weights [W, n] -> a layer's words, as `product` reads them; and back."""
 
 
 def linear_numpy(x: np.ndarray, layer: Linear) -> np.ndarray:
@@ -429,7 +505,7 @@ def block(h: np.ndarray, L: int, layers: Block, n_head: int, carry_x: bool, work
 
 
 def head_numpy(h: np.ndarray, layers: Head) -> np.ndarray:
-    """Phi_c of eq. 14 on one row: h_c [L, D] -> logits [m] float32, padded to a multiple of 16 with zeros. The hidden
+    """Phi_c of eq. 14 on one row: h_c [L, D] -> logits [m] float32, padded to a multiple of 64 with zeros. The hidden
     layer's k is T D: the mean, once for each of T thresholds."""
     T = layers.hidden.threshold.size // h.shape[1]
     pooled = np.tile(h.mean(0, keepdims=True), T)
@@ -572,7 +648,7 @@ def walk(
 ) -> int:
     """Alg. 2 on one row: token ids [L] int32 and `flat(network)` -> the block it leaves after, from 1.
 
-    Exit e (from 0) on the way leaves its logits in logits[e] (float32, padded to a multiple of 16) and its entropy in
+    Exit e (from 0) on the way leaves its logits in logits[e] (float32, padded to a multiple of 64) and its entropy in
     entropies[e] (nats, float64); scores [m] float64 is the softmax of the last one.
     """
     network = _network_of(arrays)

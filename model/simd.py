@@ -26,6 +26,8 @@ INDEX = ir.IntType(32)
 LLVM = {
     types.float32: ir.FloatType(),
     types.uint64: ir.IntType(64),
+    types.uint16: ir.IntType(16),
+    types.uint8: ir.IntType(8),
     types.boolean: ir.IntType(1),
 }
 
@@ -45,6 +47,8 @@ class Vector(types.Type):
 F16 = Vector(types.float32, 16)
 U8 = Vector(types.uint64, 8)
 B16 = Vector(types.boolean, 16)
+O32 = Vector(types.uint8, 32)
+H32 = Vector(types.uint16, 32)
 
 
 @register_model(Vector)
@@ -104,8 +108,10 @@ def _same(builder: Any, number: Any, vector: Vector) -> Any:
 
 
 load_f16, load_u8 = _load(F16), _load(U8)  # (array, index) -> the elements from index on
+load_o32 = _load(O32)  # (array, index) -> the 32 bytes from the element at index on
 spread_f16, spread_u8 = _spread(F16), _spread(U8)  # (array, index) -> that element in every lane
 splat_f16, splat_u8 = _splat(F16), _splat(U8)  # number -> in every lane
+splat_o32, splat_h32 = _splat(O32), _splat(H32)
 
 
 @intrinsic
@@ -218,6 +224,102 @@ def lanes_between(typingctx: Any, low: Any, high: Any) -> Any:
         return builder.and_(builder.icmp_signed(">=", counting, low), builder.icmp_signed("<", counting, high))
 
     return B16(low, high), codegen
+
+
+# ---------------------------------------------------------------- signs by table, on AVX2 only (target.LOOK_UP)
+
+
+def _constant(module: Any, name: str, numbers: Sequence[int]) -> Any:
+    """A table of bytes that belongs to the code."""
+    kind = ir.ArrayType(ir.IntType(8), len(numbers))
+    if name not in module.globals:
+        table = ir.GlobalVariable(module, kind, name)
+        table.linkage, table.global_constant, table.align = "internal", True, 32
+        table.initializer = ir.Constant(kind, bytearray(numbers))
+    return module.globals[name]
+
+
+def _counts(high: bool) -> Any:
+    """Of each octet, for its low and its high four signs, in how many they differ from each four there can be."""
+    differing = [
+        (four ^ other).bit_count() for octet in range(256) for four in (octet & 15, octet >> 4) for other in range(16)
+    ]
+
+    def counts(typingctx: Any, words: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            octets = builder.bitcast(
+                context.make_array(sig.args[0])(context, builder, args[0]).data, ir.IntType(8).as_pointer()
+            )
+            octet = builder.load(builder.gep(octets, [context.cast(builder, args[1], sig.args[1], types.intp)]))
+            place = builder.add(
+                builder.shl(builder.zext(octet, ir.IntType(64)), ir.IntType(64)(5)), ir.IntType(64)(16 * high)
+            )
+            table = _constant(builder.module, "differing_signs", differing)
+            row = builder.bitcast(
+                builder.gep(table, [ir.IntType(64)(0), place]), ir.VectorType(ir.IntType(8), 16).as_pointer()
+            )
+            found = builder.load(row)
+            found.align = 16
+            return builder.shuffle_vector(found, found, ir.Constant(ir.VectorType(INDEX, 32), [*range(16)] * 2))
+
+        return O32(words, index), codegen
+
+    return intrinsic(counts)
+
+
+low_counts, high_counts = _counts(False), _counts(True)  # (words, octet's index) -> its table, in both halves
+
+
+@intrinsic
+def look_up(typingctx: Any, table: Any, places: Any) -> Any:
+    """table[place] of each lane, both halves having a table of 16 of their own."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        function = ir.FunctionType(O32.llvm, [O32.llvm, O32.llvm])
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.x86.avx2.pshuf.b"), args)
+
+    return table(table, places), codegen
+
+
+@intrinsic
+def low_four(typingctx: Any, octets: Any) -> Any:
+    """The low four bits of each."""
+    return octets(octets), lambda context, builder, sig, args: builder.and_(args[0], ir.Constant(O32.llvm, [15] * 32))
+
+
+@intrinsic
+def high_four(typingctx: Any, octets: Any) -> Any:
+    """The high four bits of each."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pairs = ir.VectorType(ir.IntType(16), 16)  # no instruction shifts bytes
+        shifted = builder.lshr(builder.bitcast(args[0], pairs), ir.Constant(pairs, [4] * 16))
+        return builder.and_(builder.bitcast(shifted, O32.llvm), ir.Constant(O32.llvm, [15] * 32))
+
+    return octets(octets), codegen
+
+
+@intrinsic
+def widen(typingctx: Any, octets: Any) -> Any:
+    """32 counts of 8 bits -> of 16."""
+    return H32(octets), lambda context, builder, sig, args: builder.zext(args[0], H32.llvm)
+
+
+def _reals(first: int) -> Any:
+    def reals(typingctx: Any, counts: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            lanes = ir.Constant(ir.VectorType(INDEX, F16.lanes), list(range(first, first + F16.lanes)))
+            wide = builder.zext(
+                builder.shuffle_vector(args[0], args[0], lanes), ir.VectorType(ir.IntType(32), F16.lanes)
+            )
+            return builder.sitofp(wide, F16.llvm)
+
+        return F16(counts), codegen
+
+    return intrinsic(reals)
+
+
+first_reals, last_reals = _reals(0), _reals(16)  # 32 counts (uint16) -> the first or the last 16 as float32
 
 
 # ---------------------------------------------------------------- across lanes

@@ -9,7 +9,7 @@ Must be imported before the first `@njit`: numba reads the target then, once a p
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import llvmlite.binding as llvm
 from numba import config
@@ -50,3 +50,20 @@ if config.CPU_NAME is None:  # else numba's own NUMBA_CPU_NAME has the say
         problem = str(error)
     if level != "native":
         config.CPU_NAME, config.CPU_FEATURES, _ = LEVELS[level]
+
+
+def looks_up(has: Collection[str]) -> bool:
+    """Whether a CPU with these features multiplies signs faster by table than by counting bits."""
+    return "avx2" in has and "avx512vpopcntdq" not in has
+
+
+def _has() -> Collection[str]:
+    """What the CPU that is compiled for has, as far as it is known."""
+    if config.CPU_NAME is None:
+        return {name for name, there in llvm.get_host_cpu_features().items() if there}
+    known = {(cpu, features): needs for cpu, features, needs in LEVELS.values()}
+    return known.get((config.CPU_NAME, config.CPU_FEATURES or ""), frozenset())
+
+
+LOOK_UP = looks_up(_has())
+"""Which of the two products of model/kernels.py is compiled."""

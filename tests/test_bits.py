@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from model import bits
+
+Arrange = Callable[[np.ndarray], np.ndarray]
 
 
 @given(
@@ -40,10 +44,21 @@ def test_dot_is_the_dot_product_of_signs(m: int, n: int, k: int) -> None:
     assert (bits.unpack_weights(bits.pack_weights(w)) == np.where(w < 0, -1, 1)).all()
 
 
-@pytest.mark.parametrize("n", [1, 16, 40])
-def test_tiles_hold_every_word_and_pad_with_zeros(n: int) -> None:
+@pytest.mark.parametrize("n", [1, 16, 40, 64, 130])
+@pytest.mark.parametrize(
+    ("tile", "untile"), [(bits.tile, bits.untile), (bits.tile_octets, bits.untile_octets)], ids=["words", "octets"]
+)
+def test_tiles_hold_every_word_and_pad_with_zeros(tile: Arrange, untile: Arrange, n: int) -> None:
     words = np.random.default_rng(n).integers(0, 2**64, (3, n), dtype=np.uint64)
-    tiles = bits.tile(words)
-    assert tiles.shape == (-(-n // bits.TILE), 3, bits.TILE)
-    assert (bits.untile(tiles)[:, :n] == words).all()
-    assert not bits.untile(tiles)[:, n:].any()
+    tiles = tile(words)
+    assert tiles.shape == (4 * -(-n // bits.GROUP), 3, bits.TILE)
+    assert (untile(tiles)[:, :n] == words).all()
+    assert not untile(tiles)[:, n:].any()
+
+
+def test_octets_of_64_outputs_lie_together() -> None:
+    words = np.zeros((2, 128), np.uint64)
+    words[1, 64 + 5] = np.uint64(0xAB) << np.uint64(8 * 3)  # output 5 of the second 64, octet 3 of the second word
+    octets = bits.tile_octets(words).view(np.uint8).reshape(2, 16, 64)
+    assert octets[1, 8 + 3, 5] == 0xAB
+    assert np.count_nonzero(octets) == 1

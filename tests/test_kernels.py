@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from tiny import random_checkpoint
@@ -20,10 +21,24 @@ def real(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+@pytest.fixture(params=["counting", "table"])
+def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Either product of signs, with weights and meaning arranged for it."""
+    if request.param == "counting":
+        arrange, rearrange, kernel = bits.tile, bits.untile, kernels.product_by_counting
+    elif not llvm.get_host_cpu_features().get("avx2"):
+        pytest.skip("this CPU lacks AVX2")
+    else:
+        arrange, rearrange, kernel = bits.tile_octets, bits.untile_octets, kernels.product_by_table
+    monkeypatch.setattr(kernels, "arrange", arrange)
+    monkeypatch.setattr(kernels, "rearrange", rearrange)
+    return kernel
+
+
 def layer(k: int, n: int, seed: int = 0) -> kernels.Linear:
-    padded = -(-n // kernels.TILE) * kernels.TILE
+    padded = -(-n // bits.GROUP) * bits.GROUP
     words = np.random.default_rng(seed).integers(0, 2**64, (k // 64, n), dtype=np.uint64)
-    return kernels.Linear(bits.tile(words), real(padded), real(padded, seed=1), real(k, seed=2))
+    return kernels.Linear(kernels.arrange(words), real(padded), real(padded, seed=1), real(k, seed=2))
 
 
 def test_tiles_and_rows_undo_each_other() -> None:
@@ -42,27 +57,26 @@ def test_pack_is_exact_and_counts_a_tie_as_plus(L: int, k: int) -> None:
     assert (out.reshape(L, -1) == kernels.pack_numpy(x, threshold)).all()
 
 
-@pytest.mark.parametrize("L", [1, 2, 3])
+@pytest.mark.parametrize("L", [1, 2, 3, 4, 9])
 @pytest.mark.parametrize("k", [64, 192, 256, 320, 512, 768])
 @pytest.mark.parametrize("n", [1, 2, 16, 63, 64, 1536])
-def test_product_is_exact(n: int, k: int, L: int) -> None:
+def test_product_is_exact(product: Any, n: int, k: int, L: int) -> None:
     words = np.random.default_rng(k).integers(0, 2**64, (L, k // 64), dtype=np.uint64)
     weights = layer(k, n)
     padded = weights.alpha.size
     out = np.empty((L | 1) * padded, np.float32)
-    kernels.product(words, L, weights, out)
+    product(words, L, weights, out)
     assert (rows(out, L, padded) == kernels.product_numpy(words, weights)).all()
 
 
 @pytest.mark.parametrize("extreme", [0, 2**64 - 1])
-def test_product_holds_the_largest_counts(extreme: int) -> None:
-    words, weights = (
-        np.full((2, 64), extreme, np.uint64),
-        layer(4096, 16)._replace(words=np.zeros((1, 64, 16), np.uint64)),
-    )
-    out = np.empty(48, np.float32)
-    kernels.product(words, 2, weights, out)
-    assert (rows(out, 2, 16) == (4096 if extreme == 0 else -4096) * weights.alpha + weights.bias).all()
+@pytest.mark.parametrize("L", [2, 4])
+def test_product_holds_the_largest_counts(product: Any, L: int, extreme: int) -> None:
+    words = np.full((L, 64), extreme, np.uint64)
+    weights = layer(4096, 64)._replace(words=np.zeros((4, 64, 16), np.uint64))
+    out = np.empty((L | 1) * 64, np.float32)
+    product(words, L, weights, out)
+    assert (rows(out, L, 64) == (4096 if extreme == 0 else -4096) * weights.alpha + weights.bias).all()
 
 
 def attended(qkv: np.ndarray, heads: int) -> np.ndarray:
@@ -120,7 +134,7 @@ def test_block_and_head_are_their_meaning(L: int, d_model: int, thresholds: int)
     work = kernels.workspace(48, d_model, 64)
     h = real(L, d_model)
     expected = kernels.block_numpy(h, block, 2, True)
-    flat, logits = tiles(h), np.empty(kernels.TILE, np.float32)
+    flat, logits = tiles(h), np.empty(bits.GROUP, np.float32)
     kernels.block(flat, L, block, 2, True, work)
     np.testing.assert_allclose(rows(flat, L, d_model), expected, rtol=1e-4, atol=1e-4)
     kernels.head(flat, L, d_model, head, work, logits)
@@ -154,7 +168,7 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
     exact = kernels.workspace(L, config.d_model, config.d_head, config.head_thresholds)
     behind = [np.full(part.size + guard, 7, part.dtype) for part in exact]
     work = kernels.Workspace(*(part[:-guard] for part in behind))
-    logits, scores, entropies = np.empty((2, kernels.TILE), np.float32), np.empty(2), np.empty(2)
+    logits, scores, entropies = np.empty((2, bits.GROUP), np.float32), np.empty(2), np.empty(2)
     ids = np.arange(L, dtype=np.int32)
     kernels.walk(ids, 0.0, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies)
     assert all((part[-guard:] == 7).all() for part in behind)

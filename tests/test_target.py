@@ -54,6 +54,12 @@ def test_a_level_that_cannot_be_is_refused(wanted: str, words: str) -> None:
         target.choose(wanted, NO_AVX512)
 
 
+def test_signs_are_looked_up_where_bits_are_slow_to_count() -> None:
+    has = {level: target.looks_up(needs) for level, (_, _, needs) in target.LEVELS.items()}
+    assert has == {"x86-64-v4-vpopcntdq": False, "x86-64-v3": True, "x86-64-v2": False}
+    assert target.looks_up([name for name, there in HERE.items() if there]) is target.LOOK_UP
+
+
 def test_the_setting_offers_what_there_is() -> None:
     """Written out there: importing them would fix numba's target before the setting has been read."""
     assert get_args(Settings.model_fields["cpu"].annotation) == target.CHOICES
