@@ -5,6 +5,8 @@ What a BEExformer is, in one frozen description that training, file format and e
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+MOST_SIGNS = 65_535  # that an output may sum: kernels count them in 16 bits
+
 
 @dataclass(frozen=True)
 class BEEConfig:
@@ -35,6 +37,9 @@ class BEEConfig:
         for name in ("d_model", "d_head"):
             if getattr(self, name) % 64:
                 raise ValueError(f"{name}={getattr(self, name)} must be a multiple of 64, the bits of a packed word")
+        for name, k in (("d_model * head_thresholds", self.d_model * self.head_thresholds), ("d_head", self.d_head)):
+            if k > MOST_SIGNS:
+                raise ValueError(f"{name}={k} must be at most {MOST_SIGNS}, what a product of signs can count")
         if self.d_model % self.n_head:
             raise ValueError(f"d_model={self.d_model} is not divisible by n_head={self.n_head}")
         chosen = (("carry", ("x", "h")), ("slfn", ("depth", "time")), ("embedding", ("int8", "int4+2")))

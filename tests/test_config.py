@@ -16,6 +16,7 @@ from model.config import BEEConfig
         ({"max_tokens": 2}, "max_tokens=2"),
         ({"carry": "y"}, "carry='y'"),
         ({"head_thresholds": 0}, "head_thresholds=0"),
+        ({"head_thresholds": 128}, "d_model . head_thresholds=65536 must be at most 65535"),
         ({"embedding": "int2"}, "embedding='int2'"),
     ],
 )
