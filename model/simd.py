@@ -3,8 +3,9 @@ Vector registers for numba: types and operations that LLVM turns into the widest
 
 Loops that LLVM vectorizes by itself split a sum into as many lanes as the CPU has, so their last digits depend on the
 machine; and it keeps no tile of them in registers. Here the lanes are part of the program: 16 float32 or 8 uint64, one
-register of AVX-512, two of AVX2, four of SSE or NEON; and 32 bytes, one of AVX2, for what only AVX2 does. Every operation
-below is one IEEE operation a lane in a stated order, so numbers are equal, to the bit, on every instruction set.
+register of AVX-512, two of AVX2, four of SSE or NEON; and 32 bytes, one of AVX2, for what only AVX2 does. Every
+operation below is one IEEE operation a lane in a stated order, so numbers are equal, to the bit, on every instruction
+set.
 
 An array is read and written at a flat index of its C-contiguous elements. Nothing checks bounds: callers do.
 
