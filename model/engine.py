@@ -134,9 +134,9 @@ class Engine:
         delta = self.default_delta if delta is None else float(delta)
         if not -1.0 <= delta <= 1.0:  # also refuses NaN
             raise InputError(f"delta is {delta} and must lie in [-1, 1]")
-        sure = 0.0 if entropy_threshold is None else float(entropy_threshold)
-        if not 0.0 <= sure <= 1.0:
-            raise InputError(f"entropy_threshold is {sure} and must lie in [0, 1], a share of ln(classes)")
+        threshold = 0.0 if entropy_threshold is None else float(entropy_threshold)
+        if not 0.0 <= threshold <= 1.0:
+            raise InputError(f"entropy_threshold is {threshold} and must lie in [0, 1], a share of ln(classes)")
         low, high = 1 if min_blocks is None else min_blocks, C if max_blocks is None else max_blocks
         for name, value in (("min_blocks", low), ("max_blocks", high)):
             if not 1 <= value <= C:
@@ -146,7 +146,7 @@ class Engine:
         if high < self.config.exits[0]:
             raise InputError(f"max_blocks is {high}, but model {self.name!r} has its only exit after block {C}")
         tokens = self._tokenizer.encode(text, text_pair, truncate=truncate)
-        return Row(tokens.ids, tokens.truncated, delta, sure, low, high)
+        return Row(tokens.ids, tokens.truncated, delta, threshold, low, high)
 
     def predict(
         self, rows: Sequence[Row], on_exit: Callable[[int, Prediction], None] | None = None

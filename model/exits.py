@@ -40,11 +40,11 @@ def entropy(logits: np.ndarray) -> np.ndarray:
 
 
 @register_jitable  # the kernels compile this very function
-def leaves(previous: float, current: float, delta: float, sure: float) -> bool:
+def leaves(previous: float, current: float, delta: float, threshold: float) -> bool:
     """Alg. 2's condition: entropies (nats) before and after a block -> whether the block no longer paid; or whether
-    the entropy is below `sure` (nats) already, which it never is below 0."""
+    the entropy is below `threshold` (nats) already, which it never is below 0."""
     # an entropy never falls to zero, so delta = 1 always leaves; but float64 says that it does
-    if current < sure or previous < NOTHING_TO_GAIN or delta >= 1.0:
+    if current < threshold or previous < NOTHING_TO_GAIN or delta >= 1.0:
         return True
     return (previous - current) / previous < delta
 

@@ -62,29 +62,26 @@ def fill(levels: Sequence[str] = ()) -> None:
         os.environ |= {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features}
         with process() as one:
             one.submit(_compile, signatures).result()
-        print(f"compiled for {level}: {', '.join(signatures)}")
+        print(f"compiled for {level}")
 
 
-def _signatures() -> dict[str, list[Any]]:
-    """The types with which each kernel is called, found by running the shipped checkpoints."""
-    from numba.core.dispatcher import Dispatcher
-
+def _signatures() -> list[Any]:
+    """The types with which the engine calls `walk`, found by running the shipped checkpoints."""
     from model import kernels
     from model.engine import Engine
 
     for config in CHECKPOINTS.glob("*/config.json"):
         Engine.load(config.parent).warm()
-    # by its last name, as `product` is another kernel on another CPU
-    names = {kernel: name for name, kernel in vars(kernels).items() if isinstance(kernel, Dispatcher)}
-    return {name: kernel.signatures for kernel, name in names.items() if kernel.signatures}
+    found: list[Any] = kernels.walk.signatures
+    return found
 
 
-def _compile(signatures: dict[str, list[Any]]) -> None:
+def _compile(signatures: list[Any]) -> None:
+    """Other kernels are compiled as `walk` needs them: which ones depends on the CPU."""
     from model import kernels
 
-    for name, found in signatures.items():
-        for signature in found:
-            getattr(kernels, name).compile(signature)
+    for signature in signatures:
+        kernels.walk.compile(signature)
 
 
 if __name__ == "__main__":

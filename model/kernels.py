@@ -32,7 +32,7 @@ from model.simd import (
     floor,
     fma,
     high_counts,
-    high_four,
+    high_nibbles,
     lanes_between,
     largest,
     last_reals,
@@ -41,7 +41,7 @@ from model.simd import (
     load_u8,
     look_up,
     low_counts,
-    low_four,
+    low_nibbles,
     mask_bits,
     popcount,
     power_of_two,
@@ -190,8 +190,8 @@ def product_numpy(words: np.ndarray, layer: Linear) -> np.ndarray:
 
 @compiled
 def product_by_counting(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) -> None:
-    """words [L, W]; out in tiles. Counts of 2 rows by 16 outputs stay in registers, more would not fit into those of
-    AVX2; the weights of 16 outputs come into the first cache once for all rows."""
+    """words [L, W]; out in tiles. Counts of 2 rows by 16 outputs stay in registers; the weights of 16 outputs come into
+    the first cache once for all rows."""
     W, S = layer.words.shape[1], L | 1
     for t in range(layer.words.shape[0]):
         i = 0
@@ -232,19 +232,11 @@ def product_by_table(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) 
                 c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = splat_o32(0)
                 for o in range(start, min(start + MOST_OCTETS, octets)):
                     c, d = load_o32(layer.words, weights + 8 * o), load_o32(layer.words, weights + 8 * o + 4)
-                    c_low, c_high, d_low, d_high = low_four(c), high_four(c), low_four(d), high_four(d)
-                    low, high = low_counts(words, x0 + o), high_counts(words, x0 + o)
-                    c0 = c0 + look_up(low, c_low) + look_up(high, c_high)
-                    d0 = d0 + look_up(low, d_low) + look_up(high, d_high)
-                    low, high = low_counts(words, x1 + o), high_counts(words, x1 + o)
-                    c1 = c1 + look_up(low, c_low) + look_up(high, c_high)
-                    d1 = d1 + look_up(low, d_low) + look_up(high, d_high)
-                    low, high = low_counts(words, x2 + o), high_counts(words, x2 + o)
-                    c2 = c2 + look_up(low, c_low) + look_up(high, c_high)
-                    d2 = d2 + look_up(low, d_low) + look_up(high, d_high)
-                    low, high = low_counts(words, x3 + o), high_counts(words, x3 + o)
-                    c3 = c3 + look_up(low, c_low) + look_up(high, c_high)
-                    d3 = d3 + look_up(low, d_low) + look_up(high, d_high)
+                    c_low, c_high, d_low, d_high = low_nibbles(c), high_nibbles(c), low_nibbles(d), high_nibbles(d)
+                    c0, d0 = _differing(c0, d0, words, x0 + o, c_low, c_high, d_low, d_high)
+                    c1, d1 = _differing(c1, d1, words, x1 + o, c_low, c_high, d_low, d_high)
+                    c2, d2 = _differing(c2, d2, words, x2 + o, c_low, c_high, d_low, d_high)
+                    c3, d3 = _differing(c3, d3, words, x3 + o, c_low, c_high, d_low, d_high)
                 a0, a1, a2, a3 = a0 + widen(c0), a1 + widen(c1), a2 + widen(c2), a3 + widen(c3)
                 b0, b1, b2, b3 = b0 + widen(d0), b1 + widen(d1), b2 + widen(d2), b3 + widen(d3)
             _scale_64(a0, b0, layer, t, out, i, S)
@@ -258,12 +250,20 @@ def product_by_table(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) 
                 c0 = d0 = splat_o32(0)
                 for o in range(start, min(start + MOST_OCTETS, octets)):
                     c, d = load_o32(layer.words, weights + 8 * o), load_o32(layer.words, weights + 8 * o + 4)
-                    low, high = low_counts(words, i * octets + o), high_counts(words, i * octets + o)
-                    c0 = c0 + look_up(low, low_four(c)) + look_up(high, high_four(c))
-                    d0 = d0 + look_up(low, low_four(d)) + look_up(high, high_four(d))
+                    c_low, c_high, d_low, d_high = low_nibbles(c), high_nibbles(c), low_nibbles(d), high_nibbles(d)
+                    c0, d0 = _differing(c0, d0, words, i * octets + o, c_low, c_high, d_low, d_high)
                 a0, b0 = a0 + widen(c0), b0 + widen(d0)
             _scale_64(a0, b0, layer, t, out, i, S)
             i += 1
+
+
+@compiled
+def _differing(
+    c: Any, d: Any, words: np.ndarray, octet: int, c_low: Any, c_high: Any, d_low: Any, d_high: Any
+) -> tuple[Any, Any]:
+    """Counts of 32 outputs twice (bytes), more by the signs in which this octet of `words` differs from theirs."""
+    low, high = low_counts(words, octet), high_counts(words, octet)
+    return c + look_up(low, c_low) + look_up(high, c_high), d + look_up(low, d_low) + look_up(high, d_high)
 
 
 @compiled
@@ -656,7 +656,7 @@ def walk(
     D = network.blocks.norm_x.weight.shape[1]
     embed(ids, network.embedding, work.h)
     previous = math.log(scores.size)
-    sure = entropy_threshold * previous
+    threshold = entropy_threshold * previous  # nats
     for c in range(1, C + 1):
         block(work.h, L, block_of(network.blocks, c - 1), n_head, carry_x, work)
         e = c - 1 - (C - E)  # without early exit, the only head is the last block's
@@ -664,7 +664,7 @@ def walk(
             continue
         head(work.h, L, D, head_of(network.heads, e), work, logits[e])
         entropies[e] = softmax(logits[e, : scores.size], scores)
-        if c >= max_blocks or (c >= min_blocks and exits.leaves(previous, entropies[e], delta, sure)):
+        if c >= max_blocks or (c >= min_blocks and exits.leaves(previous, entropies[e], delta, threshold)):
             return c
         previous = entropies[e]
     return C

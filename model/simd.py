@@ -283,13 +283,13 @@ def look_up(typingctx: Any, table: Any, places: Any) -> Any:
 
 
 @intrinsic
-def low_four(typingctx: Any, octets: Any) -> Any:
+def low_nibbles(typingctx: Any, octets: Any) -> Any:
     """The low four bits of each."""
     return octets(octets), lambda context, builder, sig, args: builder.and_(args[0], ir.Constant(O32.llvm, [15] * 32))
 
 
 @intrinsic
-def high_four(typingctx: Any, octets: Any) -> Any:
+def high_nibbles(typingctx: Any, octets: Any) -> Any:
     """The high four bits of each."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
