@@ -116,4 +116,4 @@ al. 2011) come without a stated licence, Wikinews is CC BY, Wikipedia CC BY-SA.
 
 
 def _parts(network: BEExformer) -> list[tuple[str, Tensor]]:
-    return [(name, p) for name, p in network.named_parameters() if not name.startswith("heads.")]
+    return [(name, p) for name, p in network.named_parameters() if not name.startswith(("heads.", "exact_match"))]

@@ -24,8 +24,8 @@ from model.embedding import SCALES, packed_bytes
 from model.errors import CheckpointError
 
 SHIPPED = Path(__file__).parent / "checkpoints"
-FORMAT = 2
-READABLE = (1, 2)  # every version that was ever shipped
+FORMAT = 3
+READABLE = (1, 2, 3)  # every version that was ever shipped
 WEIGHTS = "model.safetensors"
 FILES = (WEIGHTS, "tokenizer.json", "evaluation.json", "README.md")
 FETCH_AGAIN = "copy the folder again or export it anew with `beexformer train`"
@@ -55,6 +55,8 @@ def tensor_spec(config: BEEConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
         "embedding.rows": ("int8" if int8 else "uint8", (config.vocab_size, D // 2 if int8 else packed_bytes(D // 2))),
         SCALES[config.embedding]: ("float32", (config.vocab_size if int8 else D // 2,)),
     }
+    if config.exact_match:
+        spec["exact_match"] = ("float32", (4, D))  # by role, from 1
 
     def linear(name: str, k: int, n: int, thresholds: int = 1) -> None:
         spec[f"{name}.words"] = ("uint64", (k // 64, n))

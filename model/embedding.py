@@ -1,5 +1,6 @@
 """
-What a token is before the first block: a learned half, kept in few bits, beside a sinusoid (eq. 1-2).
+What a token is before the first block: a learned half, kept in few bits, beside a sinusoid (eq. 1-2). In a network of
+pairs with `exact_match`, plus what it has learned of the token's role.
 
 The learned half has one of two forms (`BEEConfig.embedding`):
 
@@ -94,3 +95,15 @@ def real(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
 def embed(learned: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Real rows [L, D/2] of a text's tokens and the sinusoid -> h_0 [L, D] float32 (eq. 2)."""
     return np.concatenate([learned, positions[: len(learned)]], axis=1)
+
+
+def roles(ids: np.ndarray) -> np.ndarray:
+    """What each token of `[CLS] a [SEP] b [SEP]` is [L]: 1 or 2 in a, 3 or 4 in b, the higher one where the other text
+    has that token too (the exact match of DrQA, Chen et al. 2017), 0 for special tokens and in a single text."""
+    found = np.zeros(len(ids), np.int64)
+    between = int(np.argmax(ids == ids[-1]))  # a row ends with [SEP], and no text makes one
+    if between < len(ids) - 1:
+        a, b = ids[1:between], ids[between + 1 : -1]
+        found[1:between] = 1 + np.isin(a, b)
+        found[between + 1 : -1] = 3 + np.isin(b, a)
+    return found

@@ -271,7 +271,12 @@ def _network(checkpoint: Checkpoint) -> kernels.Network:
 
     blocks, heads = range(1, config.n_block + 1), config.exits
     return kernels.Network(
-        kernels.Embedding(tensors["embedding.rows"].view(np.int8), tensors[SCALES[config.embedding]], sinusoid(config)),
+        kernels.Embedding(
+            tensors["embedding.rows"].view(np.int8),
+            tensors[SCALES[config.embedding]],
+            sinusoid(config),
+            tensors.get("exact_match", np.empty((0, config.d_model), np.float32)),
+        ),
         kernels.Block(
             qkv=linear("blocks.{}.qkv", blocks),
             o=linear("blocks.{}.o", blocks),

@@ -45,6 +45,8 @@ def tensors_of(network: BEExformer) -> dict[str, np.ndarray]:
         raise TrainingError("a full-precision network has no signs to export; it is there to be compared with")
     rows, scale = network.stored_embedding()
     tensors = {"embedding.rows": rows, SCALES[network.config.embedding]: scale}
+    if network.config.exact_match:
+        tensors["exact_match"] = network.exact_match.detach().numpy()[1:].copy()
     for name, layer in network.binary_layers():
         name = _file_name(name)
         tensors[f"{name}.words"] = bits.pack_weights(layer.weight.detach().numpy())
@@ -66,6 +68,8 @@ def network_of(checkpoint: Checkpoint) -> BEExformer:
         network.embedding.weight.copy_(torch.from_numpy(real(tensors["embedding.rows"], scale)))
         if checkpoint.config.embedding == "int4+2":
             network.embedding_step.copy_(torch.from_numpy(scale))
+        if checkpoint.config.exact_match:
+            network.exact_match[1:] = torch.from_numpy(tensors["exact_match"])
         for name, layer in network.binary_layers():
             name = _file_name(name)
             signs = bits.unpack_weights(tensors[f"{name}.words"]).astype(np.float32)

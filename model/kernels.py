@@ -102,11 +102,13 @@ class Head(NamedTuple):
 class Embedding(NamedTuple):
     """positions [max_tokens, D/2] float32 beside the learned half in one of the forms of model.embedding: rows
     [V, D/2] int8 with scale [V] float32, or packed rows [V, bytes], taken as int8 too, with the axes' steps as scale
-    [D/2]. One type for both, so that `walk` is compiled once."""
+    [D/2]. exact_match [4, D] float32, [0, D] where roles don't count. One type for all, so that `walk` is compiled
+    once."""
 
     rows: np.ndarray
     scale: np.ndarray
     positions: np.ndarray
+    exact_match: np.ndarray
 
 
 class Network(NamedTuple):
@@ -548,6 +550,30 @@ def embed(ids: np.ndarray, embedding: Embedding, out: np.ndarray) -> None:
                 value = (float32(_code(row, 2 * (fours + d), 3)) - float32(1.5)) * embedding.scale[d]
             out[_place(d, i, L)] = value
             out[_place(half + d, i, L)] = embedding.positions[i, d]
+    if embedding.exact_match.shape[0]:
+        _add_roles(ids, embedding.exact_match, out)
+
+
+@compiled
+def _add_roles(ids: np.ndarray, exact_match: np.ndarray, out: np.ndarray) -> None:
+    """Add to each token of a pair what was learned of its role (`embedding.roles`); out in tiles. Every token is
+    compared with the other text's: 128 of them take as long as a hundredth of a block."""
+    L, between = ids.size, 0
+    while ids[between] != ids[L - 1]:
+        between += 1
+    if between == L - 1:
+        return
+    for i in range(1, L - 1):
+        if i == between:
+            continue
+        first = i < between
+        role = 0 if first else 2
+        for j in range(between + 1 if first else 1, L - 1 if first else between):
+            if ids[j] == ids[i]:
+                role += 1
+                break
+        for d in range(exact_match.shape[1]):
+            out[_place(d, i, L)] += exact_match[role, d]
 
 
 @compiled
@@ -589,16 +615,16 @@ def flat(network: Network) -> tuple[np.ndarray, ...]:
 @compiled
 def _network_of(p: Any) -> Network:
     return Network(
-        Embedding(p[0], p[1], p[2]),
+        Embedding(p[0], p[1], p[2], p[3]),
         Block(
-            Linear(p[3], p[4], p[5], p[6]),
-            Linear(p[7], p[8], p[9], p[10]),
-            Linear(p[11], p[12], p[13], p[14]),
-            Linear(p[15], p[16], p[17], p[18]),
-            Norm(p[19], p[20]),
-            Norm(p[21], p[22]),
+            Linear(p[4], p[5], p[6], p[7]),
+            Linear(p[8], p[9], p[10], p[11]),
+            Linear(p[12], p[13], p[14], p[15]),
+            Linear(p[16], p[17], p[18], p[19]),
+            Norm(p[20], p[21]),
+            Norm(p[22], p[23]),
         ),
-        Head(Linear(p[23], p[24], p[25], p[26]), Linear(p[27], p[28], p[29], p[30])),
+        Head(Linear(p[24], p[25], p[26], p[27]), Linear(p[28], p[29], p[30], p[31])),
     )
 
 

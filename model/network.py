@@ -16,6 +16,10 @@ from model.binarize import BinaryLinear, g
 from model.config import BEEConfig
 from model.embedding import gaussian_steps, pack, quantize, real, sinusoid, steps
 
+MATCH = 0.3
+"""Spread of the vector that marks what both texts have when training begins, beside 0.5 of embeddings: from zero it
+would stay below 0.05, rates that suit a body being low (docs/log.md)."""
+
 
 def _dropout(ratio: float) -> nn.Module:
     return nn.Dropout(ratio) if ratio else nn.Identity()
@@ -116,15 +120,22 @@ class BEExformer(nn.Module):
         if config.binary and config.embedding == "int4+2":
             start = gaussian_steps(np.full(config.d_model // 2, 0.5))
             self.register_buffer("embedding_step", torch.from_numpy(start))
+        if config.exact_match:
+            by_role = torch.zeros(5, config.d_model)
+            by_role[[2, 4]] = MATCH * torch.randn(config.d_model)
+            self.exact_match = nn.Parameter(by_role)
         self.register_buffer("positions", torch.from_numpy(sinusoid(config)), persistent=False)
         self.dropout = _dropout(dropout)
         self.blocks = nn.ModuleList(Block(config, precision, dropout) for _ in range(config.n_block))
         self.heads = nn.ModuleDict({str(c): Head(config, precision, dropout) for c in config.exits})
 
     def embed(self, ids: Tensor) -> Tensor:
-        """[B, L] -> [B, L, D]: learned half beside the sinusoid (eq. 2)."""
+        """[B, L] -> [B, L, D]: learned half beside the sinusoid (eq. 2), and where they count plus the roles."""
         positions = self.positions[: ids.shape[1]].expand(len(ids), -1, -1)
-        return torch.cat([self.dropout(self.embedding(ids)), positions], -1)
+        h = torch.cat([self.dropout(self.embedding(ids)), positions], -1)
+        if self.config.exact_match:
+            h = h + F.embedding(roles(ids), self.exact_match, padding_idx=0)
+        return h
 
     def stored_embedding(self) -> tuple[np.ndarray, np.ndarray]:
         """The learned half as a binary network's file has it: rows with scales, or packed rows with the axes' steps."""
@@ -167,6 +178,19 @@ class BEExformer(nn.Module):
 
     def binary_layers(self) -> Iterator[tuple[str, BinaryLinear]]:
         return ((name, layer) for name, layer in self.named_modules() if isinstance(layer, BinaryLinear))
+
+
+def roles(ids: Tensor) -> Tensor:
+    """What `model.embedding.roles` says of every row: ids [B, L] int64 (0 pads) -> [B, L] int64."""
+    L = ids.shape[1]
+    at = torch.arange(L)
+    last = (ids != 0).sum(1, keepdim=True) - 1
+    between = (ids == ids.gather(1, last)).int().argmax(1, keepdim=True)  # the first of equals
+    first = (at > 0) & (at < between) & (between < last)
+    second = (at > between) & (at < last)
+    same = ids[:, :, None] == ids[:, None, :]
+    matched = torch.where(first, (same & second[:, None]).any(-1), (same & first[:, None]).any(-1))
+    return torch.where(first, 1 + matched.long(), torch.where(second, 3 + matched.long(), 0))
 
 
 def mean_state(h: Tensor, mask: Tensor) -> Tensor:

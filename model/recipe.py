@@ -69,6 +69,7 @@ class Network(Section):
     slfn: Literal["depth", "time"] = "depth"
     head_thresholds: int = 1
     embedding: Literal["int8", "int4+2"] = "int8"
+    exact_match: bool = False
 
     def config(self, vocab_size: int, n_class: int, variant: str = "proposed") -> BEEConfig:
         return BEEConfig(vocab_size=vocab_size, n_class=n_class, **self.model_dump(), **VARIANTS[variant])
@@ -214,6 +215,12 @@ class Recipe(Section):
     def _grid(self) -> Self:
         if self.network.embedding == "int4+2" and self.optim.embedding != "frozen":
             raise ValueError(f'network.embedding "int4+2" is a grid that rows can\'t leave; add {FROZEN}')
+        return self
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if self.network.exact_match and self.data.text_pair is None:
+            raise ValueError("network.exact_match is for pairs of texts; name the second column as data.text_pair")
         return self
 
     @model_validator(mode="after")

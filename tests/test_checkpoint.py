@@ -47,7 +47,7 @@ def cut_the_file(folder: Path) -> None:
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped byte": (flip_a_byte, "model.safetensors is damaged"),
     "truncated, digest right": (cut_the_file, "can't be read"),
-    "other version": (lambda f: redescribe(f, format_version=3), "format 3 and this release reads 1, 2;"),
+    "other version": (lambda f: redescribe(f, format_version=4), "format 4 and this release reads 1, 2, 3;"),
     "no version": (lambda f: redescribe(f, format_version=None), "format None"),
     "missing file": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json can't be read"),
     "missing config": (lambda f: (f / "config.json").unlink(), "config.json can't be read"),
@@ -94,9 +94,10 @@ def test_what_is_saved_is_read(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def test_a_file_with_packed_embeddings_and_several_thresholds_says_so(tmp_path: Path) -> None:
-    save(random_checkpoint(embedding="int4+2", head_thresholds=3), tmp_path / "tiny")
+    save(random_checkpoint(embedding="int4+2", head_thresholds=3, exact_match=True), tmp_path / "tiny")
     found = read(tmp_path / "tiny")
-    assert (found.config.embedding, found.config.head_thresholds, found.format_version) == ("int4+2", 3, 2)
+    assert (found.config.embedding, found.config.head_thresholds, found.config.exact_match) == ("int4+2", 3, True)
+    assert found.format_version == 3
     shapes = {name: (str(tensor.dtype), tensor.shape) for name, tensor in found.tensors.items()}
     assert shapes["embedding.rows"] == ("uint8", (found.config.vocab_size, 21))
     assert shapes["embedding.step"] == ("float32", (64,))
@@ -105,11 +106,15 @@ def test_a_file_with_packed_embeddings_and_several_thresholds_says_so(tmp_path: 
     assert shapes["heads.1.out.beta"] == ("float32", (64,))
 
 
-def test_a_folder_of_format_1_takes_the_defaults_of_later_fields() -> None:
-    described = json.loads((GOLDEN / "v1" / "checkpoint" / "config.json").read_text())
-    found = read(GOLDEN / "v1" / "checkpoint")
-    assert found.format_version == 1
-    assert found.config.to_dict() == {**described["network"], "embedding": "int8", "head_thresholds": 1}
+@pytest.mark.parametrize(
+    ("version", "later"),
+    [(1, {"embedding": "int8", "head_thresholds": 1, "exact_match": False}), (2, {"exact_match": False})],
+)
+def test_a_folder_of_an_older_format_takes_the_defaults_of_later_fields(version: int, later: dict[str, object]) -> None:
+    described = json.loads((GOLDEN / f"v{version}" / "checkpoint" / "config.json").read_text())
+    found = read(GOLDEN / f"v{version}" / "checkpoint")
+    assert found.format_version == version
+    assert found.config.to_dict() == {**described["network"], **later}
 
 
 def test_saving_replaces_in_one_move_and_leaves_nothing_behind(checkpoint: Checkpoint, folder: Path) -> None:

@@ -28,6 +28,11 @@ def test_several_thresholds_widen_the_first_layer_of_a_head_and_packed_rows_cost
     assert flops.embedding(config, 5).flops == 5 * 32 * 2
 
 
+def test_roles_are_an_addition_an_element() -> None:
+    config = BEEConfig(**{**CONFIG.to_dict(), "exact_match": True})
+    assert flops.walk(config, 5, 2).flops - flops.walk(CONFIG, 5, 2).flops == 5 * 64
+
+
 def test_without_early_exit_only_the_last_head_is_counted() -> None:
     config = BEEConfig(**{**CONFIG.to_dict(), "early_exit": False})
     heads = flops.walk(CONFIG, 5, 3).flops - flops.walk(config, 5, 3).flops

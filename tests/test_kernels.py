@@ -8,7 +8,7 @@ import pytest
 from tiny import random_checkpoint
 
 from model import bits, exits, kernels
-from model.embedding import SCALES, embed
+from model.embedding import SCALES, embed, roles
 from model.embedding import real as real_rows
 from model.engine import Engine, Row
 from model.kernels import rows, tiles
@@ -152,12 +152,34 @@ def test_embed_is_its_meaning(d_model: int, form: str) -> None:
     assert (rows(out, 47, d_model) == embed(learned[ids], embedding.positions)).all()
 
 
+PAIRS = {
+    "of equals": [2, 7, 8, 3, 7, 8, 3],
+    "in part, one twice": [2, 7, 8, 7, 3, 9, 7, 3],
+    "nothing in common": [2, 7, 3, 9, 3],
+    "a single text": [2, 7, 8, 7, 3],
+    "one empty": [2, 3, 9, 3],
+    "no words": [2, 3],
+    "one token": [3],
+}
+
+
+@pytest.mark.parametrize("ids", PAIRS.values(), ids=PAIRS)
+def test_roles_are_their_meaning(ids: list[int]) -> None:
+    checkpoint = random_checkpoint(exact_match=True, n_block=1)
+    embedding = Engine(checkpoint)._network.embedding
+    pair, out, L = np.array(ids, np.int32), np.empty(9 * 128, np.float32), len(ids)
+    kernels.embed(pair, embedding, out)
+    learned = real_rows(checkpoint.tensors["embedding.rows"], checkpoint.tensors[SCALES["int8"]])
+    added = np.concatenate([np.zeros((1, 128), np.float32), checkpoint.tensors["exact_match"]])[roles(pair)]
+    assert (rows(out, L, 128) == embed(learned[pair], embedding.positions) + added).all()
+
+
 @pytest.mark.parametrize(
     "shape",
     [
         {"d_model": 64, "n_head": 64},
         {"d_model": 192, "n_head": 2, "d_head": 256},
-        {"d_model": 64, "head_thresholds": 9, "embedding": "int4+2"},
+        {"d_model": 64, "head_thresholds": 9, "embedding": "int4+2", "exact_match": True},
     ],
 )
 @pytest.mark.parametrize("L", [1, 2, 3, 15, 16, 17, 48])
@@ -170,6 +192,7 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
     work = kernels.Workspace(*(part[:-guard] for part in behind))
     logits, scores, entropies = np.empty((2, bits.GROUP), np.float32), np.empty(2), np.empty(2)
     ids = np.arange(L, dtype=np.int32)
+    ids[-1] = ids[L // 2]  # a pair, from three tokens on
     kernels.walk(ids, 0.0, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies)
     assert all((part[-guard:] == 7).all() for part in behind)
     row = Row(ids, False, 0.0, 0.0, 2, 2)

@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from model.config import BEEConfig
+from model.data import pad
+from model.embedding import roles
 from model.network import BEExformer, soft_routing_loss
+from model.network import roles as roles_of_batch
 
 SMALL = {"vocab_size": 30, "n_class": 3, "d_model": 64, "n_block": 3, "n_head": 2, "d_head": 64, "max_tokens": 16}
 
@@ -20,7 +23,7 @@ def network(**fields: object) -> BEExformer:
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.tensor([[2, 5, 7, 3, 0], [2, 9, 3, 0, 0], [2, 4, 4, 8, 3]]), torch.tensor([4, 3, 5])
+    return torch.tensor([[2, 5, 7, 3, 0], [2, 9, 3, 0, 0], [2, 4, 3, 8, 3]]), torch.tensor([4, 3, 5])
 
 
 VARIANTS = {
@@ -28,6 +31,7 @@ VARIANTS = {
     "carry h": {"carry": "h"},
     "time": {"slfn": "time"},
     "four thresholds": {"head_thresholds": 4},
+    "exact match": {"exact_match": True},
     "FP": {"binary": False},
     "FP of few bits": {"binary": False, "head_thresholds": 4, "embedding": "int4+2"},
     "WEE": {"early_exit": False},
@@ -66,6 +70,17 @@ def test_pads_change_nothing(variant: str) -> None:
     together = made(ids, lengths)
     alone = torch.cat([made(row[None, :n], n[None]) for row, n in zip(ids, lengths, strict=True)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_roles_of_a_batch_are_those_of_its_rows() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        np.array([2, *rng.integers(4, 9, n), 3, *([*rng.integers(4, 9, n // 2), 3] * (n % 3 > 0))]) for n in range(12)
+    ]
+    found = roles_of_batch(torch.from_numpy(pad(rows)[0])).numpy()
+    for row, its in zip(rows, found, strict=True):
+        assert (its[: len(row)] == roles(row)).all()
+        assert not its[len(row) :].any()
 
 
 def test_time_reads_the_past_only_where_depth_reads_the_block_input() -> None:

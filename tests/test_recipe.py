@@ -54,6 +54,7 @@ def test_defaults_are_table_1() -> None:
             "name = 'x'\n[data]\ntrain = 'x'\n[teacher]\ntext = [{file = 'a', rows = 1}, {file = 'a', rows = 2}]",
             "one form and one file",
         ),
+        ("name = 'x'\n[data]\ntrain = 'x'\n[network]\nexact_match = true", "name the second column as data.text_pair"),
         ("name = ", "is no TOML file"),
     ],
 )
