@@ -291,7 +291,8 @@ OWN_ROWS: dict[str, Any] = {
         "average_from": 0.8,
     },
 }
-"""Where rows come without a recipe. Table 1 starts from nothing, and a thousand rows don't teach a network English."""
+"""Where rows come without a recipe; `exact_match` comes with pairs. Table 1 starts from nothing, and a thousand rows
+don't teach a network English."""
 
 
 def own_rows(name: str, columns: dict[str, Any], start: str | None = None) -> Recipe:
@@ -299,7 +300,7 @@ def own_rows(name: str, columns: dict[str, Any], start: str | None = None) -> Re
     Raises TrainingError as `parse`."""
     if not re.fullmatch(NAME, name):
         raise TrainingError(f"a model is named after --out, and {name!r} is no name: a-z, 0-9, - and _ make one")
-    content = OWN_ROWS
+    content = {**OWN_ROWS, "network": {**OWN_ROWS["network"], "exact_match": bool(columns.get("text_pair"))}}
     if start:
         content = {"start": {"checkpoint": start}, "optim": {**OWN_ROWS["optim"], "learning_rate": 5e-4}}
     return parse({"name": name, "data": columns, **content}, "arguments")

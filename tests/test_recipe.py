@@ -68,6 +68,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
 
 def test_a_model_is_named_after_its_folder() -> None:
     assert recipe.own_rows("my-reviews", {"train": "x"}).name == "my-reviews"
+    assert not recipe.own_rows("my-reviews", {"train": "x"}).network.exact_match
+    assert recipe.own_rows("my-questions", {"train": "x", "text_pair": "other"}).network.exact_match
     further = recipe.own_rows("my-reviews", {"train": "x"}, "sst2")
     assert (further.start.checkpoint, further.start.body, further.twin) == ("sst2", None, None)
     with pytest.raises(TrainingError, match="named after --out, and 'My Reviews' is no name"):
