@@ -274,13 +274,13 @@ def evaluate(
 @app.command()
 def report(
     data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
-    runs: Annotated[Path, typer.Option(help="Folder with records of training runs, at any depth.")] = Path(
+    runs: Annotated[Path, typer.Option(help="Folder with records of training runs and baselines' answers.")] = Path(
         "docs/report/runs"
     ),
     out: Annotated[Path, typer.Option(help="Folder to write README.md and its pictures into.")] = Path("docs/report"),
-    work: Annotated[Path, typer.Option(help="Folder that keeps the baselines' progress.")] = Path("runs/report"),
+    work: Annotated[Path, typer.Option(help="Folder that keeps the weights of a baseline.")] = Path("runs/report"),
     checkpoint: Checkpoint = None,
-    encoder: Annotated[bool, typer.Option(help="Fine-tune MiniLM as a baseline: an hour and more for SST-2.")] = True,
+    encoder: Annotated[bool, typer.Option(help="Fine-tune MiniLM, where its answers aren't kept.")] = True,
 ) -> None:
     """Rebuild the paper's tables and figures from checkpoints, records and data, with baselines and intervals."""
     try:

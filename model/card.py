@@ -13,6 +13,7 @@ def write(checkpoint: Checkpoint, licence: str) -> str:
     config, found = checkpoint.config, checkpoint.evaluation
     made, dev = found["provenance"], found["dev"]
     teacher = made.get("teacher")
+    marks = "; in pairs, tokens that both texts have are marked" if config.exact_match else ""
     scored = "\n".join(
         f"| {name} | {part['rows']} | {part['score']:.4f} | {part['full_depth_score']:.4f} "
         f"| {part['flops_saved_ratio']:.1%} | {' '.join(map(str, part['exits']))} |"
@@ -26,7 +27,7 @@ tags: [binary-neural-network, early-exit, beexformer]
 # {checkpoint.name}
 
 A BEExformer (arXiv 2412.05225): {config.n_block} blocks of width {config.d_model} with {config.n_head} heads, 1-bit
-weights and activations, an exit after every block. Labels: {", ".join(checkpoint.labels)}.
+weights and activations, an exit after every block{marks}. Labels: {", ".join(checkpoint.labels)}.
 
 | set | rows | {dev["metric"]} at delta {dev["delta"]:g} | at full depth | FLOPs saved | rows leaving by block |
 | --- | ---: | ---: | ---: | ---: | --- |

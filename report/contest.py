@@ -23,7 +23,7 @@ from model.engine import Engine
 from model.errors import BEEError, TrainingError
 from model.evaluate import ALONE, DELTAS, THRESHOLDS, answers, flops_saved, logits_of, recorded, splits, under
 from model.recipe import Data
-from model.record import Record
+from model.record import Record, find
 from model.show import Show
 from report import baselines, bootstrap
 
@@ -250,11 +250,12 @@ def real_bytes(config: BEEConfig) -> int:
 
 
 def gather(
-    engines: Iterable[Engine], records: Sequence[Record], root: Path, work: Path, show: Show, encoder: bool
+    engines: Iterable[Engine], runs: Path, root: Path, work: Path, show: Show, encoder: bool
 ) -> tuple[list[Task], dict[str, str]]:
     """Every task that a checkpoint or a record names, measured; and what was left out, with the reason.
 
-    The paper's tasks come first. Baselines are kept in `work` and not computed again for the same rows.
+    The paper's tasks come first. `runs` holds records and may be missing; what baselines answered is kept in its
+    folder `baselines`, and not computed again for the same rows.
     """
     tasks: dict[str, Task] = {}
     left_out: dict[str, str] = {}
@@ -266,7 +267,7 @@ def gather(
             continue
         tasks[engine.name] = task
         _measure(task, engine, show)
-    for record in records:
+    for record in find(runs):
         name = record.meta["task"]
         title = f"record {name}, {record.meta['variant']}, seed {record.meta['seed']}"
         try:
@@ -281,7 +282,7 @@ def gather(
     order = [*PAPER, *sorted(tasks.keys() - PAPER.keys())]
     found = [tasks[name] for name in order if name in tasks]
     for task in found:
-        _answer(task, work, show, encoder)
+        _answer(task, runs / "baselines", work, show, encoder)
     return found, left_out
 
 
@@ -338,27 +339,40 @@ def _add(task: Task, record: Record) -> None:
     task.runs.setdefault(variant, []).append(net)
 
 
-def _answer(task: Task, work: Path, show: Show, encoder: bool) -> None:
+def _answer(task: Task, kept: Path, work: Path, show: Show, encoder: bool) -> None:
     """The baselines; the encoder for the paper's tasks only."""
     others = [task.dev, *([task.test] if task.test else [])]
-    task.baselines["majority"] = Baseline.of([baselines.majority(task.train, rows) for rows in others])
-    report = show.stage(f"TF-IDF on {task.name}")
-    kept = work / f"{task.name}-lexical-{baselines.digest(task.train, *others)[:12]}.npz"
-    if not kept.exists():
-        predicted, _ = baselines.lexical(task.train, others, task.metric, report)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with kept.with_suffix(".partial").open("wb") as out:
-            np.savez(out, *predicted)
-        kept.with_suffix(".partial").rename(kept)
-    with np.load(kept) as file:
-        task.baselines["lexical"] = Baseline.of([file[name] for name in file.files])
-    task.baselines["encoder"] = Baseline(None, note="left out")
-    if task.name in PAPER and encoder:
+    rows = baselines.digest(task.train, *others)[:12]
+
+    def lexical() -> Baseline:
+        predicted, _ = baselines.lexical(task.train, others, task.metric, show.stage(f"TF-IDF on {task.name}"))
+        return Baseline.of(predicted)
+
+    def tuned() -> Baseline:
+        if not encoder:
+            raise TrainingError("left out")
         report = show.stage(f"MiniLM on {task.name}")
+        predicted = baselines.encoder(task.train, others, len(task.labels), work, report)
+        return Baseline.of(predicted, (locate("minilm", work / "encoders") / "model.safetensors").stat().st_size)
+
+    task.baselines["majority"] = Baseline.of([baselines.majority(task.train, other) for other in others])
+    task.baselines["lexical"] = _once(kept / f"{task.name}-lexical-{rows}.npz", lexical)
+    task.baselines["encoder"] = Baseline(None, note="left out")
+    if task.name in PAPER:
         try:
-            predicted = baselines.encoder(task.train, others, len(task.labels), work, report)
+            task.baselines["encoder"] = _once(kept / f"{task.name}-encoder-{rows}.npz", tuned)
         except TrainingError as error:
             task.baselines["encoder"] = Baseline(None, note=str(error))
-        else:
-            size = (locate("minilm", work / "encoders") / "model.safetensors").stat().st_size
-            task.baselines["encoder"] = Baseline.of(predicted, size)
+
+
+def _once(path: Path, measure: Callable[[], Baseline]) -> Baseline:
+    """What was measured and is kept in `path`; if nothing is, it is measured and kept."""
+    if not path.exists():
+        found = {name: value for name, value in vars(measure()).items() if name != "note" and value is not None}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".partial").open("wb") as out:
+            np.savez_compressed(out, **found)
+        path.with_suffix(".partial").rename(path)
+    with np.load(path) as file:
+        size = int(file["size_bytes"]) if "size_bytes" in file else None
+        return Baseline(file["predicted"], file.get("on_test"), size_bytes=size)

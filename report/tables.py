@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from model import record
 from model.engine import Engine
 from model.errors import TrainingError
 from model.evaluate import ALONE
@@ -66,15 +65,16 @@ def run(
 ) -> Path:
     """Measure all that there is and write README.md and its pictures into `out`; answers the README's path.
 
-    `root` is the data folder, `runs` holds records and may be missing, `work` keeps what takes long; without `encoder`
-    the longest of it, fine-tuning one, is left out. Raises TrainingError where nothing names a task with rows.
+    `root` is the data folder, `runs` holds records and may be missing; what baselines answer is kept there too. `work`
+    keeps an encoder's weights; without `encoder` none is fine-tuned. Raises TrainingError where nothing names a task
+    with rows.
     """
     path = out / "README.md"
     if path.exists() and not path.read_text().startswith(HEAD.partition("{")[0]):
         raise TrainingError(f"{path} is no report of ours; give --out a folder of its own")
     show = Show(console)
     with show.bar:
-        tasks, left_out = gather(engines, record.find(runs), root, work, show, encoder)
+        tasks, left_out = gather(engines, runs, root, work, show, encoder)
         if not tasks:
             raise TrainingError("; ".join(left_out.values()) or f"no checkpoint, and no record under {runs}")
         out.mkdir(parents=True, exist_ok=True)

@@ -219,6 +219,18 @@ def test_it_is_the_same_again(written: tuple[Path, Engine], root: Path, monkeypa
         assert path.read_bytes() == (place / "again" / path.name).read_bytes(), path.name
 
 
+def test_an_encoder_is_asked_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(12_340_000))
+    monkeypatch.setattr(contest, "locate", lambda *_: tmp_path)
+    monkeypatch.setattr(contest.baselines, "encoder", lambda _, others, *__: [np.ones(len(o), int) for o in others])
+    engine, runs, work = shipped(tmp_path), tmp_path / "runs", tmp_path / "work"
+    first = tables.run([engine], root, runs, tmp_path / "out", work, Console(quiet=True)).read_text()
+    assert cells(first, "MiniLM, fine-tuned")[1] == "12.34"
+    monkeypatch.setattr(contest.baselines, "encoder", lambda *_: pytest.fail("its answers are kept"))
+    again = tables.run([engine], root, runs, tmp_path / "again", tmp_path / "other", Console(quiet=True), encoder=False)
+    assert again.read_text() == first
+
+
 def test_a_checkpoint_alone_is_enough(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(encoders.PACKAGES, "minilm", ["no-such-package-of-weights"])
     path = tables.run(
