@@ -56,7 +56,7 @@ def tensor_spec(config: BEEConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
         SCALES[config.embedding]: ("float32", (config.vocab_size if int8 else D // 2,)),
     }
     if config.exact_match:
-        spec["exact_match"] = ("float32", (4, D))  # by role, from 1
+        spec["exact_match"] = ("float32", (4, D))  # by token type, from 1
 
     def linear(name: str, k: int, n: int, thresholds: int = 1) -> None:
         spec[f"{name}.words"] = ("uint64", (k // 64, n))

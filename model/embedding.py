@@ -1,6 +1,6 @@
 """
 What a token is before the first block: a learned half, kept in few bits, beside a sinusoid (eq. 1-2). In a network of
-pairs with `exact_match`, plus what it has learned of the token's role.
+pairs with `exact_match`, plus what it has learned of the token's type.
 
 The learned half has one of two forms (`BEEConfig.embedding`):
 
@@ -97,9 +97,9 @@ def embed(learned: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.concatenate([learned, positions[: len(learned)]], axis=1)
 
 
-def roles(ids: np.ndarray) -> np.ndarray:
-    """What each token of `[CLS] a [SEP] b [SEP]` is [L]: 1 or 2 in a, 3 or 4 in b, the higher one where the other text
-    has that token too (the exact match of DrQA, Chen et al. 2017), 0 for special tokens and in a single text."""
+def token_types(ids: np.ndarray) -> np.ndarray:
+    """Ids [L] of `[CLS] a [SEP] b [SEP]` -> types [L] int64: 1 or 2 in a, 3 or 4 in b, the higher one where the other
+    text has that token too (the exact match of DrQA, Chen et al. 2017), 0 for special tokens and in a single text."""
     found = np.zeros(len(ids), np.int64)
     between = int(np.argmax(ids == ids[-1]))  # a row ends with [SEP], and no text makes one
     if between < len(ids) - 1:

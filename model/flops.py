@@ -37,7 +37,7 @@ def binary_linear(rows: int, k: int, n: int) -> Count:
 def embedding(config: BEEConfig, tokens: int) -> Count:
     """int8 rows times their scale, or packed codes less their middle (1) times their step (1); taking a code out of its
     byte is no operation on numbers, and the sinusoid is a table (eq. 1-2). With `exact_match` a row is taken for a
-    pair: plus the role of each token (D)."""
+    pair: plus the type of each token (D)."""
     learned = tokens * config.d_model // 2 * (1 if config.embedding == "int8" else 2)
     return Count(0, learned + config.exact_match * tokens * config.d_model)
 

@@ -102,7 +102,7 @@ class Head(NamedTuple):
 class Embedding(NamedTuple):
     """positions [max_tokens, D/2] float32 beside the learned half in one of the forms of model.embedding: rows
     [V, D/2] int8 with scale [V] float32, or packed rows [V, bytes], taken as int8 too, with the axes' steps as scale
-    [D/2]. exact_match [4, D] float32, [0, D] where roles don't count. One type for all, so that `walk` is compiled
+    [D/2]. exact_match [4, D] float32 by token type, or [0, D] without. One type for all, so that `walk` is compiled
     once."""
 
     rows: np.ndarray
@@ -551,12 +551,12 @@ def embed(ids: np.ndarray, embedding: Embedding, out: np.ndarray) -> None:
             out[_place(d, i, L)] = value
             out[_place(half + d, i, L)] = embedding.positions[i, d]
     if embedding.exact_match.shape[0]:
-        _add_roles(ids, embedding.exact_match, out)
+        _add_token_types(ids, embedding.exact_match, out)
 
 
 @compiled
-def _add_roles(ids: np.ndarray, exact_match: np.ndarray, out: np.ndarray) -> None:
-    """Add to each token of a pair what was learned of its role (`embedding.roles`); out in tiles. Every token is
+def _add_token_types(ids: np.ndarray, exact_match: np.ndarray, out: np.ndarray) -> None:
+    """Add to each token of a pair what was learned of its type (`embedding.token_types`); out in tiles. Every token is
     compared with the other text's: as long as a thirtieth of a block, from 25 tokens to 128."""
     L, between = ids.size, 0
     while ids[between] != ids[L - 1]:
@@ -567,13 +567,13 @@ def _add_roles(ids: np.ndarray, exact_match: np.ndarray, out: np.ndarray) -> Non
         if i == between:
             continue
         first = i < between
-        role = 0 if first else 2
+        kind = 0 if first else 2
         for j in range(between + 1 if first else 1, L - 1 if first else between):
             if ids[j] == ids[i]:
-                role += 1
+                kind += 1
                 break
         for d in range(exact_match.shape[1]):
-            out[_place(d, i, L)] += exact_match[role, d]
+            out[_place(d, i, L)] += exact_match[kind, d]
 
 
 @compiled

@@ -121,20 +121,20 @@ class BEExformer(nn.Module):
             start = gaussian_steps(np.full(config.d_model // 2, 0.5))
             self.register_buffer("embedding_step", torch.from_numpy(start))
         if config.exact_match:
-            by_role = torch.zeros(5, config.d_model)
-            by_role[[2, 4]] = MATCH * torch.randn(config.d_model)
-            self.exact_match = nn.Parameter(by_role)
+            by_type = torch.zeros(5, config.d_model)
+            by_type[[2, 4]] = MATCH * torch.randn(config.d_model)
+            self.exact_match = nn.Parameter(by_type)
         self.register_buffer("positions", torch.from_numpy(sinusoid(config)), persistent=False)
         self.dropout = _dropout(dropout)
         self.blocks = nn.ModuleList(Block(config, precision, dropout) for _ in range(config.n_block))
         self.heads = nn.ModuleDict({str(c): Head(config, precision, dropout) for c in config.exits})
 
     def embed(self, ids: Tensor) -> Tensor:
-        """[B, L] -> [B, L, D]: learned half beside the sinusoid (eq. 2), and where they count plus the roles."""
+        """[B, L] -> [B, L, D]: learned half beside the sinusoid (eq. 2), and where they count plus the token types."""
         positions = self.positions[: ids.shape[1]].expand(len(ids), -1, -1)
         h = torch.cat([self.dropout(self.embedding(ids)), positions], -1)
         if self.config.exact_match:
-            h = h + F.embedding(roles(ids), self.exact_match, padding_idx=0)
+            h = h + F.embedding(token_types(ids), self.exact_match, padding_idx=0)
         return h
 
     def stored_embedding(self) -> tuple[np.ndarray, np.ndarray]:
@@ -180,8 +180,8 @@ class BEExformer(nn.Module):
         return ((name, layer) for name, layer in self.named_modules() if isinstance(layer, BinaryLinear))
 
 
-def roles(ids: Tensor) -> Tensor:
-    """What `model.embedding.roles` says of every row: ids [B, L] int64 (0 pads) -> [B, L] int64."""
+def token_types(ids: Tensor) -> Tensor:
+    """What `model.embedding.token_types` says of every row: ids [B, L] int64 (0 pads) -> [B, L] int64."""
     L = ids.shape[1]
     at = torch.arange(L)
     last = (ids != 0).sum(1, keepdim=True) - 1

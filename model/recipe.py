@@ -300,9 +300,10 @@ def own_rows(name: str, columns: dict[str, Any], start: str | None = None) -> Re
     Raises TrainingError as `parse`."""
     if not re.fullmatch(NAME, name):
         raise TrainingError(f"a model is named after --out, and {name!r} is no name: a-z, 0-9, - and _ make one")
-    content = {**OWN_ROWS, "network": {**OWN_ROWS["network"], "exact_match": bool(columns.get("text_pair"))}}
     if start:
         content = {"start": {"checkpoint": start}, "optim": {**OWN_ROWS["optim"], "learning_rate": 5e-4}}
+    else:
+        content = {**OWN_ROWS, "network": {**OWN_ROWS["network"], "exact_match": bool(columns.get("text_pair"))}}
     return parse({"name": name, "data": columns, **content}, "arguments")
 
 

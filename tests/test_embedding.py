@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.config import BEEConfig
-from model.embedding import embed, fours, pack, packed_bytes, quantize, real, roles, sinusoid, steps, unpack
+from model.embedding import embed, fours, pack, packed_bytes, quantize, real, sinusoid, steps, token_types, unpack
 
 CONFIG = BEEConfig(vocab_size=10, n_class=2, d_model=64, max_tokens=8)
 
@@ -18,10 +18,10 @@ def test_sinusoid_is_equation_1() -> None:
             assert math.isclose(table[i - 1, d], math.sin(angle) if d % 2 == 0 else math.cos(angle), abs_tol=1e-6)
 
 
-def test_roles_say_which_text_and_whether_the_other_has_it_too() -> None:
+def test_token_types_say_which_text_and_whether_the_other_has_it_too() -> None:
     CLS, SEP, cat, dog, cow = range(5)
-    assert roles(np.array([CLS, cat, dog, cat, SEP, cow, cat, SEP])).tolist() == [0, 2, 1, 2, 0, 3, 4, 0]
-    assert not roles(np.array([CLS, cat, dog, cat, SEP])).any(), "there is no other text"
+    assert token_types(np.array([CLS, cat, dog, cat, SEP, cow, cat, SEP])).tolist() == [0, 2, 1, 2, 0, 3, 4, 0]
+    assert not token_types(np.array([CLS, cat, dog, cat, SEP])).any(), "there is no other text"
 
 
 def test_int8_rows_are_within_half_a_step() -> None:

@@ -28,7 +28,7 @@ def test_several_thresholds_widen_the_first_layer_of_a_head_and_packed_rows_cost
     assert flops.embedding(config, 5).flops == 5 * 32 * 2
 
 
-def test_roles_are_an_addition_an_element() -> None:
+def test_token_types_are_an_addition_an_element() -> None:
     config = BEEConfig(**{**CONFIG.to_dict(), "exact_match": True})
     assert flops.walk(config, 5, 2).flops - flops.walk(CONFIG, 5, 2).flops == 5 * 64
 

@@ -8,7 +8,7 @@ import pytest
 from tiny import random_checkpoint
 
 from model import bits, exits, kernels
-from model.embedding import SCALES, embed, roles
+from model.embedding import SCALES, embed, token_types
 from model.embedding import real as real_rows
 from model.engine import Engine, Row
 from model.kernels import rows, tiles
@@ -164,13 +164,13 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("ids", PAIRS.values(), ids=PAIRS)
-def test_roles_are_their_meaning(ids: list[int]) -> None:
+def test_token_types_are_their_meaning(ids: list[int]) -> None:
     checkpoint = random_checkpoint(exact_match=True, n_block=1)
     embedding = Engine(checkpoint)._network.embedding
     pair, out, L = np.array(ids, np.int32), np.empty(9 * 128, np.float32), len(ids)
     kernels.embed(pair, embedding, out)
     learned = real_rows(checkpoint.tensors["embedding.rows"], checkpoint.tensors[SCALES["int8"]])
-    added = np.concatenate([np.zeros((1, 128), np.float32), checkpoint.tensors["exact_match"]])[roles(pair)]
+    added = np.concatenate([np.zeros((1, 128), np.float32), checkpoint.tensors["exact_match"]])[token_types(pair)]
     assert (rows(out, L, 128) == embed(learned[pair], embedding.positions) + added).all()
 
 

@@ -6,9 +6,9 @@ import torch
 
 from model.config import BEEConfig
 from model.data import pad
-from model.embedding import roles
+from model.embedding import token_types
 from model.network import BEExformer, soft_routing_loss
-from model.network import roles as roles_of_batch
+from model.network import token_types as token_types_of_batch
 
 SMALL = {"vocab_size": 30, "n_class": 3, "d_model": 64, "n_block": 3, "n_head": 2, "d_head": 64, "max_tokens": 16}
 
@@ -72,14 +72,14 @@ def test_pads_change_nothing(variant: str) -> None:
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_roles_of_a_batch_are_those_of_its_rows() -> None:
+def test_token_types_of_a_batch_are_those_of_its_rows() -> None:
     rng = np.random.default_rng(0)
     rows = [
         np.array([2, *rng.integers(4, 9, n), 3, *([*rng.integers(4, 9, n // 2), 3] * (n % 3 > 0))]) for n in range(12)
     ]
-    found = roles_of_batch(torch.from_numpy(pad(rows)[0])).numpy()
+    found = token_types_of_batch(torch.from_numpy(pad(rows)[0])).numpy()
     for row, its in zip(rows, found, strict=True):
-        assert (its[: len(row)] == roles(row)).all()
+        assert (its[: len(row)] == token_types(row)).all()
         assert not its[len(row) :].any()
 
 

@@ -100,7 +100,7 @@ def lines(path: Path) -> list[str]:
 
 def unpacked(path: Path) -> Iterator[str]:
     if not path.exists():
-        pytest.skip(f"{path.name} is not there")
+        pytest.skip(f"the corpora beside the folder of BEE_DATA lack {path.name}")
     with gzip.open(path, "rt", encoding="utf-8") as file:
         yield from file
 
