@@ -26,24 +26,24 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
 # ---------------------------------------------------------------- source
 FROM dependencies AS build-serve
 COPY README.md LICENSE ./
+COPY beexformer beexformer
 COPY app app
 COPY model model
-COPY report report
-# bodies are what training starts from
-RUN rm -rf model/bodies \
- && pip --python /opt/venv install --no-cache-dir --no-deps . \
+RUN pip --python /opt/venv install --no-cache-dir --no-deps . \
  && find /opt/venv -type d -name tests -prune -exec rm -rf {} +
 ENV PATH=/opt/venv/bin:$PATH \
     NUMBA_CACHE_DIR=/opt/kernels
 # The kernels are compiled under the path that will load them (-P: not the source beside us), for every level of
 # instructions, whatever this CPU has.
-RUN python -P -m model.kernel_cache \
+RUN python -P -m beexformer.model.kernel_cache \
  && beexformer classify "a warm, funny film"
 
 FROM train-dependencies AS build-train
 COPY README.md LICENSE ./
+COPY beexformer beexformer
 COPY app app
 COPY model model
+COPY training training
 COPY report report
 RUN pip --python /opt/venv install --no-cache-dir --no-deps .
 

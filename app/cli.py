@@ -13,8 +13,8 @@ from typing import Annotated
 
 import typer
 
-from model import kernel_cache
-from model.errors import BEEError
+from beexformer.model import kernel_cache
+from beexformer.model.errors import BEEError
 
 app = typer.Typer(
     name="beexformer",
@@ -55,7 +55,7 @@ def _without_train_extra(error: ImportError) -> BEEError:
 
 
 @app.command(
-    # all flags are the settings, declared once in app.settings; "--help" goes there too
+    # all flags are the settings, declared once in beexformer.app.settings; "--help" goes there too
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
 def serve(context: typer.Context) -> None:
@@ -63,7 +63,7 @@ def serve(context: typer.Context) -> None:
     from pydantic import ValidationError
     from pydantic_settings import CliApp, SettingsError
 
-    from app.settings import Settings, sentences
+    from beexformer.app.settings import Settings, sentences
 
     try:
         settings = CliApp.run(Settings, cli_args=context.args)
@@ -72,7 +72,7 @@ def serve(context: typer.Context) -> None:
     except SettingsError as error:
         raise BEEError(str(error)) from None
     os.environ["BEE_CPU"] = settings.cpu  # the kernels read it when they are imported, here and in worker processes
-    from app.main import serve as run
+    from beexformer.app.main import serve as run
 
     run(settings)
 
@@ -97,9 +97,9 @@ def classify(
     """Classify a sentence, a file or stdin; one JSON object a line on stdout, in order.
 
     A line that can't be answered gives a problem with its line number; the rest goes on, and the exit code is 1."""
-    from app.bulk import Options, classify_file, classify_text, is_file
-    from app.registry import Registry
-    from app.settings import cpus
+    from beexformer.app.batch_inference import Options, classify_file, classify_text, is_file
+    from beexformer.app.registry import Registry
+    from beexformer.app.settings import cpus
 
     engine = Registry(_paths(checkpoint), model).get()
     options = Options(delta, entropy_threshold, min_blocks, max_blocks)
@@ -120,7 +120,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array, everything the checkpoints say.")] = False,
 ) -> None:
     """List checkpoints: labels, size, score on the development data and FLOPs saved."""
-    from app.registry import Registry
+    from beexformer.app.registry import Registry
 
     descriptions = [engine.description for engine in Registry(_paths(checkpoint), None)]
     if as_json:
@@ -166,8 +166,8 @@ def train(
 ) -> None:
     """Train a network and write its checkpoint; the same command again goes on where a killed run stopped."""
     try:
-        from model import recipe as recipes
-        from model.train import run
+        from beexformer.training import recipe as recipes
+        from beexformer.training.train import run
     except ImportError as error:
         raise _without_train_extra(error) from None
     from rich.console import Console
@@ -199,7 +199,7 @@ def distill(
 ) -> None:
     """Distil a body that training starts from, on plain text; a killed run goes on where it stopped."""
     try:
-        from model import distill
+        from beexformer.training import distill
     except ImportError as error:
         raise _without_train_extra(error) from None
     from rich.console import Console
@@ -227,14 +227,14 @@ def evaluate(
 
     With --all a line for each checkpoint: scores at delta 1e-4 and at full depth, FLOPs saved, exits, size."""
     try:
-        from model import evaluate
-        from model.data import Columns, read_rows
+        from beexformer.training import evaluate
+        from beexformer.training.data import Columns, read_rows
     except ImportError as error:
         raise _without_train_extra(error) from None
     from rich.console import Console
     from rich.progress import track
 
-    from app.registry import Registry
+    from beexformer.app.registry import Registry
 
     if (rows is None) != every:
         raise BEEError("give either a file of rows or --all")
@@ -284,12 +284,12 @@ def report(
 ) -> None:
     """Rebuild the paper's tables and figures from checkpoints, records and data, with baselines and intervals."""
     try:
-        from report import tables
+        from beexformer.report import tables
     except ImportError as error:
         raise _without_train_extra(error) from None
     from rich.console import Console
 
-    from app.registry import Registry
+    from beexformer.app.registry import Registry
 
     path = tables.run(Registry(_paths(checkpoint), None), data, runs, out, work, Console(stderr=True), encoder)
     print(path)

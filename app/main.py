@@ -30,15 +30,15 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from uvicorn.supervisors import Multiprocess
 
-from app import errors, logs
-from app.edge import Edge
-from app.metrics import MULTIPROCESS, Metrics
-from app.page import add_page
-from app.registry import Registry
-from app.routes import Service, router
-from app.scheduler import Scheduler
-from app.settings import Settings
-from model.engine import Engine, Prediction, Row
+from beexformer.app import errors, logs
+from beexformer.app.metrics import MULTIPROCESS, Metrics
+from beexformer.app.middleware import RequestMiddleware
+from beexformer.app.page import add_page
+from beexformer.app.registry import Registry
+from beexformer.app.routes import Service, router
+from beexformer.app.scheduler import Scheduler
+from beexformer.app.settings import Settings
+from beexformer.model.engine import Engine, Prediction, Row
 
 log = logging.getLogger("bee.main")
 
@@ -75,7 +75,7 @@ def create_app(settings: Settings | None = None, load: Callable[[Path], Engine] 
     app.include_router(router)
     add_page(app)
     app.add_middleware(
-        Edge,
+        RequestMiddleware,
         keys=settings.api_keys,
         max_body_bytes=settings.max_body_bytes,
         refused=functools.partial(_count_refused, service.metrics),

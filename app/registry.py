@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from model.checkpoint import SHIPPED
-from model.engine import Engine
-from model.errors import BEEError, CheckpointError
+from beexformer.model.checkpoint import SHIPPED
+from beexformer.model.engine import Engine
+from beexformer.model.errors import BEEError, CheckpointError
 
 SHIPPED_DEFAULT = "sst2"  # the first in the alphabet would say of every review whether it is good English
 

@@ -20,12 +20,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.edge import Exchange
-from app.errors import BUG, ClientGone, NotReady, kind, problem, responses
-from app.metrics import Metrics
-from app.registry import Registry, UnknownModel
-from app.scheduler import DeadlineExceeded, Done, Draining, Overloaded, Scheduler
-from app.schemas import (
+from beexformer.app.errors import BUG, ClientGone, NotReady, kind, problem, responses
+from beexformer.app.metrics import Metrics
+from beexformer.app.middleware import RequestContext
+from beexformer.app.registry import Registry, UnknownModel
+from beexformer.app.scheduler import DeadlineExceeded, Done, Draining, Overloaded, Scheduler
+from beexformer.app.schemas import (
     Answer,
     BatchAnswer,
     BatchRequest,
@@ -36,9 +36,9 @@ from app.schemas import (
     ModelSummary,
     Problem,
 )
-from app.settings import Settings
-from model.engine import Engine, Prediction, Row
-from model.errors import InputError
+from beexformer.app.settings import Settings
+from beexformer.model.engine import Engine, Prediction, Row
+from beexformer.model.errors import InputError
 
 INLINE_CHARACTERS = 2048  # tokenized on the event loop, in a millisecond or two; longer texts get a thread
 Items = Sequence[ClassifyRequest | ValidationError]
@@ -127,7 +127,7 @@ async def classify_batch(body: BatchRequest, request: Request, timeout_ms: Timeo
         raise outcomes[0]
     return BatchAnswer(
         results=[
-            outcome if isinstance(outcome, Answer) else _problem_of_item(i, outcome, _exchange(request).request_id)
+            outcome if isinstance(outcome, Answer) else _problem_of_item(i, outcome, _context(request).request_id)
             for i, outcome in enumerate(outcomes)
         ]
     )
@@ -202,7 +202,7 @@ class _Text:
 
 async def _answer(request: Request, items: Items, timeout_ms: int | None) -> list[Answer | Exception]:
     """One outcome for each item, in order, each counted in the metrics."""
-    service, exchange = _service(request), _exchange(request)
+    service, exchange = _service(request), _context(request)
     service.refuse_unless_ready()
     timeout = (timeout_ms or service.settings.request_timeout_ms) / 1000
     texts = await _encode_all(service, items, timeout - exchange.seconds)
@@ -272,7 +272,9 @@ async def _wait(request: Request, futures: Sequence[asyncio.Future[Found]]) -> N
             return
 
 
-def _settle(metrics: Metrics, exchange: Exchange, text: _Text, future: asyncio.Future[Found]) -> Answer | Exception:
+def _settle(
+    metrics: Metrics, exchange: RequestContext, text: _Text, future: asyncio.Future[Found]
+) -> Answer | Exception:
     name = text.engine.name if text.engine else None
     error = ClientGone() if future.cancelled() else future.exception()
     if isinstance(error, Exception):
@@ -293,6 +295,6 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _exchange(request: Request) -> Exchange:
-    exchange: Exchange = request.state.exchange
+def _context(request: Request) -> RequestContext:
+    exchange: RequestContext = request.state.exchange
     return exchange

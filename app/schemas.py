@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from model.cost import CostModel
-from model.engine import Prediction
+from beexformer.model.cost import CostModel
+from beexformer.model.engine import Prediction
 
 ANSWER: dict[str, Any] = {
     "label": "positive",

@@ -31,8 +31,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from timing import interleaved, machine, pin, today
 
-from model import checkpoint, data, kernels
-from model.engine import Engine, Row
+from beexformer.model import checkpoint, kernels
+from beexformer.model.engine import Engine, Row
+from beexformer.training import data
 
 SHIPPED = Path(checkpoint.__file__).parent / "checkpoints" / "sst2"
 LENGTHS = (10, 25, 64, 128, 512)
@@ -86,7 +87,7 @@ class Bench:
         C = self.engine.config.n_block
         sessions = {name: peers.in_onnx(file, threads) for name, file in self.onnx.items()}
         sessions["torch fp32"] = peers.in_torch(self.long)
-        sessions["torch FP twin"] = peers.full_precision(self.long)
+        sessions["torch full precision"] = peers.full_precision(self.long)
         found = {}
         with ThreadPoolExecutor(threads) as pool:
 
@@ -220,7 +221,7 @@ class Bench:
 @njit(nogil=True)
 def _walks(rows: list[np.ndarray], *fixed: object) -> None:
     for ids in rows:
-        kernels.walk(ids, *fixed)
+        kernels.early_exit_forward(ids, *fixed)
 
 
 def memory() -> dict[str, float]:
@@ -228,7 +229,7 @@ def memory() -> dict[str, float]:
     code = f"""
 import sys
 from pathlib import Path
-from model.engine import Engine
+from beexformer.model.engine import Engine
 def status(name):
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1]) / 1024
 engine = Engine.load(Path(sys.argv[1]))
@@ -330,7 +331,9 @@ def main() -> None:
             {
                 **product,
                 "full_depth_vs_torch_fp32": round(alone[25]["torch fp32"] / alone[25]["full depth"], 2),
-                "full_depth_vs_torch_fp_twin": round(alone[25]["torch FP twin"] / alone[25]["full depth"], 2),
+                "full_depth_vs_torch_full_precision": round(
+                    alone[25]["torch full precision"] / alone[25]["full depth"], 2
+                ),
                 "full_depth_vs_minilm_int8": round(alone[25]["MiniLM-L6 int8"] / alone[25]["full depth"], 2),
                 "by_length_vs_minilm_int8": {
                     tokens: round(cell["MiniLM-L6 int8"] / cell["full depth"], 2) for tokens, cell in alone.items()

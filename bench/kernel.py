@@ -21,9 +21,9 @@ from rich.table import Table
 from timing import interleaved, machine, pin, today
 from torch.nn import functional as F
 
-from model import kernels, target
-from model.binarize import g
-from model.simd import first_reals, look_up, popcount, splat_o32, splat_u8, store, widen
+from beexformer.model import kernels, target
+from beexformer.model.simd import first_reals, look_up, popcount, splat_o32, splat_u8, store, widen
+from beexformer.training.binarize import g
 
 ROWS = (1, 10, 25, 128, 400)
 INSTRUCTIONS = {"x86-64-v4-vpopcntdq": 3, "x86-64-v3": 8}

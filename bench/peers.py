@@ -1,7 +1,7 @@
 """
 Whom the engine is measured against, each as a function from token ids [B, L] int64 to logits [B, 2].
 
-- this network in torch float32: the same signs held as real numbers, and its full-precision twin (random weights)
+- this network in torch float32: the same signs held as real numbers, and in full precision (random weights)
 - BERT-shaped encoders in ONNX Runtime: MiniLM-L6 with the weights of its package, BERT-base and DistilBERT of random
   weights (time doesn't feel them); fp32 and dynamic int8, with all of the runtime's own optimizations (its separate
   optimizer for transformers was tried and made the int8 ones slower)
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig
 
-from model.binarize import BinaryLinear
-from model.checkpoint import Checkpoint
-from model.encoders import locate
-from model.export import network_of
-from model.network import BEExformer
+from beexformer.model.checkpoint import Checkpoint
+from beexformer.training.binarize import BinaryLinear
+from beexformer.training.encoders import locate
+from beexformer.training.export import network_of
+from beexformer.training.network import BEExformer
 
 Peer = Callable[[np.ndarray], np.ndarray]
 ENCODERS = {
@@ -56,7 +56,7 @@ def in_torch(checkpoint: Checkpoint) -> Peer:
 
 
 def full_precision(checkpoint: Checkpoint) -> Peer:
-    """Its twin of real weights and activations at full depth, float32."""
+    """The network of real weights and activations at full depth, float32."""
     return _call(BEExformer(replace(checkpoint.config, binary=False)).eval())
 
 

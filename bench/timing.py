@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from model import target
+from beexformer.model import target
 
 Calls = Mapping[str, Callable[[], object]]
 TURN = 0.01  # seconds

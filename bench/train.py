@@ -19,11 +19,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from model import recipe as recipes
-from model.data import Rows
-from model.prepare import Prepared
-from model.recipe import Recipe
-from model.trainer import Trainer, keep_memory
+from beexformer.training import recipe as recipes
+from beexformer.training.data import Rows
+from beexformer.training.prepare import Prepared
+from beexformer.training.recipe import Recipe
+from beexformer.training.trainer import Trainer, keep_memory
 
 
 def tokens_per_second(recipe: Recipe, tokens: int, steps: int) -> float:

@@ -35,7 +35,7 @@ echo "$megabytes MB, at most $most_megabytes"
 
 step "kernels are there, compiled, for every level of instructions"
 contained="--rm --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --network none"
-for level in $($docker run --rm --entrypoint python "$BEEXFORMER_IMAGE" -c 'from model.target import LEVELS; print(*LEVELS)'); do
+for level in $($docker run --rm --entrypoint python "$BEEXFORMER_IMAGE" -c 'from beexformer.model.target import LEVELS; print(*LEVELS)'); do
   # shellcheck disable=SC2086  # a list
   if said=$($docker run $contained --env BEE_CPU="$level" --env NUMBA_DEBUG_CACHE=1 "$BEEXFORMER_IMAGE" \
       classify "a warm, funny film" 2>&1); then

@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from model import folders
-from model.config import BEEConfig
-from model.embedding import SCALES, packed_bytes
-from model.errors import CheckpointError
+from beexformer.model import folders
+from beexformer.model.config import BEEConfig
+from beexformer.model.embedding import SCALES, packed_bytes
+from beexformer.model.errors import CheckpointError
 
 SHIPPED = Path(__file__).parent / "checkpoints"
 FORMAT = 3
@@ -76,15 +76,15 @@ def tensor_spec(config: BEEConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
     return spec
 
 
-def claim(folder: Path) -> None:
-    """See that a checkpoint may be written to `folder`; see `model.folders.claim`."""
-    folders.claim(folder, WEIGHTS, ("config.json", *FILES))
+def ensure_writable(folder: Path) -> None:
+    """See that a checkpoint may be written to `folder`; see `model.folders.ensure_writable`."""
+    folders.ensure_writable(folder, WEIGHTS, ("config.json", *FILES))
 
 
 def save(checkpoint: Checkpoint, folder: Path) -> None:
     """Write `folder`, replacing a checkpoint that stands there, in one rename. Raises TrainingError where something
     else stands."""
-    claim(folder)
+    ensure_writable(folder)
     _check_tensors(checkpoint.config, checkpoint.tensors, folder)
     contents = {
         WEIGHTS: save_tensors(checkpoint.tensors),

@@ -19,7 +19,7 @@ class BEEConfig:
     n_head: int = 4  # H
     d_head: int = 768  # width of the hidden layer in every exit's Phi_c (Table 1)
     head_thresholds: int = 1  # how many thresholds an exit's head puts on each mean
-    embedding: Literal["int8", "int4+2"] = "int8"  # how the file holds the learned half, see model.embedding
+    embedding: Literal["int8", "int4+2"] = "int8"  # how the file holds the learned half, see beexformer.model.embedding
     exact_match: bool = False  # of pairs: tokens are marked by their text, and whether the other one has them too
     max_tokens: int = 128  # L at most, special tokens included
     carry: Literal["x", "h"] = "x"  # what the forget gate Sh lets through in eq. 23

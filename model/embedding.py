@@ -13,7 +13,7 @@ The learned half has one of two forms (`BEEConfig.embedding`):
 
 import numpy as np
 
-from model.config import BEEConfig
+from beexformer.model.config import BEEConfig
 
 GAUSSIAN = {4: 0.3352, 2: 0.9957}
 """Bits of a code -> the step with the least squared error where numbers are normal, in standard deviations."""

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from model import bits, cost, flops, kernels, target
-from model.checkpoint import Checkpoint, read
-from model.embedding import SCALES, sinusoid
-from model.errors import BEEError, CheckpointError, InputError
-from model.tokenizer import Tokenizer
+from beexformer.model import bits, cost, flops, kernels, target
+from beexformer.model.checkpoint import Checkpoint, read
+from beexformer.model.embedding import SCALES, sinusoid
+from beexformer.model.errors import BEEError, CheckpointError, InputError
+from beexformer.model.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +156,9 @@ class Engine:
         answers = []
         for i, row in enumerate(rows):
             start = time.perf_counter()
-            exit_index = self._walk(row.ids, row.delta, row.entropy_threshold, row.min_blocks, row.max_blocks, scratch)
+            exit_index = self._forward(
+                row.ids, row.delta, row.entropy_threshold, row.min_blocks, row.max_blocks, scratch
+            )
             answers.append(answer := self._answer(row, exit_index, scratch))
             if model:
                 model.observe(answer.tokens, exit_index, 1000 * (time.perf_counter() - start))
@@ -169,11 +171,11 @@ class Engine:
         scratch, C, m = self._scratch(), self.config.n_block, self.config.n_class
         out = np.empty((len(rows), len(self.config.exits), m), np.float32)
         for i, row in enumerate(rows):
-            self._walk(row.ids, 0.0, 0.0, C, C, scratch)
+            self._forward(row.ids, 0.0, 0.0, C, C, scratch)
             out[i] = scratch.logits[:, :m]
         return out
 
-    def _walk(
+    def _forward(
         self,
         ids: np.ndarray,
         delta: float,
@@ -184,7 +186,7 @@ class Engine:
     ) -> int:
         config = self.config
         carry_x = config.carry == "x"
-        return kernels.walk(  # type: ignore[no-any-return]
+        return kernels.early_exit_forward(  # type: ignore[no-any-return]
             ids,
             delta,
             entropy_threshold,
@@ -220,7 +222,7 @@ class Engine:
     def _costs(self, tokens: int) -> list[float]:
         if tokens not in self._flops:  # two threads that meet here write the same
             C = self.config.n_block
-            self._flops[tokens] = [flops.walk(self.config, tokens, c).flops for c in range(1, C + 1)]
+            self._flops[tokens] = [flops.forward(self.config, tokens, c).flops for c in range(1, C + 1)]
         return self._flops[tokens]
 
     def _scratch(self) -> "_Scratch":
@@ -238,7 +240,7 @@ class Engine:
 
 
 class _Scratch(NamedTuple):
-    """What one thread computes in; after a walk, what `kernels.walk` says of it."""
+    """What one thread computes in; after a walk, what `kernels.early_exit_forward` says of it."""
 
     work: kernels.Workspace
     logits: np.ndarray

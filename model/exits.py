@@ -40,7 +40,7 @@ def entropy(logits: np.ndarray) -> np.ndarray:
 
 
 @register_jitable  # the kernels compile this very function
-def leaves(previous: float, current: float, delta: float, threshold: float) -> bool:
+def should_exit(previous: float, current: float, delta: float, threshold: float) -> bool:
     """Alg. 2's condition: entropies (nats) before and after a block -> whether the block no longer paid; or whether
     the entropy is below `threshold` (nats) already, which it never is below 0."""
     # an entropy never falls to zero, so delta = 1 always leaves; but float64 says that it does
@@ -49,7 +49,7 @@ def leaves(previous: float, current: float, delta: float, threshold: float) -> b
     return (previous - current) / previous < delta
 
 
-_each_leaves = np.vectorize(leaves, otypes=[bool])
+_each_should_exit = np.vectorize(should_exit, otypes=[bool])
 
 
 def entropy_gain(delta: float = DEFAULT_DELTA, entropy_threshold: float = 0.0) -> Policy:
@@ -59,7 +59,7 @@ def entropy_gain(delta: float = DEFAULT_DELTA, entropy_threshold: float = 0.0) -
     def policy(trace: Trace) -> np.ndarray:
         most = math.log(trace[-1].shape[-1])
         previous = entropy(trace[-2]) if len(trace) > 1 else most
-        return _each_leaves(previous, entropy(trace[-1]), delta, entropy_threshold * most)
+        return _each_should_exit(previous, entropy(trace[-1]), delta, entropy_threshold * most)
 
     return policy
 
@@ -84,7 +84,7 @@ def max_probability(threshold: float) -> Policy:
     return lambda trace: softmax(trace[-1]).max(-1) >= threshold
 
 
-def walk(logits: np.ndarray, policy: Policy, min_blocks: int = 1, max_blocks: int | None = None) -> int:
+def exit_layer(logits: np.ndarray, policy: Policy, min_blocks: int = 1, max_blocks: int | None = None) -> int:
     """Logits of all exits [C, m] of one row -> the exit it takes, 1-based, within min_blocks..max_blocks."""
     last = min(max_blocks or len(logits), len(logits))
     for c in range(1, last):
@@ -93,8 +93,8 @@ def walk(logits: np.ndarray, policy: Policy, min_blocks: int = 1, max_blocks: in
     return last
 
 
-def walk_all(logits: np.ndarray, policy: Policy) -> np.ndarray:
-    """`walk` of every row at once: logits of all exits [N, C, m] -> exits taken [N] int64."""
+def exit_layers(logits: np.ndarray, policy: Policy) -> np.ndarray:
+    """`exit_layer` of every row at once: logits of all exits [N, C, m] -> exits taken [N] int64."""
     traces = np.moveaxis(np.asarray(logits), 1, 0)
     taken = np.full(len(logits), len(traces), dtype=np.int64)
     for c in range(len(traces) - 1, 0, -1):

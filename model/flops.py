@@ -10,7 +10,7 @@ Pads are never computed, so they are never counted. A row that has left costs no
 
 from typing import NamedTuple
 
-from model.config import BEEConfig
+from beexformer.model.config import BEEConfig
 
 
 class Count(NamedTuple):
@@ -77,7 +77,7 @@ def head(config: BEEConfig, tokens: int) -> Count:
     return pooling + layers + Count(0, 6 * m + 3)
 
 
-def walk(config: BEEConfig, tokens: int, exit_index: int) -> Count:
+def forward(config: BEEConfig, tokens: int, exit_index: int) -> Count:
     """A row of `tokens` tokens that ran `exit_index` blocks and every head among them."""
     total = embedding(config, tokens)
     for c in range(1, exit_index + 1):

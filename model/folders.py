@@ -4,10 +4,10 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from model.errors import TrainingError
+from beexformer.model.errors import TrainingError
 
 
-def claim(folder: Path, weights: str, others: Collection[str]) -> None:
+def ensure_writable(folder: Path, weights: str, others: Collection[str]) -> None:
     """See that `folder` can be written, and replaced without a loss. Writes nothing.
 
     It may be missing, empty, or hold `weights` and at most `others` beside it. Raises TrainingError for any other.

@@ -1,7 +1,8 @@
 """
 Compiled kernels on disk, the files that numba keeps in NUMBA_CACHE_DIR: filled ahead of time, and used read-only.
 
-    python -m model.kernel_cache [LEVEL ...]     compile for these levels, default: all; this CPU need not have them
+    python -m beexformer.model.kernel_cache [LEVEL ...]  compile for these levels, default: all;
+         this CPU need not have them
 
 Knows where compiled code lies; nothing of what it computes.
 """
@@ -19,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from model.errors import BEEError
+from beexformer.model.errors import BEEError
 
 FOLDER = "NUMBA_CACHE_DIR"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -49,7 +50,7 @@ def use_read_only() -> None:
 
 def fill(levels: Sequence[str] = ()) -> None:
     """Compile what serving calls for these levels of model/target.py, or all: LLVM needs no CPU to compile for it."""
-    from model.target import LEVELS
+    from beexformer.model.target import LEVELS
 
     # numba reads its target once a process; an executor notices if LLVM ends one
     process = partial(ProcessPoolExecutor, 1, multiprocessing.get_context("spawn"))
@@ -67,21 +68,21 @@ def fill(levels: Sequence[str] = ()) -> None:
 
 def _signatures() -> list[Any]:
     """The types with which the engine calls `walk`, found by running the shipped checkpoints."""
-    from model import kernels
-    from model.engine import Engine
+    from beexformer.model import kernels
+    from beexformer.model.engine import Engine
 
     for config in CHECKPOINTS.glob("*/config.json"):
         Engine.load(config.parent).warm()
-    found: list[Any] = kernels.walk.signatures
+    found: list[Any] = kernels.early_exit_forward.signatures
     return found
 
 
 def _compile(signatures: list[Any]) -> None:
     """Other kernels are compiled as `walk` needs them: which ones depends on the CPU."""
-    from model import kernels
+    from beexformer.model import kernels
 
     for signature in signatures:
-        kernels.walk.compile(signature)
+        kernels.early_exit_forward.compile(signature)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import float32, njit, uint64
 
-from model import (
-    bits,
-    exits,
-    target,  # before the first njit
-)
-from model.simd import (
+from beexformer.model import bits, exits, target
+from beexformer.model.simd import (
     absolute,
     first_reals,
     floor,
@@ -102,8 +98,8 @@ class Head(NamedTuple):
 class Embedding(NamedTuple):
     """positions [max_tokens, D/2] float32 beside the learned half in one of the forms of model.embedding: rows
     [V, D/2] int8 with scale [V] float32, or packed rows [V, bytes], taken as int8 too, with the axes' steps as scale
-    [D/2]. exact_match [4, D] float32 by token type, or [0, D] without. One type for all, so that `walk` is compiled
-    once."""
+    [D/2]. exact_match [4, D] float32 by token type, or [0, D] without. One type for all, so that `early_exit_forward`
+    is compiled once."""
 
     rows: np.ndarray
     scale: np.ndarray
@@ -134,7 +130,7 @@ class Workspace(NamedTuple):
 
 
 def workspace(max_tokens: int, d_model: int, d_head: int, head_thresholds: int = 1) -> Workspace:
-    """Scratch for `walk`: 36 D bytes a token and a little more."""
+    """Scratch for `early_exit_forward`: 36 D bytes a token and a little more."""
     S, D, real = max_tokens | 1, d_model, np.float32
     states = max(S, head_thresholds) * D  # a head reads its mean once for each threshold
     padded = -(-max_tokens // TILE) * TILE
@@ -166,7 +162,7 @@ def rows(flat: np.ndarray, L: int, n: int) -> np.ndarray:
 # ---------------------------------------------------------------- signs and products
 
 
-def pack_numpy(x: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+def pack_reference(x: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     """x [L, k], threshold [k] -> words [L, W] of the signs of x - threshold."""
     return bits.pack(np.where(x < threshold, -1.0, 1.0))
 
@@ -185,7 +181,7 @@ def pack(x: np.ndarray, L: int, threshold: np.ndarray, out: np.ndarray) -> None:
             out[i * W + w] = word
 
 
-def product_numpy(words: np.ndarray, layer: Linear) -> np.ndarray:
+def product_reference(words: np.ndarray, layer: Linear) -> np.ndarray:
     """words [L, W] -> alpha * (signs . sign(W)) + bias, [L, n] float32 (eq. 6)."""
     return bits.dot(words, rearrange(layer.words)).astype(np.float32) * layer.alpha + layer.bias
 
@@ -289,9 +285,9 @@ arrange, rearrange = (bits.tile_octets, bits.untile_octets) if target.LOOK_UP el
 """Packed weights [W, n] -> a layer's words, as `product` reads them; and back."""
 
 
-def linear_numpy(x: np.ndarray, layer: Linear) -> np.ndarray:
+def linear_reference(x: np.ndarray, layer: Linear) -> np.ndarray:
     """BL(x) = alpha * (sign(x + beta) . sign(W)) + b (eq. 6): [L, k] -> [L, n] float32."""
-    return product_numpy(pack_numpy(x, layer.threshold), layer)
+    return product_reference(pack_reference(x, layer.threshold), layer)
 
 
 @compiled
@@ -339,7 +335,7 @@ def _tanh(x: Any) -> Any:
 # ---------------------------------------------------------------- real-valued parts of a block
 
 
-def attend_numpy(qkv: np.ndarray, n_head: int) -> np.ndarray:
+def attend_reference(qkv: np.ndarray, n_head: int) -> np.ndarray:
     """q, k and v side by side [L, 3 D] -> softmax(q k' / sqrt(D/H)) v of every head, [L, D] float32 (eq. 15)."""
     L, D = qkv.shape[0], qkv.shape[1] // 3
     q, k, v = qkv.reshape(L, 3, n_head, D // n_head).transpose(1, 2, 0, 3)
@@ -411,7 +407,7 @@ def _softmax(scores: np.ndarray, start: int, L: int, padded: int) -> float:
     return float32(1.0) / total(sums)
 
 
-def add_norm_numpy(a: np.ndarray, b: np.ndarray, norm: Norm) -> np.ndarray:
+def add_norm_reference(a: np.ndarray, b: np.ndarray, norm: Norm) -> np.ndarray:
     """Layer norm of a + b: [L, D] twice -> [L, D] float32, epsilon 1e-5 as in torch."""
     y = a + b
     centred = y - y.mean(-1, keepdims=True)
@@ -450,7 +446,9 @@ def add_norm(a: np.ndarray, b: np.ndarray, L: int, norm: Norm, out: np.ndarray) 
             store(out, place, fma(y, load_f16(norm.weight, t * TILE), load_f16(norm.bias, t * TILE)))
 
 
-def select_numpy(x: np.ndarray, h: np.ndarray, gates_x: np.ndarray, gates_h: np.ndarray, carry_x: bool) -> np.ndarray:
+def select_reference(
+    x: np.ndarray, h: np.ndarray, gates_x: np.ndarray, gates_h: np.ndarray, carry_x: bool
+) -> np.ndarray:
     """Gates before their functions, [L, 2 D] of x and [L, 3 D] of h -> g(Sh) * carry and g(Sg) * g(Tg), apart (eq.
     20-23): two [L, D] float32 arrays whose sum is the new state before its layer norm."""
     sg_x, tg_x = np.split(gates_x, 2, -1)
@@ -484,12 +482,14 @@ def select(
 # ---------------------------------------------------------------- a block, an exit, a row
 
 
-def block_numpy(h: np.ndarray, layers: Block, n_head: int, carry_x: bool) -> np.ndarray:
+def block_reference(h: np.ndarray, layers: Block, n_head: int, carry_x: bool) -> np.ndarray:
     """f_c of eq. 5 on one row: h_{c-1} [L, D] -> h_c [L, D] float32."""
-    mixed = linear_numpy(attend_numpy(linear_numpy(h, layers.qkv), n_head), layers.o)
-    x = add_norm_numpy(h, mixed, layers.norm_x)
-    kept, new = select_numpy(x, h, linear_numpy(x, layers.gates_x), linear_numpy(h, layers.gates_h), carry_x)
-    return add_norm_numpy(kept, new, layers.norm_h)
+    mixed = linear_reference(attend_reference(linear_reference(h, layers.qkv), n_head), layers.o)
+    x = add_norm_reference(h, mixed, layers.norm_x)
+    kept, new = select_reference(
+        x, h, linear_reference(x, layers.gates_x), linear_reference(h, layers.gates_h), carry_x
+    )
+    return add_norm_reference(kept, new, layers.norm_h)
 
 
 @compiled
@@ -506,12 +506,12 @@ def block(h: np.ndarray, L: int, layers: Block, n_head: int, carry_x: bool, work
     add_norm(work.mixed, work.x, L, layers.norm_h, h)
 
 
-def head_numpy(h: np.ndarray, layers: Head) -> np.ndarray:
+def head_reference(h: np.ndarray, layers: Head) -> np.ndarray:
     """Phi_c of eq. 14 on one row: h_c [L, D] -> logits [m] float32, padded to a multiple of 64 with zeros. The hidden
     layer's k is T D: the mean, once for each of T thresholds."""
     T = layers.hidden.threshold.size // h.shape[1]
     pooled = np.tile(h.mean(0, keepdims=True), T)
-    return linear_numpy(linear_numpy(pooled, layers.hidden).clip(-1, 1), layers.out)[0]
+    return linear_reference(linear_reference(pooled, layers.hidden).clip(-1, 1), layers.out)[0]
 
 
 @compiled
@@ -604,7 +604,8 @@ def softmax(logits: np.ndarray, out: np.ndarray) -> float:
 
 
 def flat(network: Network) -> tuple[np.ndarray, ...]:
-    """The arrays of a network in a row, as `walk` takes them: numba needs microseconds to look into nested tuples."""
+    """The arrays of a network in a row, as `early_exit_forward` takes them: numba needs microseconds to look
+    into nested tuples."""
 
     def arrays(part: Any) -> list[np.ndarray]:
         return [part] if isinstance(part, np.ndarray) else [array for inner in part for array in arrays(inner)]
@@ -658,7 +659,7 @@ def head_of(stack: Head, e: int) -> Head:
 
 
 @compiled
-def walk(
+def early_exit_forward(
     ids: np.ndarray,
     delta: float,
     entropy_threshold: float,
@@ -690,7 +691,7 @@ def walk(
             continue
         head(work.h, L, D, head_of(network.heads, e), work, logits[e])
         entropies[e] = softmax(logits[e, : scores.size], scores)
-        if c >= max_blocks or (c >= min_blocks and exits.leaves(previous, entropies[e], delta, threshold)):
+        if c >= max_blocks or (c >= min_blocks and exits.should_exit(previous, entropies[e], delta, threshold)):
             return c
         previous = entropies[e]
     return C

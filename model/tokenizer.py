@@ -12,7 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer as WordPieceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from model.errors import CheckpointError, InputError
+from beexformer.model.errors import CheckpointError, InputError
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -15,10 +15,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
-from model import precision, teacher
-from model.data import Rows
-from model.encoders import locate
-from model.evaluate import METRICS
+from beexformer.training import precision, teacher
+from beexformer.training.data import Rows
+from beexformer.training.encoders import locate
+from beexformer.training.evaluate import METRICS
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 """Inverse regularization C to choose from."""

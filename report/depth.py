@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from model import calibrate, flops
-from model.evaluate import ALONE
-from model.show import Show
-from report import figures
-from report.contest import DELTA, PAPER, Curve, Net, Task, policies, rescaled, rule
-from report.markdown import points, table
+from beexformer.model import flops
+from beexformer.report import figures
+from beexformer.report.markdown import points, table
+from beexformer.report.results import DELTA, PAPER, Curve, Net, Task, policies, rescaled, rule
+from beexformer.training import calibrate
+from beexformer.training.evaluate import ALONE
+from beexformer.training.progress import RunProgress
 
 FLOPS = """\
 A row of the median length of development rows, counted part by part in `model/flops.py`, in millions; "at its exits" is
-the mean over where the development rows leave. Full precision is counted like its binary twin, with two real operations
-for a multiply-accumulate. The paper's mean reduction against WEE is 54.85 %; here it is {reduction:.1%}.
+the mean over where the development rows leave. Full precision is counted like its binary counterpart, with two real
+operations for a multiply-accumulate. The paper's mean reduction against WEE is 54.85 %; here it is {reduction:.1%}.
 """
 LEAVING = """\
 FLOPs saved are against the same row through all blocks and all heads, each row by its own length.
@@ -48,8 +49,8 @@ def costs(tasks: Sequence[Task]) -> list[str]:
         if (net := task.lead) is None:
             continue
         config, tokens = net.config, int(np.median(net.tokens))
-        wee = flops.walk(replace(config, early_exit=False), tokens, config.n_block)
-        full = flops.walk(config, tokens, config.n_block)
+        wee = flops.forward(replace(config, early_exit=False), tokens, config.n_block)
+        full = flops.forward(config, tokens, config.n_block)
         lines = {
             "WEE, full depth": (wee.real, 2 * wee.binary_macs),
             "proposed, full depth": (full.real, 2 * full.binary_macs),
@@ -57,9 +58,9 @@ def costs(tasks: Sequence[Task]) -> list[str]:
             "WEE-FP, full depth": (wee.real + 2 * wee.binary_macs, 0),
         }
         means = {"proposed, at its exits": _mean_exit(net)}
-        if twins := task.runs.get("fp"):
-            lines["FP, at its exits"] = (sum(_at_exits(twins[0], tokens)), 0)
-            means["FP, at its exits"] = _mean_exit(twins[0])
+        if counterparts := task.runs.get("fp"):
+            lines["FP, at its exits"] = (sum(_at_exits(counterparts[0], tokens)), 0)
+            means["FP, at its exits"] = _mean_exit(counterparts[0])
         for name, (real, binary) in lines.items():
             less = 1 - (real + binary / 64) / wee.flops
             counted = [f"{count / 1e6:.2f}" for count in (real, binary, real + binary / 64)]
@@ -79,7 +80,7 @@ def _mean_exit(net: Net) -> float:
 
 def _at_exits(net: Net, tokens: int) -> tuple[float, float]:
     """Mean (real, binary) operations of a row of so many tokens that leaves where the development rows do."""
-    walks = [flops.walk(net.config, tokens, c) for c in range(1, net.config.n_block + 1)]
+    walks = [flops.forward(net.config, tokens, c) for c in range(1, net.config.n_block + 1)]
     weights = net.leaving()
     real = np.average([walk.real for walk in walks], weights=weights)
     return float(real), float(np.average([2 * walk.binary_macs for walk in walks], weights=weights))
@@ -88,14 +89,14 @@ def _at_exits(net: Net, tokens: int) -> tuple[float, float]:
 # ---------------------------------------------------------------- Figures 4 to 6
 
 
-def leaving(tasks: Sequence[Task], out: Path, show: Show) -> list[str]:
+def leaving(tasks: Sequence[Task], out: Path, progress: RunProgress) -> list[str]:
     """Where rows leave, score and FLOPs along delta, and the rule beside its rivals."""
     title = "## Exits (the paper's Figures 4 to 6)"
     leads = [(task, net) for task in tasks if (net := task.lead)]
     if not leads:
         return [title, "", "There is no checkpoint and no record of a proposed network.", ""]
     rows, curves = [], []
-    report = show.stage("exit policies")
+    report = progress.stage("exit policies")
     for i, (task, net) in enumerate(leads):
         early, full = (points(task.scores(predicted).value) for predicted in (net.predicted, net.full_depth))
         leaving = " ".join(map(str, net.leaving()))
@@ -165,13 +166,13 @@ def _at_half(curves: Sequence[tuple[Task, dict[str, Curve]]]) -> list[str]:
 KINDS: dict[calibrate.Kind, str] = {"none": "none", "common": "one for all exits", "per_exit": "one for each exit"}
 
 
-def calibration(tasks: Sequence[Task], out: Path, show: Show) -> list[str]:
+def calibration(tasks: Sequence[Task], out: Path, progress: RunProgress) -> list[str]:
     """Expected calibration error without a temperature, with one, with one an exit; and what each does to exits."""
     leads = [(task, net) for task in tasks if (net := task.lead)]
     if not leads:
         return []
     rows, curves, plots = [], [], []
-    report = show.stage("calibration")
+    report = progress.stage("calibration")
     for i, (task, net) in enumerate(leads):
         scaled = {kind: rescaled(task, net, kind) for kind in KINDS}
         for kind, name in KINDS.items():

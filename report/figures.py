@@ -1,5 +1,5 @@
 """
-The pictures of the report, after the paper's Figures 3 to 6. Draws what `report.contest` found; measures nothing.
+The pictures of the report, after the paper's Figures 3 to 6. Draws what `report.results` found; measures nothing.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import numpy as np
 from adjustText import adjust_text
 from matplotlib.figure import Figure
 
-from model import calibrate
-from model.evaluate import DELTAS
-from report.contest import DELTA, Curve, Net, Task
+from beexformer.report.results import DELTA, Curve, Net, Task
+from beexformer.training import calibrate
+from beexformer.training.evaluate import DELTAS
 
 DPI = 90
 PANEL = (3.4, 3.0)  # inches

@@ -4,7 +4,7 @@ Cells and tables as the report writes them.
 
 from collections.abc import Iterable, Sequence
 
-from report.bootstrap import Difference
+from beexformer.report.bootstrap import Difference
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:

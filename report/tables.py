@@ -1,7 +1,7 @@
 """
 The paper's Tables 2 and 3 and Figures 3 to 6 from checkpoints, records of runs and data, as Markdown and pictures.
 
-`report.contest` measures, `report.figures` draws; this writes, with `report.depth` for what exits are about. A part
+`report.results` measures, `report.figures` draws; this writes, with `report.depth` for what exits are about. A part
 whose checkpoint or record is missing says so.
 """
 
@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from model.engine import Engine
-from model.errors import TrainingError
-from model.evaluate import ALONE
-from model.show import Show
-from report import bootstrap, depth, figures
-from report.bootstrap import Difference, Scores
-from report.contest import CITED, DELTA, PAPER, Net, Task, gather, real_bytes
-from report.markdown import points, table, verdict
+from beexformer.model.engine import Engine
+from beexformer.model.errors import TrainingError
+from beexformer.report import bootstrap, depth, figures
+from beexformer.report.bootstrap import Difference, Scores
+from beexformer.report.markdown import points, table, verdict
+from beexformer.report.results import CITED, DELTA, PAPER, Net, Task, gather, real_bytes
+from beexformer.training.evaluate import ALONE
+from beexformer.training.progress import RunProgress
 
-POINTS_LOST = 0.04  # to the full-precision twin, at most
+POINTS_LOST = 0.04  # to the full-precision counterpart, at most
 VARIANTS = {
     "proposed": ("BEExformer, proposed", "1-1"),
     "wee": ("BEExformer, WEE", "1-1"),
@@ -72,16 +72,16 @@ def run(
     path = out / "README.md"
     if path.exists() and not path.read_text().startswith(HEAD.partition("{")[0]):
         raise TrainingError(f"{path} is no report of ours; give --out a folder of its own")
-    show = Show(console)
-    with show.bar:
-        tasks, left_out = gather(engines, runs, root, work, show, encoder)
+    progress = RunProgress(console)
+    with progress.bar:
+        tasks, left_out = gather(engines, runs, root, work, progress, encoder)
         if not tasks:
             raise TrainingError("; ".join(left_out.values()) or f"no checkpoint, and no record under {runs}")
         out.mkdir(parents=True, exist_ok=True)
         of_paper, others = [t for t in tasks if t.name in PAPER], [t for t in tasks if t.name not in PAPER]
         text = [HEAD.format(date=datetime.date.today().isoformat(), delta=DELTA)]
         text += [*scores(of_paper, out), *claims(of_paper), *extra(others)]
-        text += [*depth.costs(tasks), *depth.leaving(tasks, out, show), *depth.calibration(tasks, out, show)]
+        text += [*depth.costs(tasks), *depth.leaving(tasks, out, progress), *depth.calibration(tasks, out, progress)]
         if left_out:
             text += ["## Left out", "", *(f"- {name}: {reason}" for name, reason in sorted(left_out.items())), ""]
     path.write_text("\n".join(text).rstrip() + "\n")
@@ -128,7 +128,7 @@ def scores(tasks: Sequence[Task], out: Path) -> list[str]:
 
 
 def charted(by_name: dict[str, Task]) -> dict[str, list[figures.Point]]:
-    """What the Pareto charts show, by the paper's title of the task."""
+    """What the Pareto charts progress, by the paper's title of the task."""
     found: dict[str, list[figures.Point]] = {}
     for i, (name, title) in enumerate(PAPER.items()):
         marks = [
@@ -202,7 +202,7 @@ def _against_on_test(task: Task, baseline: str) -> Pair:
 
 
 def _by_accuracy(task: Task, of: Callable[[Task], Pair]) -> Pair:
-    """A claim about F1 by GLUE's second metric for such tasks."""
+    """A ensure_writable about F1 by GLUE's second metric for such tasks."""
     return of(replace(task, metric="accuracy")) if task.metric == "f1" else None
 
 
@@ -254,15 +254,18 @@ def _close(found: Difference) -> str:
 
 
 def claims(tasks: Sequence[Task]) -> list[str]:
-    """Paired bootstrap of every claim, a task a column and their mean last."""
+    """Paired bootstrap of every ensure_writable, a task a column and their mean last."""
     claims: list[tuple[str, Callable[[Task], Pair], Callable[[Difference], str]]] = []
     for key, name in (("majority", "the majority class"), ("lexical", BASELINES["lexical"][0])):
         against: tuple[tuple[str, Callable[[Task], Pair]], ...] = (
             (f"above {name}", partial(_against, baseline=key)),
             (f"above {name}, on test rows", partial(_against_on_test, baseline=key)),
         )
-        for claim, of in against:
-            claims += [(claim, of, _above), (f"{claim}, by accuracy", partial(_by_accuracy, of=of), _above)]
+        for ensure_writable, of in against:
+            claims += [
+                (ensure_writable, of, _above),
+                (f"{ensure_writable}, by accuracy", partial(_by_accuracy, of=of), _above),
+            ]
     early = f"at delta {DELTA:g} not below full depth"
     claims += [
         (early, lambda task: _early(task, [task.lead] if task.lead else []), _not_below),
@@ -294,7 +297,7 @@ def claims(tasks: Sequence[Task]) -> list[str]:
             overall += f" ({len(known)} of {len(PAPER)} tasks)" if len(known) < len(PAPER) else ""
         rows.append([name, *("-" if pair is None else say(bootstrap.difference(*pair)) for pair in pairs), overall])
     text = ["## Claims, with intervals", "", CLAIMS.format(resamples=bootstrap.RESAMPLES, alone=ALONE, delta=DELTA)]
-    text += table(["claim", *(task.title for task in tasks), "mean"], rows)
+    text += table(["ensure_writable", *(task.title for task in tasks), "mean"], rows)
     ratios = [f"{t.title} {real_bytes(t.shipped.config) / t.shipped.size_bytes:.1f}" for t in tasks if t.shipped]
     if ratios:
         text += [

@@ -8,8 +8,8 @@ import hypothesis
 import pytest
 from tiny import random_checkpoint
 
-from model.checkpoint import Checkpoint, save
-from model.engine import Engine
+from beexformer.model.checkpoint import Checkpoint, save
+from beexformer.model.engine import Engine
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the networks here are tiny, and waiting threads cost more than they do
 
@@ -17,13 +17,14 @@ TRAINING = [
     "augment",
     "baselines",
     "binarize",
-    "body",
+    "backbone",
     "bootstrap",
     "calibrate",
     "data",
     "distill",
     "evaluate",
     "export",
+    "full_precision",
     "network",
     "parity",
     "prepare",

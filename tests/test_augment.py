@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from model import augment
-from model.augment import Words
-from model.data import key
+from beexformer.training import augment
+from beexformer.training.augment import Words
+from beexformer.training.data import key
 
 TEXT = "The old man walks over the bridge, and his dog has walked with him since 1999 in Prague."
 OTHER = "Mary Smith was walking the dogs, which they had never been given, to London."

@@ -7,9 +7,9 @@ import pytest
 from test_teacher import random_encoder
 from tiny import random_texts
 
-from model.data import Rows
-from model.errors import TrainingError
-from report import baselines
+from beexformer.model.errors import TrainingError
+from beexformer.report import baselines
+from beexformer.training.data import Rows
 
 
 def quiet(done: int, total: int, beside: str) -> None:

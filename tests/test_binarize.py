@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.binarize import BinaryLinear, g, sign
+from beexformer.training.binarize import BinaryLinear, g, sign
 
 
 def test_sign_is_equation_7_with_zero_as_plus_one() -> None:

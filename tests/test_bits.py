@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from model import bits
+from beexformer.model import bits
 
 Arrange = Callable[[np.ndarray], np.ndarray]
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from model.evaluate import METRICS
-from report import bootstrap
+from beexformer.report import bootstrap
+from beexformer.training.evaluate import METRICS
 
 
 @pytest.mark.parametrize(

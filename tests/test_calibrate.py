@@ -6,9 +6,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from tiny import random_checkpoint
 
-from model import calibrate
-from model.exits import entropy, softmax
-from model.export import network_of
+from beexformer.model.exits import entropy, softmax
+from beexformer.training import calibrate
+from beexformer.training.export import network_of
 
 
 def drawn(n: int, spread: float = 2.0, exits: int = 2, m: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +85,7 @@ def test_cross_fitting_measures_on_rows_it_has_not_seen() -> None:
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_folding_divides_the_logits(binary: bool) -> None:
-    from model.network import BEExformer
+    from beexformer.training.network import BEExformer
 
     network = network_of(random_checkpoint())
     if not binary:

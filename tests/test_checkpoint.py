@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tiny import random_checkpoint
 
-from model.checkpoint import FILES, Checkpoint, read, save, tensor_spec
-from model.errors import CheckpointError, TrainingError
+from beexformer.model.checkpoint import FILES, Checkpoint, read, save, tensor_spec
+from beexformer.model.errors import CheckpointError, TrainingError
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from model.config import BEEConfig
+from beexformer.model.config import BEEConfig
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from model import cost
+from beexformer.model import cost
 
 
 @pytest.fixture

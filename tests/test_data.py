@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from model.data import (
+from beexformer.model.errors import TrainingError
+from beexformer.training.data import (
     Columns,
     Rows,
     find_split,
@@ -19,7 +20,6 @@ from model.data import (
     split_rows,
     without,
 )
-from model.errors import TrainingError
 
 CSV = 'text,label\n"good, really",pos\n"two\nlines",neg\n'
 

@@ -10,11 +10,11 @@ from rich.console import Console
 from test_teacher import random_encoder
 from tiny import random_texts
 
-from model import body, distill
-from model.config import BEEConfig
-from model.errors import TrainingError
-from model.network import BEExformer
-from model.tokenizer import Tokenizer
+from beexformer.model.config import BEEConfig
+from beexformer.model.errors import TrainingError
+from beexformer.model.tokenizer import Tokenizer
+from beexformer.training import backbone, distill
+from beexformer.training.network import BEExformer
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,13 @@ def root(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
-def recipe(tokens: int = 400, **fields: object) -> distill.BodyRecipe:
+def recipe(tokens: int = 400, **fields: object) -> distill.BackboneRecipe:
     text = [{"file": "text.txt.gz", "rows": 100}, {"file": "text.txt.gz", "rows": 20, "form": "neighbours"}]
     plan = {"name": "tiny", "max_tokens": 24, "tokens": tokens, "learning_rate": 2e-3, "batch_size": 8, "text": text}
-    return distill.BodyRecipe.model_validate({**plan, "keep_out": ["dev.tsv"], **fields})
+    return distill.BackboneRecipe.model_validate({**plan, "keep_out": ["dev.tsv"], **fields})
 
 
-def run(plan: distill.BodyRecipe, root: Path, name: str) -> dict[str, list[float]]:
+def run(plan: distill.BackboneRecipe, root: Path, name: str) -> dict[str, list[float]]:
     losses: dict[str, list[float]] = distill.run(plan, root, root / name, root / "work" / name, Console(quiet=True))[
         "losses"
     ]
@@ -53,7 +53,7 @@ def test_more_text_brings_the_blocks_nearer(root: Path) -> None:
 
 def test_a_body_comes_out_that_networks_start_from(root: Path) -> None:
     run(recipe(), root, "tiny")
-    found = body.read("tiny", root)
+    found = backbone.read("tiny", root)
     assert {name: found.shape[name] for name in ("n_block", "d_model", "n_head")} == dict(
         n_block=2, d_model=64, n_head=2
     )
@@ -113,15 +113,15 @@ def body_file(folder: Path) -> bytes:
 
 def test_rows_of_other_sets_are_kept_out(root: Path) -> None:
     line = (root / "dev.tsv").read_text().split("\n")[1].split("\t")[0]
-    show, whole = distill.Show(Console(quiet=True)), [{"file": "text.txt.gz", "rows": 10_000}]
-    texts = distill._read_text(recipe(text=whole), root, show)
-    everything = distill._read_text(recipe(text=whole, keep_out=[]), root, show)
+    progress, whole = distill.RunProgress(Console(quiet=True)), [{"file": "text.txt.gz", "rows": 10_000}]
+    texts = distill._read_text(recipe(text=whole), root, progress)
+    everything = distill._read_text(recipe(text=whole, keep_out=[]), root, progress)
     assert set(everything) - set(texts) == {line}
 
 
 def test_a_wrong_recipe_is_named(root: Path) -> None:
-    (root / "body.toml").write_text('name = "x"\ntyop = 1\n')
+    (root / "backbone.toml").write_text('name = "x"\ntyop = 1\n')
     with pytest.raises(TrainingError, match="tyop"):
-        distill.read(root / "body.toml")
+        distill.read(root / "backbone.toml")
     with pytest.raises(TrainingError, match="perturbed"):
         run(recipe(text=[{"file": "text.txt.gz", "rows": 10, "form": "perturbed"}]), root, "perturbed")

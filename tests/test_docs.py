@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import typer
 
-from app.cli import app
-from app.errors import BUG, TABLE
-from app.settings import Settings, markdown
+from beexformer.app.cli import app
+from beexformer.app.errors import BUG, TABLE
+from beexformer.app.settings import Settings, markdown
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

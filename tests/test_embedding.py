@@ -3,8 +3,19 @@ import math
 import numpy as np
 import pytest
 
-from model.config import BEEConfig
-from model.embedding import embed, fours, pack, packed_bytes, quantize, real, sinusoid, steps, token_types, unpack
+from beexformer.model.config import BEEConfig
+from beexformer.model.embedding import (
+    embed,
+    fours,
+    pack,
+    packed_bytes,
+    quantize,
+    real,
+    sinusoid,
+    steps,
+    token_types,
+    unpack,
+)
 
 CONFIG = BEEConfig(vocab_size=10, n_class=2, d_model=64, max_tokens=8)
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from tiny import random_checkpoint, random_texts
 
-from model import exits, flops, kernels
-from model.engine import Engine, Prediction, Row
-from model.errors import InputError
+from beexformer.model import exits, flops, kernels
+from beexformer.model.engine import Engine, Prediction, Row
+from beexformer.model.errors import InputError
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -48,7 +48,7 @@ def test_answers_are_the_same_from_two_threads(engine: Engine, rows: list[Row], 
 
 def test_answers_are_the_same_after_a_restart(folder: Path) -> None:
     code = (
-        "import sys; from model.engine import Engine; engine = Engine.load(sys.argv[1])\n"
+        "import sys; from beexformer.model.engine import Engine; engine = Engine.load(sys.argv[1])\n"
         "print([engine.predict([engine.encode(text)])[0] for text in sys.argv[2:]])"
     )
     engine, texts = Engine.load(folder), random_texts(8)
@@ -65,14 +65,16 @@ def test_rows_are_handed_out_as_they_leave(engine: Engine, rows: list[Row], alon
 
 def test_the_answer_follows_the_rule_on_the_trace(engine: Engine, rows: list[Row], alone: list[Prediction]) -> None:
     for row, answer, logits in zip(rows, alone, engine.logits(rows), strict=True):
-        c = exits.walk(logits, exits.entropy_gain(row.delta, row.entropy_threshold), row.min_blocks, row.max_blocks)
+        c = exits.exit_layer(
+            logits, exits.entropy_gain(row.delta, row.entropy_threshold), row.min_blocks, row.max_blocks
+        )
         assert answer.exit_index == c == len(answer.entropies)
         assert answer.logits == tuple(logits[c - 1].tolist())
         assert answer.entropies == pytest.approx(exits.entropy(logits[:c]), rel=1e-12)
         assert answer.label == engine.labels[int(logits[c - 1].argmax())]
         assert answer.score == answer.scores[answer.label] == max(answer.scores.values())
         assert math.isclose(sum(answer.scores.values()), 1)
-        assert answer.flops == flops.walk(engine.config, len(row.ids), c).flops
+        assert answer.flops == flops.forward(engine.config, len(row.ids), c).flops
 
 
 def test_delta_one_leaves_after_block_one(engine: Engine) -> None:
@@ -136,9 +138,9 @@ def test_other_shapes_and_classes(shape: dict[str, object]) -> None:
 
 def test_whatever_a_checkpoint_has_the_same_compiled_code_runs_it(engine: Engine) -> None:
     engine.warm()
-    before = list(kernels.walk.signatures)
+    before = list(kernels.early_exit_forward.signatures)
     Engine(random_checkpoint(embedding="int4+2", head_thresholds=4, exact_match=True)).warm()
-    assert kernels.walk.signatures == before
+    assert kernels.early_exit_forward.signatures == before
 
 
 def test_without_early_exit_there_is_one_exit() -> None:

@@ -8,14 +8,23 @@ import pytest
 from rich.console import Console
 from tiny import random_texts
 
-from model import exits
-from model.checkpoint import Checkpoint
-from model.config import BEEConfig
-from model.data import Rows
-from model.engine import Engine
-from model.errors import TrainingError
-from model.evaluate import evaluate, evaluate_logits, picture, shipped, shipped_table, splits, tables, under
-from model.recipe import Data
+from beexformer.model import exits
+from beexformer.model.checkpoint import Checkpoint
+from beexformer.model.config import BEEConfig
+from beexformer.model.engine import Engine
+from beexformer.model.errors import TrainingError
+from beexformer.training.data import Rows
+from beexformer.training.evaluate import (
+    evaluate,
+    evaluate_logits,
+    evaluate_policy,
+    picture,
+    shipped,
+    shipped_table,
+    splits,
+    tables,
+)
+from beexformer.training.recipe import Data
 
 TEXTS = random_texts(30)
 ROWS = Rows(TEXTS, None, np.arange(30) % 2)
@@ -61,8 +70,8 @@ def test_another_exit_may_answer_than_the_one_that_is_left_at() -> None:
     config = BEEConfig(vocab_size=9, n_class=2, d_model=64, n_block=2, n_head=1, d_head=64)
     logits = np.array([[[2.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 2.0]]])
     given = (config, logits, np.array([5, 5]), np.array([0, 1]), "accuracy", exits.entropy_gain(1e-4))
-    assert under(*given)["score"] == 0.5
-    surest = under(*given, answering=exits.surest)
+    assert evaluate_policy(*given)["score"] == 0.5
+    surest = evaluate_policy(*given, answering=exits.surest)
     assert surest["score"] == 1.0
     assert (surest["exits"], surest["flops_saved_ratio"]) == ([0, 2], 0.0), "the walk is the same"
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import exits
+from beexformer.model import exits
 
 EVEN = np.array([0.0, 0.0])
 SURE = np.array([0.0, math.log(3)])  # probabilities 1/4 and 3/4
@@ -46,38 +46,38 @@ def test_entropy_is_that_of_the_softmax(logits: list[float]) -> None:
     ],
 )
 def test_the_rule_by_hand(previous: float, current: float, delta: float, sure: float, leaves: bool) -> None:
-    assert exits.leaves(previous, current, delta, sure) is leaves
+    assert exits.should_exit(previous, current, delta, sure) is leaves
 
 
 def test_walk_leaves_where_the_entropy_stops_falling() -> None:
     trace = np.stack([SURE, 2 * SURE, 2 * SURE, 3 * SURE])
-    assert exits.walk(trace, exits.entropy_gain(1e-4)) == 3
-    assert exits.walk(trace, exits.entropy_gain(-1e-4)) == 4
-    assert exits.walk(trace, exits.entropy_gain(1.0)) == 1
-    assert exits.walk(trace, exits.entropy_gain(1.0), min_blocks=4) == 4
-    assert exits.walk(trace, exits.entropy_gain(-1.0), max_blocks=2) == 2
+    assert exits.exit_layer(trace, exits.entropy_gain(1e-4)) == 3
+    assert exits.exit_layer(trace, exits.entropy_gain(-1e-4)) == 4
+    assert exits.exit_layer(trace, exits.entropy_gain(1.0)) == 1
+    assert exits.exit_layer(trace, exits.entropy_gain(1.0), min_blocks=4) == 4
+    assert exits.exit_layer(trace, exits.entropy_gain(-1.0), max_blocks=2) == 2
 
 
 def test_walk_leaves_at_once_where_the_answer_is_sure() -> None:
     trace = np.stack([SURE, 2 * SURE, 3 * SURE, 3 * SURE])  # 0.81, 0.47 and 0.22 of ln 2
-    assert exits.walk(trace, exits.entropy_gain(1e-4)) == 4
-    assert [exits.walk(trace, exits.entropy_gain(1e-4, share)) for share in (1.0, 0.82, 0.8, 0.48, 0.4)] == [
+    assert exits.exit_layer(trace, exits.entropy_gain(1e-4)) == 4
+    assert [exits.exit_layer(trace, exits.entropy_gain(1e-4, share)) for share in (1.0, 0.82, 0.8, 0.48, 0.4)] == [
         1,
         1,
         2,
         2,
         3,
     ]
-    assert exits.walk(trace, exits.entropy_gain(1e-4, 1.0), min_blocks=3) == 3, "bounds hold for it too"
+    assert exits.exit_layer(trace, exits.entropy_gain(1e-4, 1.0), min_blocks=3) == 3, "bounds hold for it too"
 
 
 def test_the_other_policies() -> None:
     trace = np.stack([EVEN, SURE, 2 * SURE, 4 * SURE])
-    assert exits.walk(trace, exits.absolute_entropy(0.57)) == 2
-    assert exits.walk(trace, exits.max_probability(0.85)) == 3
-    assert exits.walk(trace, exits.max_probability(2.0)) == 4
-    assert exits.walk(np.stack([SURE, -SURE, SURE, SURE, SURE]), exits.patience(2)) == 5
-    assert exits.walk(np.stack([SURE, SURE, SURE, -SURE]), exits.patience(2)) == 3
+    assert exits.exit_layer(trace, exits.absolute_entropy(0.57)) == 2
+    assert exits.exit_layer(trace, exits.max_probability(0.85)) == 3
+    assert exits.exit_layer(trace, exits.max_probability(2.0)) == 4
+    assert exits.exit_layer(np.stack([SURE, -SURE, SURE, SURE, SURE]), exits.patience(2)) == 5
+    assert exits.exit_layer(np.stack([SURE, SURE, SURE, -SURE]), exits.patience(2)) == 3
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_the_other_policies() -> None:
 def test_all_rows_at_once_walk_as_each_alone(policy: exits.Policy) -> None:
     logits = np.random.default_rng(0).normal(0, 1, (50, 5, 3)).cumsum(1)
     logits[:5] *= 1000  # entropies of zero
-    assert exits.walk_all(logits, policy).tolist() == [exits.walk(z, policy) for z in logits]
+    assert exits.exit_layers(logits, policy).tolist() == [exits.exit_layer(z, policy) for z in logits]
 
 
 def test_the_surest_exit_is_one_that_was_walked() -> None:

@@ -1,4 +1,4 @@
-"""What `finish` leaves behind: a calibrated checkpoint whose evaluation, card and record say the same."""
+"""What `calibrate_and_export` leaves behind: a calibrated checkpoint whose evaluation, card and record say the same."""
 
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,13 @@ import pytest
 import torch
 from tiny import random_texts
 
-from model import calibrate, export
-from model.config import BEEConfig
-from model.data import Rows
-from model.engine import Engine
-from model.evaluate import logits_of
-from model.network import BEExformer
-from model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.model.config import BEEConfig
+from beexformer.model.engine import Engine
+from beexformer.model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.training import calibrate, export
+from beexformer.training.data import Rows
+from beexformer.training.evaluate import logits_of
+from beexformer.training.network import BEExformer
 
 TEXTS = random_texts(300, longest=9)
 TOKENIZER = train_wordpiece(TEXTS, 100)  # once: learning it again gives another one
@@ -51,7 +51,7 @@ MADE = {
 
 
 def finished(out: Path, test: Rows | None = TEST, **options: Any) -> tuple[dict[str, Any], export.Parity]:
-    return export.finish(
+    return export.calibrate_and_export(
         network(),
         name="task",
         labels=["no", "yes"],
@@ -139,9 +139,13 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
 def test_the_card_names_what_it_started_from_and_what_taught_it(tmp_path: Path) -> None:
     text = [{"file": "corpus.txt.gz", "rows": 12345, "form": "neighbours"}]
     taught = {"encoder": "mpnet", "dev_accuracy": 0.5, "unlabelled_rows": 12345, "unlabelled": "x", "text": text}
-    finished(tmp_path / "a", made={"teacher": taught, "body": {"name": "english", "encoder": "minilm", "text": text}})
+    finished(
+        tmp_path / "a", made={"teacher": taught, "backbone": {"name": "english", "encoder": "minilm", "text": text}}
+    )
     card = (tmp_path / "a" / "README.md").read_text()
-    assert "body english, embeddings and blocks, distilled without labels from minilm on 12,345 rows of corpus" in card
+    assert (
+        "backbone english, embeddings and blocks, distilled without labels from minilm on 12,345 rows of corpus" in card
+    )
     assert "mpnet, fine-tuned on the same rows (dev accuracy 0.5000), which also labelled 12,345 rows of corpus" in card
     finished(tmp_path / "b")
     assert "random embeddings; the blocks start from nothing" in (tmp_path / "b" / "README.md").read_text()

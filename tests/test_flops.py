@@ -1,7 +1,7 @@
 """FLOPs of a row, counted by hand."""
 
-from model import flops
-from model.config import BEEConfig
+from beexformer.model import flops
+from beexformer.model.config import BEEConfig
 
 CONFIG = BEEConfig(vocab_size=10, n_class=2, d_model=64, n_block=3, n_head=2, d_head=128, max_tokens=8)
 
@@ -18,7 +18,7 @@ def test_a_row_of_five_tokens_by_hand() -> None:
     head = (5 * 64 + 64) + (64 + 256) + 256 + (128 + 4) + 15 + 2 * (64 * 128 + 128 * 2) / 64
     assert head == flops.head(CONFIG, 5).flops
     assert flops.embedding(CONFIG, 5).flops == 5 * 32
-    assert flops.walk(CONFIG, 5, 2).flops == 160 + 2 * (block + head)
+    assert flops.forward(CONFIG, 5, 2).flops == 160 + 2 * (block + head)
 
 
 def test_several_thresholds_widen_the_first_layer_of_a_head_and_packed_rows_cost_a_subtraction_more() -> None:
@@ -30,12 +30,12 @@ def test_several_thresholds_widen_the_first_layer_of_a_head_and_packed_rows_cost
 
 def test_token_types_are_an_addition_an_element() -> None:
     config = BEEConfig(**{**CONFIG.to_dict(), "exact_match": True})
-    assert flops.walk(config, 5, 2).flops - flops.walk(CONFIG, 5, 2).flops == 5 * 64
+    assert flops.forward(config, 5, 2).flops - flops.forward(CONFIG, 5, 2).flops == 5 * 64
 
 
 def test_without_early_exit_only_the_last_head_is_counted() -> None:
     config = BEEConfig(**{**CONFIG.to_dict(), "early_exit": False})
-    heads = flops.walk(CONFIG, 5, 3).flops - flops.walk(config, 5, 3).flops
+    heads = flops.forward(CONFIG, 5, 3).flops - flops.forward(config, 5, 3).flops
     assert heads == 2 * flops.head(CONFIG, 5).flops
 
 

@@ -29,7 +29,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A read-only folder with the kernels of LEVEL."""
     folder = tmp_path_factory.mktemp("kernels")
     env = os.environ | {"NUMBA_CACHE_DIR": str(folder)}
-    subprocess.run([sys.executable, "-m", "model.kernel_cache", LEVEL], check=True, cwd=ROOT, env=env)
+    subprocess.run([sys.executable, "-m", "beexformer.model.kernel_cache", LEVEL], check=True, cwd=ROOT, env=env)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o555)
     return folder
@@ -66,8 +66,8 @@ def test_without_a_temporary_folder_one_sentence_says_what_to_do(filled: Path) -
     program = (
         "import tempfile\n"
         "tempfile._candidate_tempdir_list = lambda: ['/nonexistent']\n"  # else it finds another one
-        "import app.cli\n"
-        "app.cli.main()\n"
+        "import beexformer.app.cli\n"
+        "beexformer.app.cli.main()\n"
     )
     refused = subprocess.run(
         [*OBEDIENT, sys.executable, "-c", program],

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tiny import random_checkpoint
 
-from model import bits, exits, kernels
-from model.embedding import SCALES, embed, token_types
-from model.embedding import real as real_rows
-from model.engine import Engine, Row
-from model.kernels import rows, tiles
+from beexformer.model import bits, exits, kernels
+from beexformer.model.embedding import SCALES, embed, token_types
+from beexformer.model.embedding import real as real_rows
+from beexformer.model.engine import Engine, Row
+from beexformer.model.kernels import rows, tiles
 
 LENGTHS = [1, 2, 3, 7, 16, 17, 48]
 ULPS = {"rtol": 2e-5, "atol": 2e-6}  # sums of up to 512 terms in another order, and tanh and exp of a few ulp
@@ -54,7 +54,7 @@ def test_pack_is_exact_and_counts_a_tie_as_plus(L: int, k: int) -> None:
     x[0, ::3] = threshold[::3]
     out = np.empty(L * k // 64, np.uint64)
     kernels.pack(tiles(x), L, threshold, out)
-    assert (out.reshape(L, -1) == kernels.pack_numpy(x, threshold)).all()
+    assert (out.reshape(L, -1) == kernels.pack_reference(x, threshold)).all()
 
 
 @pytest.mark.parametrize("L", [1, 2, 3, 4, 9])
@@ -66,7 +66,7 @@ def test_product_is_exact(product: Any, n: int, k: int, L: int) -> None:
     padded = weights.alpha.size
     out = np.empty((L | 1) * padded, np.float32)
     product(words, L, weights, out)
-    assert (rows(out, L, padded) == kernels.product_numpy(words, weights)).all()
+    assert (rows(out, L, padded) == kernels.product_reference(words, weights)).all()
 
 
 @pytest.mark.parametrize("extreme", [0, 2**64 - 1])
@@ -93,12 +93,12 @@ def attended(qkv: np.ndarray, heads: int) -> np.ndarray:
 @pytest.mark.parametrize("heads", [1, 4, 16, 64, 192])
 def test_attend_with_heads_of_every_width(L: int, heads: int) -> None:
     qkv = real(L, 3 * 192)
-    np.testing.assert_allclose(attended(qkv, heads), kernels.attend_numpy(qkv, heads), **ULPS)
+    np.testing.assert_allclose(attended(qkv, heads), kernels.attend_reference(qkv, heads), **ULPS)
 
 
 def test_attend_survives_scores_that_overflow_exp() -> None:
     qkv = 100 * real(5, 3 * 128)
-    np.testing.assert_allclose(attended(qkv, 4), kernels.attend_numpy(qkv, 4), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(attended(qkv, 4), kernels.attend_reference(qkv, 4), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("L", LENGTHS)
@@ -106,7 +106,7 @@ def test_add_norm(L: int) -> None:
     a, b, norm = real(L, 128), real(L, 128, seed=1), kernels.Norm(real(128, seed=2), real(128, seed=3))
     out = np.empty(tiles(a).size, np.float32)
     kernels.add_norm(tiles(a), tiles(b), L, norm, out)
-    np.testing.assert_allclose(rows(out, L, 128), kernels.add_norm_numpy(a, b, norm), **ULPS)
+    np.testing.assert_allclose(rows(out, L, 128), kernels.add_norm_reference(a, b, norm), **ULPS)
 
 
 @pytest.mark.parametrize("carry_x", [True, False])
@@ -114,7 +114,7 @@ def test_select_also_where_gates_saturate(carry_x: bool) -> None:
     x, h, gates_x, gates_h = real(7, 128), real(7, 128, seed=1), 9 * real(7, 256, seed=2), 9 * real(7, 384, seed=3)
     kept, new = np.empty((2, tiles(x).size), np.float32)
     kernels.select(tiles(x if carry_x else h), 7, 128, tiles(gates_x), tiles(gates_h), kept, new)
-    expected = kernels.select_numpy(x, h, gates_x, gates_h, carry_x)
+    expected = kernels.select_reference(x, h, gates_x, gates_h, carry_x)
     np.testing.assert_allclose(np.stack([rows(kept, 7, 128), rows(new, 7, 128)]), expected, **ULPS)
 
 
@@ -133,12 +133,12 @@ def test_block_and_head_are_their_meaning(L: int, d_model: int, thresholds: int)
     block, head = kernels.block_of(network.blocks, 0), kernels.head_of(network.heads, 0)
     work = kernels.workspace(48, d_model, 64)
     h = real(L, d_model)
-    expected = kernels.block_numpy(h, block, 2, True)
+    expected = kernels.block_reference(h, block, 2, True)
     flat, logits = tiles(h), np.empty(bits.GROUP, np.float32)
     kernels.block(flat, L, block, 2, True, work)
     np.testing.assert_allclose(rows(flat, L, d_model), expected, rtol=1e-4, atol=1e-4)
     kernels.head(flat, L, d_model, head, work, logits)
-    np.testing.assert_allclose(logits, kernels.head_numpy(rows(flat, L, d_model), head), **ULPS)
+    np.testing.assert_allclose(logits, kernels.head_reference(rows(flat, L, d_model), head), **ULPS)
 
 
 @pytest.mark.parametrize("form", SCALES)
@@ -193,7 +193,9 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
     logits, scores, entropies = np.empty((2, bits.GROUP), np.float32), np.empty(2), np.empty(2)
     ids = np.arange(L, dtype=np.int32)
     ids[-1] = ids[L // 2]  # a pair, from three tokens on
-    kernels.walk(ids, 0.0, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies)
+    kernels.early_exit_forward(
+        ids, 0.0, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies
+    )
     assert all((part[-guard:] == 7).all() for part in behind)
     row = Row(ids, False, 0.0, 0.0, 2, 2)
     assert (logits[None, :, :2] == engine.logits([row])).all(), "and is what it is in a longer one"

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import BEEConfig
-from model.data import pad
-from model.embedding import token_types
-from model.network import BEExformer, soft_routing_loss
-from model.network import token_types as token_types_of_batch
+from beexformer.model.config import BEEConfig
+from beexformer.model.embedding import token_types
+from beexformer.training.data import pad
+from beexformer.training.network import BEExformer, soft_routing_loss
+from beexformer.training.network import token_types as token_types_of_batch
 
 SMALL = {"vocab_size": 30, "n_class": 3, "d_model": 64, "n_block": 3, "n_head": 2, "d_head": 64, "max_tokens": 16}
 
@@ -130,6 +130,6 @@ def test_the_exported_embedding_is_the_nearest_that_a_file_can_hold() -> None:
     fixed = made.embedding.weight.detach().clone()
     assert (made.exported_embedding() == fixed).all(), "what is on the grid stays there"
     assert (fixed - network(embedding="int4+2").embedding.weight).square().sum() <= off, "with steps of its own"
-    twin = network(binary=False, embedding="int4+2")
-    assert "embedding_step" not in twin.state_dict()
-    assert (twin.exported_embedding() == twin.embedding.weight).all()
+    full_precision = network(binary=False, embedding="int4+2")
+    assert "embedding_step" not in full_precision.state_dict()
+    assert (full_precision.exported_embedding() == full_precision.embedding.weight).all()

@@ -8,12 +8,13 @@ import pytest
 import torch
 from tiny import random_checkpoint, random_texts
 
-from model import bits, calibrate, kernels
-from model.binarize import BinaryLinear
-from model.embedding import SCALES
-from model.engine import Engine
-from model.errors import TrainingError
-from model.export import Parity, network_of, tensors_of, verify
+from beexformer.model import bits, kernels
+from beexformer.model.embedding import SCALES
+from beexformer.model.engine import Engine
+from beexformer.model.errors import TrainingError
+from beexformer.training import calibrate
+from beexformer.training.binarize import BinaryLinear
+from beexformer.training.export import Parity, network_of, tensors_of, verify
 
 FEW = {"embedding": "int4+2", "head_thresholds": 4}
 MATCH = {"exact_match": True}
@@ -32,7 +33,9 @@ def test_binary_linear_is_the_packed_product(k: int) -> None:
         layer.bias.detach().numpy(),
         -layer.beta.detach().numpy(),
     )
-    np.testing.assert_allclose(layer(x).detach().numpy(), kernels.linear_numpy(x.numpy(), packed), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        layer(x).detach().numpy(), kernels.linear_reference(x.numpy(), packed), rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -90,7 +93,7 @@ def test_a_head_of_several_thresholds_counts_in_torch_what_it_counts_in_the_engi
     words, out = np.empty(8, np.uint64), np.empty(64, np.float32)
     kernels.linear(np.tile(pooled.numpy(), 4), 1, layer, words, out)
     assert (out == expected).all()
-    assert (kernels.linear_numpy(np.tile(pooled.numpy(), 4), layer) == expected).all()
+    assert (kernels.linear_reference(np.tile(pooled.numpy(), 4), layer) == expected).all()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from model import precision
+from beexformer.training import precision
 
 
 @pytest.fixture(autouse=True)

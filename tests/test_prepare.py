@@ -11,12 +11,12 @@ from safetensors.numpy import load_file
 from test_teacher import random_encoder
 from tiny import random_texts
 
-from model import prepare, recipe, teacher, train
-from model.data import Input, Rows
-from model.engine import Engine
-from model.errors import TrainingError
-from model.exits import softmax
-from model.show import Show
+from beexformer.model.engine import Engine
+from beexformer.model.errors import TrainingError
+from beexformer.model.exits import softmax
+from beexformer.training import prepare, recipe, teacher, train
+from beexformer.training.data import Input, Rows
+from beexformer.training.progress import RunProgress
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 GLUE = ["sst2", "cola", "mrpc", "rte"]
@@ -80,7 +80,7 @@ def tables(*rows: tuple[str, int, str]) -> dict[str, Any]:
 
 def prepared(recipe: recipe.Recipe, root: Path, work: str = "work") -> prepare.Prepared:
     (root / work).mkdir(exist_ok=True)
-    return prepare.prepare(recipe, root, root / work, Show(Console(quiet=True)))
+    return prepare.prepare(recipe, root, root / work, RunProgress(Console(quiet=True)))
 
 
 def hashes(rows: list[Input], apart: bool) -> set[str]:
@@ -112,7 +112,7 @@ def test_no_row_that_is_scored_is_trained_on(root: Path, kind: str, section: dic
 def test_no_dev_row_is_in_the_labelled_rows_of_a_shipped_recipe(task: str, data_root: Path, tmp_path: Path) -> None:
     shipped = recipe.read(RECIPES / f"{task}.toml")
     bare = shipped.model_copy(update={"teacher": None, "start": recipe.Start.model_validate({"vocab_size": 200})})
-    data = prepare.prepare(bare, data_root, tmp_path, Show(Console(quiet=True)))
+    data = prepare.prepare(bare, data_root, tmp_path, RunProgress(Console(quiet=True)))
     assert not hashes(data.train.inputs(), False) & hashes(data.dev.inputs(), False)
     assert len(data.dev) == {"sst2": 872, "cola": 1043, "mrpc": 408, "rte": 277}[task]
 

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from model import recipe
-from model.errors import TrainingError
+from beexformer.model.errors import TrainingError
+from beexformer.training import recipe
 
 FOLDER = Path(__file__).parent.parent / "recipes"
-SHIPPED = sorted(set(FOLDER.glob("*.toml")) - {FOLDER / "body.toml"})  # that one is for `beexformer distill`
+SHIPPED = sorted(set(FOLDER.glob("*.toml")) - {FOLDER / "backbone.toml"})  # that one is for `beexformer distill`
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
@@ -48,7 +48,7 @@ def test_defaults_are_table_1() -> None:
         ("name = 'x'\n[data]\ntrain = 'x'\n[optim]\nseed = -1", "optim.seed: Input should be greater"),
         ("name = 'x y'\n[data]\ntrain = 'x'", "name: String should match"),
         ("name = 'x'\n[data]\ntrain = 'x'\n[network]\nbinary = false", "network.binary: Extra inputs"),
-        ("name = 'x'\n[data]\ntrain = 'x'\n[start]\nbody = 'a'\nencoder = 'minilm'", "one of body, checkpoint"),
+        ("name = 'x'\n[data]\ntrain = 'x'\n[start]\nbackbone = 'a'\nencoder = 'minilm'", "one of backbone, checkpoint"),
         ("name = 'x'\n[data]\ntrain = 'x'\n[[teacher.text]]\nfile = 'train'\nrows = 9", "no 'sentences'"),
         (
             "name = 'x'\n[data]\ntrain = 'x'\n[teacher]\ntext = [{file = 'a', rows = 1}, {file = 'a', rows = 2}]",
@@ -71,7 +71,7 @@ def test_a_model_is_named_after_its_folder() -> None:
     assert not recipe.own_rows("my-reviews", {"train": "x"}).network.exact_match
     assert recipe.own_rows("my-questions", {"train": "x", "text_pair": "other"}).network.exact_match
     further = recipe.own_rows("my-reviews", {"train": "x"}, "sst2")
-    assert (further.start.checkpoint, further.start.body, further.twin) == ("sst2", None, None)
+    assert (further.start.checkpoint, further.start.backbone, further.full_precision) == ("sst2", None, None)
     with pytest.raises(TrainingError, match="named after --out, and 'My Reviews' is no name"):
         recipe.own_rows("My Reviews", {"train": "x"})
 

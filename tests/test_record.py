@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model import record
-from model.errors import TrainingError
-from model.record import Record
+from beexformer.model.errors import TrainingError
+from beexformer.training import record
+from beexformer.training.record import Record
 
 
 def made(task: str = "a", variant: str = "proposed", seed: int = 1) -> Record:

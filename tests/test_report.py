@@ -11,19 +11,20 @@ import pytest
 from rich.console import Console
 from tiny import random_checkpoint, random_texts
 
-from model import encoders, flops
-from model.calibrate import served
-from model.checkpoint import save
-from model.config import BEEConfig
-from model.engine import Engine
-from model.errors import TrainingError
-from model.evaluate import evaluate, splits
-from model.export import tensors_of
-from model.network import BEExformer
-from model.recipe import VARIANTS, Data
-from model.record import Record, write
-from report import bootstrap, contest, depth, tables
-from report.contest import CITED, DELTA, Net, packed_bytes, real_bytes
+from beexformer.model import flops
+from beexformer.model.checkpoint import save
+from beexformer.model.config import BEEConfig
+from beexformer.model.engine import Engine
+from beexformer.model.errors import TrainingError
+from beexformer.report import bootstrap, depth, results, tables
+from beexformer.report.results import CITED, DELTA, Net, packed_bytes, real_bytes
+from beexformer.training import encoders
+from beexformer.training.calibrate import served
+from beexformer.training.evaluate import evaluate, splits
+from beexformer.training.export import tensors_of
+from beexformer.training.network import BEExformer
+from beexformer.training.recipe import VARIANTS, Data
+from beexformer.training.record import Record, write
 
 SHAPE = {"vocab_size": 50, "d_model": 64, "n_block": 3, "n_head": 2, "d_head": 64}
 LABELS = ["no", "yes", "maybe"]
@@ -168,8 +169,8 @@ def test_leaving_when_sure_saves_as_much_as_delta_does(written: tuple[Path, Engi
     of_test = evaluate(engine, rows.test, "accuracy")["entropy_curve"]
     same = next(p for p in of_test if (p["delta"], p["entropy_threshold"]) == (-1, point["entropy_threshold"]))
     assert on_test == f"{100 * same['score']:.1f}"
-    claim = cells(text, "when sure, above delta 0.0001")[0]
-    assert claim.startswith(f"{100 * (point['score'] - found['score']):+.1f} [")
+    ensure_writable = cells(text, "when sure, above delta 0.0001")[0]
+    assert ensure_writable.startswith(f"{100 * (point['score'] - found['score']):+.1f} [")
     assert cells(text, "when sure, not below full depth, on test rows")[1] == "-", "RTE has no test rows"
 
 
@@ -213,7 +214,7 @@ def test_what_does_not_fit_is_left_out_with_a_reason(written: tuple[Path, Engine
 def test_it_is_the_same_again(written: tuple[Path, Engine], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place, engine = written
     monkeypatch.setitem(encoders.PACKAGES, "minilm", ["no-such-package-of-weights"])
-    monkeypatch.setattr(contest.baselines, "lexical", lambda *_: pytest.fail("its answers are kept"))
+    monkeypatch.setattr(results.baselines, "lexical", lambda *_: pytest.fail("its answers are kept"))
     tables.run([engine], root, place / "runs", place / "again", place / "work", Console(quiet=True))
     for path in (place / "out").iterdir():
         assert path.read_bytes() == (place / "again" / path.name).read_bytes(), path.name
@@ -221,12 +222,12 @@ def test_it_is_the_same_again(written: tuple[Path, Engine], root: Path, monkeypa
 
 def test_an_encoder_is_asked_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.safetensors").write_bytes(bytes(12_340_000))
-    monkeypatch.setattr(contest, "locate", lambda *_: tmp_path)
-    monkeypatch.setattr(contest.baselines, "encoder", lambda _, others, *__: [np.ones(len(o), int) for o in others])
+    monkeypatch.setattr(results, "locate", lambda *_: tmp_path)
+    monkeypatch.setattr(results.baselines, "encoder", lambda _, others, *__: [np.ones(len(o), int) for o in others])
     engine, runs, work = shipped(tmp_path), tmp_path / "runs", tmp_path / "work"
     first = tables.run([engine], root, runs, tmp_path / "out", work, Console(quiet=True)).read_text()
     assert cells(first, "MiniLM, fine-tuned")[1] == "12.34"
-    monkeypatch.setattr(contest.baselines, "encoder", lambda *_: pytest.fail("its answers are kept"))
+    monkeypatch.setattr(results.baselines, "encoder", lambda *_: pytest.fail("its answers are kept"))
     again = tables.run([engine], root, runs, tmp_path / "again", tmp_path / "other", Console(quiet=True), encoder=False)
     assert again.read_text() == first
 
@@ -269,29 +270,29 @@ def test_training_rows_that_are_scored_on_are_no_baseline(tmp_path: Path) -> Non
     dev = ["text,label", "A film,no", "the worst,yes"]
     for split, lines in (("dev", dev), ("train", [*dev, "a  FILM,no", "a movie,no"])):
         (tmp_path / "task" / f"{split}.csv").write_text("\n".join(lines) + "\n")
-    assert contest._task("task", Data(train="task"), tmp_path, ["no", "yes"]).train.texts == ["a movie"]
+    assert results._task("task", Data(train="task"), tmp_path, ["no", "yes"]).train.texts == ["a movie"]
     (tmp_path / "task" / "train.csv").write_text("\n".join(dev) + "\n")
     with pytest.raises(TrainingError, match="every training row is also"):
-        contest._task("task", Data(train="task"), tmp_path, ["no", "yes"])
+        results._task("task", Data(train="task"), tmp_path, ["no", "yes"])
 
 
 def test_sizes_are_those_of_the_tensors() -> None:
     config = BEEConfig(n_class=2, **SHAPE)  # type: ignore[arg-type]
     tensors = tensors_of(BEExformer(config))
     assert packed_bytes(config) == sum(tensor.nbytes for tensor in tensors.values())
-    twin = BEExformer(replace(config, binary=False))
-    assert real_bytes(config) == sum(4 * parameter.numel() for parameter in twin.parameters())
+    full_precision = BEExformer(replace(config, binary=False))
+    assert real_bytes(config) == sum(4 * parameter.numel() for parameter in full_precision.parameters())
 
 
 def test_policies_meet_at_the_ends(root: Path, tmp_path: Path) -> None:
     """Whatever the policy, at one end every row runs all blocks, at the other it leaves after the first."""
     record = recorded(root, tmp_path, "sst2", "proposed", 1)
     rows = splits(Data.model_validate(section("sst2")), root)
-    task = contest.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None)
+    task = results.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None)
     config = BEEConfig(**record.meta["config"])
     net = Net("proposed", 1, config, record.logits, record.tokens, 0, np.ones(3))
     first, last = (np.mean(record.logits[:, c].argmax(-1) == rows.dev.labels) for c in (0, -1))
-    for name, curve in contest.policies(task, net).items():
+    for name, curve in results.policies(task, net).items():
         assert max(curve) == (pytest.approx(0.66, abs=0.02), first), name
         if "paper" not in name and "same" not in name:
             assert min(curve) == (0, last), name
@@ -300,9 +301,9 @@ def test_policies_meet_at_the_ends(root: Path, tmp_path: Path) -> None:
 def test_the_mean_of_the_seeds_is_within_each_resample(root: Path, tmp_path: Path) -> None:
     records = [recorded(root, tmp_path, "sst2", "fp", seed) for seed in (1, 2)]
     rows = splits(Data.model_validate(section("sst2")), root)
-    task = contest.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None)
+    task = results.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None)
     for record in records:
-        contest._add(task, record)
+        results._add(task, record)
     found = task.of("fp")
     assert found
     single = [task.of("fp", [seed]) for seed in (1, 2)]
@@ -321,7 +322,7 @@ def test_flops_at_the_exits_are_those_of_where_rows_leave(root: Path, tmp_path: 
     config = BEEConfig(**record.meta["config"])
     net = Net("proposed", 1, config, record.logits, record.tokens, 0, np.ones(3))
     one, two, three = net.leaving()
-    wanted = sum(rows * flops.walk(config, 11, c).flops for c, rows in ((1, one), (2, two), (3, three))) / 50
+    wanted = sum(rows * flops.forward(config, 11, c).flops for c, rows in ((1, one), (2, two), (3, three))) / 50
     real, binary = depth._at_exits(net, 11)
     assert real + binary / 64 == pytest.approx(wanted)
 
@@ -331,7 +332,7 @@ def test_table_3(written: tuple[Path, Engine]) -> None:
     config = written[1].config
     rows = {cell[1]: cell[2:] for line in text.splitlines() if line.startswith("| SST-2") if (cell := _split(line))}
     tokens, _, real, binary, both, _ = rows["WEE, full depth"]
-    counted = flops.walk(replace(config, early_exit=False), int(tokens), config.n_block)
+    counted = flops.forward(replace(config, early_exit=False), int(tokens), config.n_block)
     expected = [f"{n / 1e6:.2f}" for n in (counted.real, 2 * counted.binary_macs, counted.flops)]
     assert [real, binary, both] == expected
     assert float(rows["proposed, at its exits"][4]) < float(rows["proposed, full depth"][4])

@@ -1,4 +1,4 @@
-"""The checkpoints in the package: what they claim is what they do.
+"""The checkpoints in the package: what they ensure_writable is what they do.
 
 With BEE_DATA (a data folder as README describes it) the claims are measured anew; they are left out without it.
 """
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from model.checkpoint import Checkpoint, read
-from model.engine import Engine
+from beexformer.model.checkpoint import Checkpoint, read
+from beexformer.model.engine import Engine
 
 FOLDERS = sorted((Path(__file__).parent.parent / "model" / "checkpoints").iterdir())
 
@@ -29,7 +29,7 @@ def test_sst2_knows_praise_from_blame() -> None:
     engine = Engine.load(FOLDERS[0].parent / "sst2")
     for text, label in (
         ("a warm, funny film", "positive"),
-        ("an absolute delight from start to finish", "positive"),
+        ("an absolute delight from start to second_stage", "positive"),
         ("the worst movie i have ever seen", "negative"),
         ("dull, lifeless and far too long", "negative"),
     ):
@@ -37,7 +37,7 @@ def test_sst2_knows_praise_from_blame() -> None:
 
 
 def test_dev_numbers_are_what_the_engine_gives(shipped: Checkpoint, data_root: Path) -> None:
-    evaluate = pytest.importorskip("model.evaluate")
+    evaluate = pytest.importorskip("beexformer.training.evaluate")
     engine = Engine(shipped)
     data = evaluate.recorded(engine)
     found = evaluate.evaluate(engine, evaluate.splits(data, data_root, engine.labels).dev, data.metric)
@@ -45,7 +45,10 @@ def test_dev_numbers_are_what_the_engine_gives(shipped: Checkpoint, data_root: P
 
 
 def test_torch_and_engine_agree_on_all_of_dev(shipped: Checkpoint, data_root: Path) -> None:
-    evaluate, export = pytest.importorskip("model.evaluate"), pytest.importorskip("model.export")
+    evaluate, export = (
+        pytest.importorskip("beexformer.training.evaluate"),
+        pytest.importorskip("beexformer.training.export"),
+    )
     engine = Engine(shipped)
     dev = evaluate.splits(evaluate.recorded(engine), data_root, engine.labels).dev
     pairs = dev.pairs or [None] * len(dev)

@@ -9,8 +9,8 @@ from typing import get_args
 import llvmlite.binding as llvm
 import pytest
 
-from app.settings import Settings
-from model import target
+from beexformer.app.settings import Settings
+from beexformer.model import target
 
 EVERYTHING = dict.fromkeys(set().union(*(needs for _, _, needs in target.LEVELS.values())), True)
 NO_AVX512 = {name: not name.startswith("avx512") for name in EVERYTHING}
@@ -22,8 +22,8 @@ import sys
 sys.path.insert(0, "tests")
 import numpy as np
 from tiny import random_checkpoint
-from model import target
-from model.engine import Engine, Row
+from beexformer.model import target
+from beexformer.model.engine import Engine, Row
 assert target.level == sys.argv[1], target.level
 shapes = [
     {"d_model": 64, "n_head": 1}, {"d_model": 64, "n_head": 64, "n_block": 2}, {"d_model": 192, "n_head": 8},
@@ -86,7 +86,7 @@ def test_answers_are_the_same_to_the_bit_on_every_instruction_set(level: str, na
 
 def test_an_engine_refuses_a_level_that_the_cpu_lacks_in_one_sentence() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from app.cli import main; main()", "classify", "fine"],
+        [sys.executable, "-c", "from beexformer.app.cli import main; main()", "classify", "fine"],
         env={**os.environ, "BEE_CPU": "x86-64-v9"},
         capture_output=True,
         text=True,

@@ -8,10 +8,10 @@ import torch
 from tiny import WORDS, random_texts
 from transformers import BertConfig, BertModel
 
-from model import encoders, teacher
-from model.data import Rows
-from model.errors import TrainingError
-from model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.model.errors import TrainingError
+from beexformer.model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.training import encoders, teacher
+from beexformer.training.data import Rows
 
 
 def random_encoder(folder: Path, layers: int = 1) -> Path:

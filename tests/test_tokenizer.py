@@ -1,8 +1,8 @@
 import pytest
 from tiny import WORDS
 
-from model.errors import CheckpointError, InputError
-from model.tokenizer import SPECIAL, Tokenizer, train_wordpiece
+from beexformer.model.errors import CheckpointError, InputError
+from beexformer.model.tokenizer import SPECIAL, Tokenizer, train_wordpiece
 
 
 @pytest.fixture(scope="module")

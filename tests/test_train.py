@@ -12,21 +12,22 @@ import torch
 from rich.console import Console
 from tiny import WORDS, random_checkpoint, random_texts
 
-from model import body, checkpoint, export, prepare, recipe, record, train, trainer
-from model.checkpoint import save
-from model.config import BEEConfig
-from model.engine import Engine
-from model.errors import TrainingError
-from model.network import BEExformer
-from model.show import Show
-from model.tokenizer import Tokenizer, train_wordpiece
-from model.twin import Twin
+from beexformer.model import checkpoint
+from beexformer.model.checkpoint import save
+from beexformer.model.config import BEEConfig
+from beexformer.model.engine import Engine
+from beexformer.model.errors import TrainingError
+from beexformer.model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.training import backbone, export, prepare, recipe, record, train, trainer
+from beexformer.training.full_precision import FullPrecision
+from beexformer.training.network import BEExformer
+from beexformer.training.progress import RunProgress
 
 NETWORK = {"d_model": 64, "n_block": 2, "n_head": 2, "d_head": 64, "max_tokens": 32}
 OPTIM = {"epochs": 2, "batch_size": 16, "learning_rate": 0.005, "dropout": 0.1, "evaluations": 2, "log_steps": 2}
 
 
-MADE = {"encoder": "none", "recipe": {"text": []}}  # of a body
+MADE = {"encoder": "none", "recipe": {"text": []}}  # of a backbone
 
 
 @pytest.fixture
@@ -118,21 +119,21 @@ def test_training_stops_after_patience_evaluations_without_a_better_score(root: 
 
 
 def test_the_second_phase_sees_the_labelled_rows(root: Path) -> None:
-    evaluation = run(plan(finish={"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "evaluations": 1}), root)
+    evaluation = run(plan(second_stage={"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "evaluations": 1}), root)
     first, second = (
-        torch.load(own(root) / part / "state.pt", weights_only=True)["position"] for part in ("", "finish")
+        torch.load(own(root) / part / "state.pt", weights_only=True)["position"] for part in ("", "second_stage")
     )
     assert second["tokens"] == evaluation["provenance"]["tokens"] == first["tokens"] * 3 // 2
 
 
 def test_another_second_phase_keeps_the_first(root: Path) -> None:
-    finish = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "evaluations": 1}
-    run(plan(finish=finish), root)
+    second_stage = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "evaluations": 1}
+    run(plan(second_stage=second_stage), root)
     first = (own(root) / "state.pt").stat().st_mtime_ns
     with pytest.raises(TrainingError, match="another recipe"):
-        run(plan(finish={**finish, "epochs": 2}), root)
-    shutil.rmtree(own(root) / "finish")
-    run(plan(finish={**finish, "epochs": 2}), root)
+        run(plan(second_stage={**second_stage, "epochs": 2}), root)
+    shutil.rmtree(own(root) / "second_stage")
+    run(plan(second_stage={**second_stage, "epochs": 2}), root)
     assert (own(root) / "state.pt").stat().st_mtime_ns == first
 
 
@@ -152,7 +153,7 @@ def test_the_record_of_a_packed_run_is_what_the_engine_says(root: Path) -> None:
     evaluation = run(plan(), root)
     found = record.read(own(root) / record.FILE)
     engine = Engine.load(root / "out" / "run")
-    dev = prepare.prepare(plan(), root, root / "work" / "run", Show(Console(quiet=True))).dev
+    dev = prepare.prepare(plan(), root, root / "work" / "run", RunProgress(Console(quiet=True))).dev
     rows = [engine.encode(text) for text in dev.texts]
     assert (engine.logits(rows) == found.logits).all()
     assert found.tokens.tolist() == [len(row.ids) for row in rows]
@@ -190,21 +191,21 @@ def test_what_cannot_be_run_is_said_before_anything_is_read(root: Path) -> None:
 
 @pytest.fixture
 def distilled(root: Path) -> BEExformer:
-    """The network of an untrained body, `root / body`."""
+    """The network of an untrained backbone, `root / backbone`."""
     tokenizer = train_wordpiece([" ".join(WORDS)] * 5, 100)
     shape = {key: value for key, value in NETWORK.items() if key != "d_head"}
     torch.manual_seed(7)
     network = BEExformer(BEEConfig(Tokenizer(tokenizer, 32).vocab_size, 2, binary=False, **shape))
-    body.write(root / "body", network, tokenizer, MADE)
+    backbone.write(root / "backbone", network, tokenizer, MADE)
     return network
 
 
 @pytest.mark.parametrize("embedding", ["sparse", "frozen"])
 def test_a_run_starts_from_a_body_in_its_shape(root: Path, distilled: BEExformer, embedding: str) -> None:
     frozen = {**OPTIM, "epochs": 1, "learning_rate": 1e-12, "min_learning_rate": 0.0, "embedding": embedding}
-    started = plan(start={"body": "body"}, network={"d_head": 64}, optim=frozen)
+    started = plan(start={"backbone": "backbone"}, network={"d_head": 64}, optim=frozen)
     evaluation = run(started, root)
-    assert evaluation["provenance"]["body"] == {"name": "body", **MADE}
+    assert evaluation["provenance"]["backbone"] == {"name": "backbone", **MADE}
     config = Engine.load(root / "out" / "run").config
     assert {key: getattr(config, key) for key in NETWORK} == NETWORK
     ours, theirs = weights(root, "run"), distilled.state_dict()
@@ -215,17 +216,17 @@ def test_a_run_starts_from_a_body_in_its_shape(root: Path, distilled: BEExformer
 
 
 def test_bits_start_from_the_twin_and_follow_it(root: Path, distilled: BEExformer) -> None:
-    """The twin is what --variant fp trains, once; with the weight of its states the bits come nearer to it."""
-    start = {"start": {"body": "body"}, "network": {"d_head": 64, "head_thresholds": 3, "embedding": "int4+2"}}
+    """The counterpart is what --variant fp trains, once; with a weight of its states the bits come nearer to it."""
+    start = {"start": {"backbone": "backbone"}, "network": {"d_head": 64, "head_thresholds": 3, "embedding": "int4+2"}}
     optim = {**OPTIM, "epochs": 6, "dropout": 0.0, "embedding": "frozen", "schedule": "linear", "warmup": 0.1}
-    twin = {"epochs": 2, "learning_rate": 0.002, "evaluations": 1, "states": 5.0}
-    steps = plan(**start, optim=optim, twin=twin)
+    full_precision = {"epochs": 2, "learning_rate": 0.002, "evaluations": 1, "states": 5.0}
+    steps = plan(**start, optim=optim, full_precision=full_precision)
     run(steps, root)
     first = (root / "work" / "run" / "fp-1" / "best.pt").stat().st_mtime_ns
     assert record.read(root / "work" / "run" / "fp-1" / record.FILE).meta["variant"] == "fp"
     run(steps, root, variant="fp")
     assert (root / "work" / "run" / "fp-1" / "best.pt").stat().st_mtime_ns == first
-    run(plan(**start, optim=optim, twin={**twin, "states": 0.0}), root, "alone")
+    run(plan(**start, optim=optim, full_precision={**full_precision, "states": 0.0}), root, "alone")
 
     def apart(name: str) -> float:
         state = torch.load(root / "work" / name / "fp-1" / "state.pt", weights_only=True)["network"]
@@ -236,7 +237,7 @@ def test_bits_start_from_the_twin_and_follow_it(root: Path, distilled: BEExforme
         bits.load_state_dict(torch.load(own(root, name) / "state.pt", weights_only=True)["network"])
         ids = torch.randint(5, config.vocab_size, (16, 12), generator=torch.manual_seed(3))
         mask = torch.ones_like(ids, dtype=torch.bool)
-        follower = Twin(real, [(ids, mask)])
+        follower = FullPrecision(real, [(ids, mask)])
         with torch.no_grad():
             return float(follower.distance(bits.states(bits.embed(ids), mask), follower(ids, mask), mask))
 
@@ -244,9 +245,9 @@ def test_bits_start_from_the_twin_and_follow_it(root: Path, distilled: BEExforme
 
 
 def test_bits_follow_the_last_twin_whatever_its_best_on_dev_was(root: Path, distilled: BEExformer) -> None:
-    start = {"start": {"body": "body"}, "network": {"d_head": 64}}
+    start = {"start": {"backbone": "backbone"}, "network": {"d_head": 64}}
     optim = {**OPTIM, "epochs": 1, "embedding": "frozen"}
-    steps = plan(**start, optim=optim, twin={"epochs": 1, "learning_rate": 0.002, "evaluations": 1})
+    steps = plan(**start, optim=optim, full_precision={"epochs": 1, "learning_rate": 0.002, "evaluations": 1})
     run(steps, root)
     run(steps, root, "other", variant="fp")
     best = root / "work" / "other" / "fp-1" / "best.pt"
@@ -257,17 +258,19 @@ def test_bits_follow_the_last_twin_whatever_its_best_on_dev_was(root: Path, dist
 
 
 def test_a_run_from_another_body_is_not_resumed(root: Path, distilled: BEExformer) -> None:
-    start = {"start": {"body": "body"}, "optim": {**OPTIM, "epochs": 1}, "network": {"d_head": 64}}
+    start = {"start": {"backbone": "backbone"}, "optim": {**OPTIM, "epochs": 1}, "network": {"d_head": 64}}
     run(plan(**start), root)
-    body.write(root / "body", distilled, (root / "body" / "tokenizer.json").read_text(), {**MADE, "encoder": "another"})
+    backbone.write(
+        root / "backbone", distilled, (root / "backbone" / "tokenizer.json").read_text(), {**MADE, "encoder": "another"}
+    )
     with pytest.raises(TrainingError, match="another recipe, start"):
         run(plan(**start), root)
 
 
 def test_a_recipe_may_repeat_the_shape_of_a_body_and_not_contradict_it(root: Path, distilled: BEExformer) -> None:
-    start = {"start": {"body": "body"}, "optim": {**OPTIM, "epochs": 1}}
+    start = {"start": {"backbone": "backbone"}, "optim": {**OPTIM, "epochs": 1}}
     run(plan(**start), root)
-    with pytest.raises(TrainingError, match=r"network\.d_model is 128, but that of its start, 'body', is 64"):
+    with pytest.raises(TrainingError, match=r"network\.d_model is 128, but that of its start, 'backbone', is 64"):
         run(plan(**start, network={**NETWORK, "d_model": 128}), root)
 
 
@@ -367,7 +370,7 @@ def test_a_checkpoint_of_another_shape_other_classes_or_no_bits_is_no_start(root
     with pytest.raises(TrainingError, match="of 'wee' there is none to go on from"):
         run(plan(**start), root, "after", variant="wee")
     with pytest.raises(TrainingError, match="a checkpoint has its bits already"):
-        plan(**start, twin={})
+        plan(**start, full_precision={})
     with pytest.raises(TrainingError, match=r"nowhere is neither a folder nor a checkpoint that ships \(cola, "):
         run(plan(start={"checkpoint": "nowhere"}), root, "after")
     save(random_checkpoint(), root / "out" / "foreign")

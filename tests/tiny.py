@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from model import bits
-from model.checkpoint import Checkpoint, tensor_spec
-from model.config import BEEConfig
-from model.embedding import pack, quantize, steps
-from model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.model import bits
+from beexformer.model.checkpoint import Checkpoint, tensor_spec
+from beexformer.model.config import BEEConfig
+from beexformer.model.embedding import pack, quantize, steps
+from beexformer.model.tokenizer import Tokenizer, train_wordpiece
 
 WORDS = [
     "a",

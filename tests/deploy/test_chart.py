@@ -18,7 +18,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from app.settings import PREFIX, Settings
+from beexformer.app.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "deploy/helm/beexformer"

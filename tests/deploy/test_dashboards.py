@@ -20,8 +20,8 @@ import pytest
 import yaml
 from running import samples
 
-from app.metrics import PHASES, Metrics
-from model.engine import Engine
+from beexformer.app.metrics import PHASES, Metrics
+from beexformer.model.engine import Engine
 
 ROOT = Path(__file__).parent.parent.parent
 GRAFANA = ROOT / "deploy/grafana"

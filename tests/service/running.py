@@ -20,10 +20,10 @@ from typing import Any
 import httpx2
 from starlette.testclient import TestClient
 
-from app.errors import MEDIA_TYPE
-from app.main import create_app
-from app.settings import Settings
-from model.engine import Engine
+from beexformer.app.errors import MEDIA_TYPE
+from beexformer.app.main import create_app
+from beexformer.app.settings import Settings
+from beexformer.model.engine import Engine
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "v1" / "checkpoint"
 ANSWERS = json.loads((GOLDEN.parent / "answers.json").read_text())

@@ -7,10 +7,10 @@ from typing import Any
 
 import uvicorn
 
-from app import logs
-from app.main import create_app
-from app.settings import Settings
-from model.engine import Engine
+from beexformer.app import logs
+from beexformer.app.main import create_app
+from beexformer.app.settings import Settings
+from beexformer.model.engine import Engine
 
 
 class Slow(Engine):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from running import ANSWERS, client_of, problem
 from starlette.testclient import TestClient
 
-from app.schemas import ANSWER
+from beexformer.app.schemas import ANSWER
 
 GOOD = "a warm , funny and moving film"
 JSON = {"content-type": "application/json"}

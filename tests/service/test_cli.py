@@ -14,8 +14,8 @@ import pytest
 from running import ANSWERS, BEEXFORMER, GOLDEN, PATIENCE
 from starlette.testclient import TestClient
 
-from app import cli
-from model.checkpoint import SHIPPED, read, save
+from beexformer.app import cli
+from beexformer.model.checkpoint import SHIPPED, read, save
 
 GOOD = ANSWERS[0]["text"]
 
@@ -205,7 +205,7 @@ def named(tmp_path: Path) -> Path:
 
 
 def test_all_checkpoints_are_evaluated_on_the_rows_that_they_name(run: Any, data: Path, named: Path) -> None:
-    pytest.importorskip("model.evaluate")
+    pytest.importorskip("beexformer.training.evaluate")
     code, out, _ = run("evaluate", "--all", "--data", data, "--checkpoint", named, "--json")
     [line] = json.loads(out)
     assert code == 0
@@ -218,7 +218,7 @@ def test_all_checkpoints_are_evaluated_on_the_rows_that_they_name(run: Any, data
 
 
 def test_one_checkpoint_is_evaluated_on_a_file(run: Any, data: Path) -> None:
-    pytest.importorskip("model.evaluate")
+    pytest.importorskip("beexformer.training.evaluate")
     code, out, _ = run("evaluate", data / "task" / "dev.csv", "--checkpoint", GOLDEN, "--json")
     assert (code, json.loads(out)["rows"]) == (0, 12)
 
@@ -236,7 +236,7 @@ def test_one_checkpoint_is_evaluated_on_a_file(run: Any, data: Path) -> None:
     ],
 )
 def test_what_can_not_be_evaluated_is_one_sentence(run: Any, arguments: list[str | Path], sentence: str) -> None:
-    pytest.importorskip("model.evaluate")
+    pytest.importorskip("beexformer.training.evaluate")
     code, out, err = run("evaluate", *arguments)
     assert (code, out) == (2, "")
     assert sentence in err
@@ -244,7 +244,7 @@ def test_what_can_not_be_evaluated_is_one_sentence(run: Any, arguments: list[str
 
 
 def test_data_that_is_not_there_is_one_sentence(run: Any, named: Path, tmp_path: Path) -> None:
-    pytest.importorskip("model.evaluate")
+    pytest.importorskip("beexformer.training.evaluate")
     for verb in (["evaluate", "--all"], ["report", "--runs", tmp_path / "none", "--out", tmp_path / "out"]):
         code, out, err = run(*verb, "--data", tmp_path, "--checkpoint", named)
         assert (code, out) == (2, "")
@@ -253,7 +253,7 @@ def test_data_that_is_not_there_is_one_sentence(run: Any, named: Path, tmp_path:
 
 
 def test_a_report_is_written(run: Any, data: Path, named: Path, tmp_path: Path) -> None:
-    pytest.importorskip("model.data")
+    pytest.importorskip("beexformer.training.data")
     folders = ("--runs", tmp_path / "none", "--out", tmp_path / "out", "--work", tmp_path / "work")
     code, out, _ = run("report", "--data", data, "--checkpoint", named, *folders)
     assert (code, out) == (0, f"{tmp_path / 'out' / 'README.md'}\n")

@@ -13,10 +13,10 @@ import pytest
 from running import GOLDEN, Held, client_of, problem, samples, wait_until
 from starlette.testclient import TestClient
 
-from app.main import create_app
-from app.settings import Settings
-from model.engine import Engine
-from model.errors import CheckpointError
+from beexformer.app.main import create_app
+from beexformer.app.settings import Settings
+from beexformer.model.engine import Engine
+from beexformer.model.errors import CheckpointError
 
 ONE = {"text": "a warm film"}
 PATIENT = {"X-Request-Timeout-Ms": "60000"}

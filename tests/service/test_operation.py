@@ -13,12 +13,12 @@ import pytest
 from running import GOLDEN, client_of, problem, samples
 from starlette.testclient import TestClient
 
-from app.errors import MEDIA_TYPE
-from app.logs import JSONLines
-from app.metrics import training_exits
-from app.schemas import ANSWER, PROBLEM, Answer, ClassifyRequest, Problem
-from model.checkpoint import read
-from model.engine import Engine
+from beexformer.app.errors import MEDIA_TYPE
+from beexformer.app.logs import JSONLines
+from beexformer.app.metrics import training_exits
+from beexformer.app.schemas import ANSWER, PROBLEM, Answer, ClassifyRequest, Problem
+from beexformer.model.checkpoint import read
+from beexformer.model.engine import Engine
 
 NAMES = {  # what DESIGN and docs promise, and dashboards use
     "bee_requests": "counter",

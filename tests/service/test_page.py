@@ -7,7 +7,7 @@ import pytest
 from running import client_of, problem, samples
 from starlette.testclient import TestClient
 
-from app.page import ASSETS, STATIC
+from beexformer.app.page import ASSETS, STATIC
 
 FILES = sorted(str(path.relative_to(STATIC)) for path in (STATIC / "assets").rglob("*") if path.is_file())
 TYPES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.scheduler import DeadlineExceeded, Draining, Overloaded, Scheduler
+from beexformer.app.scheduler import DeadlineExceeded, Draining, Overloaded, Scheduler
 
 
 class Work:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app import cli
-from app.settings import FOREIGN, PREFIX, Settings, cpus, sentences
+from beexformer.app import cli
+from beexformer.app.settings import FOREIGN, PREFIX, Settings, cpus, sentences
 
 
 @pytest.fixture(autouse=True)
@@ -109,5 +109,5 @@ CPUS = len(os.sched_getaffinity(0))
 )
 def test_a_containers_limit_counts(limit: str, usable: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpu.max").write_text(limit)
-    monkeypatch.setattr("app.settings.CPU_LIMIT", tmp_path / "cpu.max")
+    monkeypatch.setattr("beexformer.app.settings.CPU_LIMIT", tmp_path / "cpu.max")
     assert cpus() == usable

@@ -1,8 +1,9 @@
 """
 Going on from a checkpoint, for rows that its own run did not have: signs become latent weights again.
 
-A checkpoint keeps no latent weights. Each begins at a distance of `twin.LATENT` from zero, on the side of its sign, so
-the first step sees the very network that was exported, and a sign changes once gradients have agreed for long enough.
+A checkpoint keeps no latent weights. Each begins at a distance of `full_precision.LATENT` from zero, on the side of its
+sign, so the first step sees the very network that was exported, and a sign changes once gradients have agreed for long
+enough.
 """
 
 import hashlib
@@ -12,17 +13,18 @@ from typing import Any
 
 import torch
 
-from model import calibrate, checkpoint
-from model.checkpoint import SHIPPED, Checkpoint
-from model.errors import TrainingError
-from model.export import network_of
-from model.network import BEExformer
-from model.recipe import Network
-from model.twin import LATENT
+from beexformer.model import checkpoint
+from beexformer.model.checkpoint import SHIPPED, Checkpoint
+from beexformer.model.errors import TrainingError
+from beexformer.training import calibrate
+from beexformer.training.export import network_of
+from beexformer.training.full_precision import LATENT
+from beexformer.training.network import BEExformer
+from beexformer.training.recipe import Network
 
 
 @dataclass(frozen=True)
-class Restart:
+class WarmStart:
     """A checkpoint to go on from; `provenance` is JSON-ready: its name, the SHA-256 of its weights, and what its own
     training wrote down."""
 
@@ -51,7 +53,7 @@ class Restart:
         network.load_state_dict(exported.state_dict())
 
 
-def read(name: str, root: Path) -> Restart:
+def read(name: str, root: Path) -> WarmStart:
     """The shipped checkpoint `name`, or the folder `name` relative to `root`. Raises TrainingError where there is none
     or where it has no provenance, and CheckpointError as `checkpoint.read`."""
     folder = SHIPPED / name if (SHIPPED / name).is_dir() else root / name
@@ -62,4 +64,4 @@ def read(name: str, root: Path) -> Restart:
     if "provenance" not in found.evaluation:  # its card has to name data and licence
         raise TrainingError(f"{folder} doesn't say what it was trained on; export it anew with `beexformer train`")
     digest = hashlib.sha256((folder / checkpoint.WEIGHTS).read_bytes()).hexdigest()
-    return Restart(found, {"name": found.name, "sha256": digest, "provenance": found.evaluation["provenance"]})
+    return WarmStart(found, {"name": found.name, "sha256": digest, "provenance": found.evaluation["provenance"]})

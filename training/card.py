@@ -4,8 +4,8 @@ The model card of a checkpoint: what it is, how good, how made, what it must not
 
 from typing import Any
 
-from model.calibrate import BINS
-from model.checkpoint import Checkpoint
+from beexformer.model.checkpoint import Checkpoint
+from beexformer.training.calibrate import BINS
 
 
 def write(checkpoint: Checkpoint, licence: str) -> str:
@@ -64,11 +64,11 @@ def _start(made: dict[str, Any]) -> str:
             f"  - its start: {_start(its)}\n"
             f"  - its teacher: {taught}"
         )
-    if body := made.get("body"):
-        named = f"body {body['name']}, embeddings and blocks"
-        if "encoder" in body:
-            named += f", distilled without labels from {body['encoder']}"
-        text = body.get("text", body.get("recipe", {}).get("text", []))
+    if backbone := made.get("backbone"):
+        named = f"backbone {backbone['name']}, embeddings and blocks"
+        if "encoder" in backbone:
+            named += f", distilled without labels from {backbone['encoder']}"
+        text = backbone.get("text", backbone.get("recipe", {}).get("text", []))
         return named + (f" on {_text(text)}" if text else "")
     return f"{made['recipe']['start']['encoder'] or 'random'} embeddings; the blocks start from nothing"
 

@@ -1,5 +1,5 @@
 """
-Temperature scaling (Guo et al. 2017) of exits, and how far scores are from the truth they claim.
+Temperature scaling (Guo et al. 2017) of exits, and how far scores are from the truth they ensure_writable.
 
 Logits of exit c are divided by a positive T_c that minimises the negative log-likelihood of labelled rows. It changes
 no exit's label. It changes entropies, so under the rule of Alg. 2 it may change which exit answers. A temperature is
@@ -11,8 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from model import exits
-from model.network import BEExformer
+from beexformer.model import exits
+from beexformer.training.network import BEExformer
 
 Kind = Literal["per_exit", "common", "none"]
 BOUNDS = (0.2, 20.0)
@@ -68,7 +68,7 @@ def recorded(evaluation: dict[str, Any], exits: int) -> np.ndarray:
 
 @torch.no_grad()
 def fold(network: BEExformer, temperatures: np.ndarray) -> None:
-    """Divide the scales (a full-precision twin's weights) and biases of every head's last layer by its exit's
+    """Divide the scales (a full-precision counterpart's weights) and biases of every head's last layer by its exit's
     temperature, in place."""
     for c, temperature in zip(network.config.exits, temperatures, strict=True):
         out: Any = network.heads[str(c)].out
@@ -78,7 +78,7 @@ def fold(network: BEExformer, temperatures: np.ndarray) -> None:
 
 def served(logits: np.ndarray, delta: float) -> np.ndarray:
     """Logits of all exits [N, exits, m] -> logits of the exit that answers each row at `delta` [N, m]."""
-    taken = exits.walk_all(logits, exits.entropy_gain(delta))
+    taken = exits.exit_layers(logits, exits.entropy_gain(delta))
     answering: np.ndarray = logits[np.arange(len(logits)), taken - 1]
     return answering
 

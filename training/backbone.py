@@ -1,8 +1,9 @@
 """
-A body: embedding and blocks without heads, distilled once and task-free, that every task's training starts from.
+A backbone: embedding and blocks without heads, distilled once and task-free, that every task's training starts from.
 
 A folder: config.json (shape, provenance), tokenizer.json, README.md and model.safetensors. Its weights are real
-numbers, kept as int8 rows with a scale each: bits begin when a task's full-precision twin has learned (`model.twin`).
+numbers, kept as int8 rows with a scale each: bits begin when a task's full-precision counterpart has learned
+(`training.full_precision`).
 """
 
 import json
@@ -16,19 +17,19 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
-from model import folders
-from model.embedding import quantize
-from model.errors import TrainingError
-from model.network import BEExformer
+from beexformer.model import folders
+from beexformer.model.embedding import quantize
+from beexformer.model.errors import TrainingError
+from beexformer.training.network import BEExformer
 
-SHIPPED = Path(__file__).parent / "bodies"
+SHIPPED = Path(__file__).parent / "backbones"
 WEIGHTS = "model.safetensors"
 SHAPE = ("d_model", "n_block", "n_head", "max_tokens", "carry")
-"""Fields of a BEEConfig that a body fixes."""
+"""Fields of a BEEConfig that a backbone fixes."""
 
 
 @dataclass(frozen=True)
-class Body:
+class Backbone:
     """What a folder says; `shape` has the fields of `SHAPE`, `provenance` is JSON-ready."""
 
     folder: Path
@@ -54,31 +55,32 @@ class Body:
                 parameter.copy_(torch.from_numpy(array))
 
 
-def read(name: str, root: Path) -> Body:
-    """The shipped body `name`, or the folder `name` relative to `root`. Raises TrainingError where there is none."""
+def read(name: str, root: Path) -> Backbone:
+    """The shipped backbone `name`, or the folder `name` relative to `root`. Raises TrainingError where there is
+    none."""
     folder = SHIPPED / name if (SHIPPED / name).is_dir() else root / name
     try:
         described = json.loads((folder / "config.json").read_text())
         tokenizer = (folder / "tokenizer.json").read_text()
-        return Body(
+        return Backbone(
             folder, {key: described[key] for key in SHAPE}, tokenizer, {"name": name, **described["provenance"]}
         )
     except OSError:
-        raise TrainingError(f"{folder} is no body: it has no config.json or no tokenizer.json") from None
+        raise TrainingError(f"{folder} is no backbone: it has no config.json or no tokenizer.json") from None
     except (ValueError, KeyError, TypeError) as error:
         raise TrainingError(
-            f"{folder / 'config.json'} doesn't describe a body ({error}); copy the folder again"
+            f"{folder / 'config.json'} doesn't describe a backbone ({error}); copy the folder again"
         ) from None
 
 
-def claim(folder: Path) -> None:
-    """See that a body may be written to `folder`; see `model.folders.claim`."""
-    folders.claim(folder, WEIGHTS, ("config.json", "tokenizer.json", "README.md"))
+def ensure_writable(folder: Path) -> None:
+    """See that a backbone may be written to `folder`; see `model.folders.ensure_writable`."""
+    folders.ensure_writable(folder, WEIGHTS, ("config.json", "tokenizer.json", "README.md"))
 
 
 def write(folder: Path, network: BEExformer, tokenizer: str, provenance: dict[str, Any]) -> None:
-    """Write a full-precision network without its heads, and what it is. Raises TrainingError as `claim`."""
-    claim(folder)
+    """Write a full-precision network without its heads, and what it is. Raises TrainingError as `ensure_writable`."""
+    ensure_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for name, parameter in _parts(network):
@@ -103,7 +105,7 @@ def _card(name: str, network: BEExformer, provenance: dict[str, Any]) -> str:
 
 What training starts from: a BEExformer without heads, {config.n_block} blocks of width {config.d_model} with
 {config.n_head} heads, distilled from the states and sentence vectors of the encoder `{provenance["encoder"]}` (packages
-in model/encoders.py; Apache-2.0) by `beexformer distill`. It has seen no label. It can't answer anything by itself.
+in training/encoders.py; Apache-2.0) by `beexformer distill`. It has seen no label. It can't answer anything by itself.
 
 Text it read:
 

@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from model import augment, body, data, precision, restart, teacher
-from model.body import Body
-from model.config import BEEConfig
-from model.data import Columns, Input, Rows, digest, key, paragraphs, sentences, sides
-from model.encoders import locate
-from model.errors import TrainingError
-from model.evaluate import METRICS, splits
-from model.exits import softmax
-from model.recipe import FROZEN, OWN, Network, Recipe, Text
-from model.restart import Restart
-from model.show import Show
-from model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.model.config import BEEConfig
+from beexformer.model.errors import TrainingError
+from beexformer.model.exits import softmax
+from beexformer.model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.training import augment, backbone, data, precision, teacher, warm_start
+from beexformer.training.backbone import Backbone
+from beexformer.training.data import Columns, Input, Rows, digest, key, paragraphs, sentences, sides
+from beexformer.training.encoders import locate
+from beexformer.training.evaluate import METRICS, splits
+from beexformer.training.progress import RunProgress
+from beexformer.training.recipe import FROZEN, OWN, Network, Recipe, Text
+from beexformer.training.warm_start import WarmStart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Prepared:
     test: Rows | None
     facts: dict[str, Any]  # provenance
     unlabelled: list[Input] = dataclasses.field(default_factory=list)
-    start: Body | Restart | None = None
+    start: Backbone | WarmStart | None = None
 
 
-def prepare(recipe: Recipe, root: Path, work: Path, show: Show, variant: str = "proposed") -> Prepared:
+def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, variant: str = "proposed") -> Prepared:
     """Read and tokenize everything the run needs; with a teacher in the recipe, train and ask it first."""
     start = _start(recipe, root, variant)
-    found = splits(recipe.data, root, start.found.labels if isinstance(start, Restart) else None)
+    found = splits(recipe.data, root, start.found.labels if isinstance(start, WarmStart) else None)
     dev, test, labels = found.dev, found.test, found.labels
     if len(labels) < 2:
         raise TrainingError(f"{recipe.data.train}: only one class, {labels[0]!r}; a classifier needs at least two")
@@ -65,7 +65,7 @@ def prepare(recipe: Recipe, root: Path, work: Path, show: Show, variant: str = "
     if not len(train):
         raise TrainingError(f"{recipe.data.train}: every training row is also a development or test row")
     if dropped:
-        show.say(f"{dropped} training rows dropped: they are also development or test rows")
+        progress.say(f"{dropped} training rows dropped: they are also development or test rows")
     network = recipe.network if start is None else _shaped(recipe, start)
     json_text, embedding = (start.tokenizer, None) if start else _vocabulary(recipe, train, work)
     tokenizer = Tokenizer(json_text, network.max_tokens)
@@ -77,11 +77,11 @@ def prepare(recipe: Recipe, root: Path, work: Path, show: Show, variant: str = "
     unlabelled: list[Input] = []
     facts: dict[str, Any] = {"train_rows": len(train), "train_rows_dropped": dropped}
     if start:
-        facts["checkpoint" if recipe.start.checkpoint else "body"] = start.provenance
+        facts["checkpoint" if recipe.start.checkpoint else "backbone"] = start.provenance
     if recipe.teacher:
         scored = {key(row) for rows in (dev, test) if rows for row in rows.inputs()}
         without = scored | {side for row in scored for side in sides(row)}
-        unlabelled, targets, facts["teacher"] = _taught(recipe, root, work, train, dev, targets, without, show)
+        unlabelled, targets, facts["teacher"] = _taught(recipe, root, work, train, dev, targets, without, progress)
 
     def encode(rows: list[Input]) -> list[np.ndarray]:
         return [np.array(e.ids, dtype=np.int32) for e in tokenizer.inner.encode_batch(rows)]
@@ -96,13 +96,13 @@ def prepare(recipe: Recipe, root: Path, work: Path, show: Show, variant: str = "
     )
 
 
-def _start(recipe: Recipe, root: Path, variant: str) -> Body | Restart | None:
-    """The body or the checkpoint that the recipe names."""
-    if recipe.start.body:
-        return body.read(recipe.start.body, root)
+def _start(recipe: Recipe, root: Path, variant: str) -> Backbone | WarmStart | None:
+    """The backbone or the checkpoint that the recipe names."""
+    if recipe.start.backbone:
+        return backbone.read(recipe.start.backbone, root)
     if not recipe.start.checkpoint:
         return None
-    start = restart.read(recipe.start.checkpoint, root)
+    start = warm_start.read(recipe.start.checkpoint, root)
     if variant != "proposed":
         raise TrainingError(f"a checkpoint is the proposed network; of {variant!r} there is none to go on from")
     if recipe.data.labels not in (None, [*start.found.labels]):
@@ -114,7 +114,7 @@ def _start(recipe: Recipe, root: Path, variant: str) -> Body | Restart | None:
     return start
 
 
-def _shaped(recipe: Recipe, start: Body | Restart) -> Network:
+def _shaped(recipe: Recipe, start: Backbone | WarmStart) -> Network:
     """The recipe's network in the shape of what it starts from, which it may repeat but not contradict."""
     for name, value in start.shape.items():
         stated = getattr(recipe.network, name)
@@ -164,7 +164,7 @@ def _taught(
     dev: Rows,
     targets: np.ndarray,
     without: Collection[Input],
-    show: Show,
+    progress: RunProgress,
 ) -> tuple[list[Input], np.ndarray, dict[str, Any]]:
     """Unlabelled rows, targets of all rows (labelled ones mixed with the teacher's answer), and provenance."""
     plan = recipe.teacher
@@ -192,11 +192,11 @@ def _taught(
         batch_size=plan.batch_size,
         dtype=dtype,
         seed=plan.seed,
-        report=show.stage("teacher"),
+        report=progress.stage("teacher"),
     )
 
     def answers(name: str, rows: list[Input]) -> np.ndarray:
-        folder, report = work / f"labels-{name}", show.stage(f"teacher on {name}")
+        folder, report = work / f"labels-{name}", progress.stage(f"teacher on {name}")
         _describe(folder, {**made, "rows_sha256": digest("\t".join(sides(row)) for row in rows)})
         texts, pairs = [sides(row)[0] for row in rows], [sides(row)[-1] for row in rows] if train.pairs else None
         return teacher.answer(tutor, texts, pairs, folder, dtype=dtype, report=report)
@@ -204,7 +204,7 @@ def _taught(
     predicted = answers("dev", dev.inputs()).argmax(1)
     accuracy = float((predicted == dev.labels).mean())
     score = float(METRICS[recipe.data.metric](dev.labels, predicted))
-    show.say(f"teacher {plan.encoder}: dev {recipe.data.metric} {score:.4f}, accuracy {accuracy:.4f}")
+    progress.say(f"teacher {plan.encoder}: dev {recipe.data.metric} {score:.4f}, accuracy {accuracy:.4f}")
     mixed = [targets]
     if plan.share:
         mixed = [(1 - plan.share) * targets + plan.share * softmax(answers("train", train.inputs()) / plan.temperature)]

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from model.data import Input, cut, key, sides
+from beexformer.training.data import Input, cut, key, sides
 
 Rng = np.random.Generator
 Parts = list[str]
@@ -143,14 +143,14 @@ EDITS: list[Callable[[Parts, Words, Rng], Parts]] = [
 
 def _unstopped(text: str) -> tuple[str, str]:
     """A sentence without its final punctuation, and that."""
-    body = re.sub(r"[\s.!?\"']+$", "", text)
-    return body, text[len(body) :]
+    backbone = re.sub(r"[\s.!?\"']+$", "", text)
+    return backbone, text[len(backbone) :]
 
 
 def perturb(text: str, words: Words, rng: Rng, edits: int = 1) -> str:
     """A sentence after so many random edits; final punctuation stays where it is."""
-    body, stop = _unstopped(text)
-    parts, done = body.split(), 0
+    backbone, stop = _unstopped(text)
+    parts, done = backbone.split(), 0
     for _ in range(TRIES):
         if done == edits or len(parts) < 2:
             break
@@ -165,17 +165,17 @@ def plain(text: str) -> bool:
     return re.fullmatch(r"[A-Z][^\"()\[\]{}<>:;*_=/]*[.!?]", text) is not None
 
 
-def _clauses(body: str) -> list[str]:
-    return re.split(r"\s*[,;:]\s+|\s+--?\s+", body)
+def _clauses(backbone: str) -> list[str]:
+    return re.split(r"\s*[,;:]\s+|\s+--?\s+", backbone)
 
 
 def shorten(text: str, length: int, rng: Rng) -> str:
     """About `length` words of a sentence: a clause that fits, or its beginning, now and then its end."""
-    body, stop = _unstopped(text)
-    parts = body.split()
+    backbone, stop = _unstopped(text)
+    parts = backbone.split()
     if len(parts) <= length:
         return text
-    fitting = [clause for clause in _clauses(body) if 0.5 * length <= len(clause.split()) <= 1.3 * length]
+    fitting = [clause for clause in _clauses(backbone) if 0.5 * length <= len(clause.split()) <= 1.3 * length]
     if fitting and rng.random() < 0.7:
         return fitting[rng.integers(len(fitting))] + stop
     kept = parts[-length:] if rng.random() < 0.25 else parts[:length]
@@ -186,8 +186,8 @@ def shorten(text: str, length: int, rng: Rng) -> str:
 
 def _reorder(text: str, rng: Rng) -> str:
     """The clauses of a sentence from another one on: `a, b and c` -> `b and c, a`."""
-    body, stop = _unstopped(text)
-    clauses = _clauses(body)
+    backbone, stop = _unstopped(text)
+    clauses = _clauses(backbone)
     at = int(rng.integers(1, len(clauses))) if len(clauses) > 1 else 0
     return ", ".join(clauses[at:] + clauses[:at]) + stop
 

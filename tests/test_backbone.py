@@ -1,4 +1,4 @@
-"""A body on disk: what is written is what training starts from."""
+"""A backbone on disk: what is written is what training starts from."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny import WORDS
 
-from model import body
-from model.config import BEEConfig
-from model.errors import TrainingError
-from model.network import BEExformer
-from model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.model.config import BEEConfig
+from beexformer.model.errors import TrainingError
+from beexformer.model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.training import backbone
+from beexformer.training.network import BEExformer
 
 JSON = train_wordpiece([" ".join(WORDS)] * 5, 100)
 CONFIG = BEEConfig(
@@ -31,13 +31,13 @@ def written(tmp_path: Path) -> tuple[BEExformer, Path]:
     torch.manual_seed(0)
     network = BEExformer(CONFIG)
     text = [{"file": "news.txt", "rows": 1234, "form": "sentences"}]
-    body.write(tmp_path / "tiny", network, JSON, {"encoder": "none", "recipe": {"text": text}})
+    backbone.write(tmp_path / "tiny", network, JSON, {"encoder": "none", "recipe": {"text": text}})
     return network, tmp_path
 
 
 def test_another_network_starts_from_it(written: tuple[BEExformer, Path]) -> None:
     network, root = written
-    found = body.read("tiny", root)
+    found = backbone.read("tiny", root)
     assert "1,234 rows (sentences) of news.txt" in (root / "tiny" / "README.md").read_text()
     assert found.shape == {"d_model": 64, "n_block": 2, "n_head": 2, "max_tokens": 16, "carry": "x"}
     torch.manual_seed(1)
@@ -57,20 +57,20 @@ def test_writing_costs_nobody_a_file(written: tuple[BEExformer, Path]) -> None:
     (root / "mine").mkdir()
     (root / "mine" / "README.md").write_text("mine")
     with pytest.raises(TrainingError, match=r"holds 'README\.md', which is not ours"):
-        body.write(root / "mine", network, "{}", {})
+        backbone.write(root / "mine", network, "{}", {})
     assert (root / "mine" / "README.md").read_text() == "mine"
 
 
 def test_what_does_not_fit_is_one_sentence(written: tuple[BEExformer, Path]) -> None:
     _, root = written
-    found = body.read("tiny", root)
+    found = backbone.read("tiny", root)
     with pytest.raises(TrainingError, match="another shape"):
         found.start(BEExformer(BEEConfig(**{**CONFIG.to_dict(), "d_model": 128})))
-    with pytest.raises(TrainingError, match="is no body"):
-        body.read("nothing", root)
+    with pytest.raises(TrainingError, match="is no backbone"):
+        backbone.read("nothing", root)
     (root / "tiny" / "config.json").write_text(json.dumps({"d_model": 64}))
-    with pytest.raises(TrainingError, match="doesn't describe a body"):
-        body.read("tiny", root)
+    with pytest.raises(TrainingError, match="doesn't describe a backbone"):
+        backbone.read("tiny", root)
     (root / "tiny" / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(TrainingError, match="can't be read"):
         found.start(BEExformer(CONFIG))

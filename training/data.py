@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
-from model.errors import TrainingError
+from beexformer.model.errors import TrainingError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -115,7 +115,7 @@ def read_table(path: Path) -> pa.Table:
             table = pa.json.read_json(path)
         else:
             table = _read_delimited(path, quoted=kind == ".csv")
-        table.validate(full=True)  # what is no UTF-8 would only show when it is used
+        table.validate(full=True)  # what is no UTF-8 would only progress when it is used
     except FileNotFoundError:
         raise TrainingError(f"{path}: no such file") from None
     except (OSError, pa.ArrowException) as error:

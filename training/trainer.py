@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model import calibrate, export, precision
-from model.data import length_batches, pad
-from model.errors import TrainingError
-from model.evaluate import METRICS, at_delta
-from model.exits import DEFAULT_DELTA
-from model.network import BEExformer, soft_routing_loss
-from model.prepare import Prepared
-from model.recipe import Recipe
-from model.restart import Restart
-from model.show import Show
-from model.twin import Batch, Twin, calibration_batches, start
+from beexformer.model.errors import TrainingError
+from beexformer.model.exits import DEFAULT_DELTA
+from beexformer.training import calibrate, export, precision
+from beexformer.training.data import length_batches, pad
+from beexformer.training.evaluate import METRICS, at_delta
+from beexformer.training.full_precision import Batch, FullPrecision, calibration_batches, start
+from beexformer.training.network import BEExformer, soft_routing_loss
+from beexformer.training.prepare import Prepared
+from beexformer.training.progress import RunProgress
+from beexformer.training.recipe import Recipe
+from beexformer.training.warm_start import WarmStart
 
 STATE = "state.pt"
 """In a run's folder: all that it needs to go on, after its last step too."""
@@ -41,17 +41,17 @@ STATE = "state.pt"
 class Trainer:
     """Network, optimizers and position of a run; `state` and `restore` are all that a resumed run needs."""
 
-    def __init__(self, recipe: Recipe, data: Prepared, twin: BEExformer | None = None) -> None:
+    def __init__(self, recipe: Recipe, data: Prepared, full_precision: BEExformer | None = None) -> None:
         self.recipe, self.data = recipe, data
         plan = recipe.optim
         torch.manual_seed(plan.seed)
         self.network = BEExformer(data.config, plan.dropout, precision.of(plan.precision))
         self.lengths = np.array([len(row) for row in data.ids])
         self.epoch = self.position = 0  # position: batches of this epoch that are done
-        self.twin = self._start(twin)
+        self.full_precision = self._start(full_precision)
         embedding = self.network.embedding
-        body = [p for name, p in self.network.named_parameters() if not name.startswith("embedding.")]
-        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(body, lr=plan.learning_rate, fused=True)]
+        backbone = [p for name, p in self.network.named_parameters() if not name.startswith("embedding.")]
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(backbone, lr=plan.learning_rate, fused=True)]
         if plan.embedding == "sparse":
             embedding.sparse = True  # a batch touches a hundredth of the vocabulary
             self.optimizers.append(torch.optim.SparseAdam(embedding.parameters(), lr=plan.learning_rate))
@@ -62,25 +62,25 @@ class Trainer:
             for o in self.optimizers
         ]
         self.losses = torch.compile(self._losses, dynamic=True) if plan.compile else self._losses
-        if self.twin and plan.compile:
-            self.twin.compile(dynamic=True)
+        if self.full_precision and plan.compile:
+            self.full_precision.compile(dynamic=True)
         self.steps_per_epoch = math.ceil(len(data.ids) / plan.batch_size)
         self.average: BEExformer | None = None
         self.averaged = 0  # evaluations in the average
         self.best, self.waited, self.tokens, self.seconds = -math.inf, 0, 0, 0.0
 
     @torch.no_grad()
-    def _start(self, twin: BEExformer | None) -> Twin | None:
-        """Give the network what it starts from; with a trained twin, answer what it will follow."""
+    def _start(self, full_precision: BEExformer | None) -> FullPrecision | None:
+        """Give the network what it starts from; with a trained full_precision, answer what it will follow."""
         network, data = self.network, self.data
         if data.embedding is not None:
             network.embedding.weight.copy_(torch.from_numpy(data.embedding))
-        if not network.config.binary or isinstance(data.start, Restart):
+        if not network.config.binary or isinstance(data.start, WarmStart):
             if data.start:
                 data.start.start(network)
             return None
-        real = twin
-        if data.start and not twin:
+        real = full_precision
+        if data.start and not full_precision:
             real = BEExformer(dataclasses.replace(network.config, binary=False), precision=network.precision)
             data.start.start(real)
         if real is None:
@@ -89,7 +89,7 @@ class Trainer:
         start(network, real, text)
         counts = np.bincount(np.concatenate(data.ids), minlength=network.config.vocab_size)
         network.fix_embedding(counts + 1.0)
-        return Twin(twin, text) if twin else None
+        return FullPrecision(full_precision, text) if full_precision else None
 
     @cached_property
     def made(self) -> str:
@@ -125,12 +125,12 @@ class Trainer:
         return float(self.optimizers[0].param_groups[0]["lr"])
 
     def _losses(self, h: Tensor, mask: Tensor, targets: Tensor, wanted: list[Tensor] | None) -> Tensor:
-        """Soft-routing loss, and with a twin how far the states are from `wanted`, its own."""
+        """Soft-routing loss, and with a counterpart how far the states are from `wanted`, its own."""
         states = self.network.states(h, mask)
         loss = soft_routing_loss(self.network.read(states, mask), targets)
-        if self.twin and wanted:
-            assert self.recipe.twin is not None
-            loss = loss + self.recipe.twin.states * self.twin.distance(states, wanted, mask)
+        if self.full_precision and wanted:
+            assert self.recipe.full_precision is not None
+            loss = loss + self.recipe.full_precision.states * self.full_precision.distance(states, wanted, mask)
         return loss
 
     def _padded(self, batch: np.ndarray) -> Batch:
@@ -141,7 +141,7 @@ class Trainer:
         """One batch; answers its loss in nats."""
         ids, mask = self._padded(batch)
         targets = torch.from_numpy(self.data.targets[batch])
-        wanted = self.twin(ids, mask) if self.twin else None
+        wanted = self.full_precision(ids, mask) if self.full_precision else None
         loss = self.losses(self.network.embed(ids), mask, targets, wanted)
         value = loss.item()
         if not math.isfinite(value):
@@ -248,14 +248,14 @@ class _as_exported:
         self.network.train()
 
 
-def fit(trainer: Trainer, work: Path, show: Show) -> None:
+def fit(trainer: Trainer, work: Path, progress: RunProgress) -> None:
     """Train until the last epoch or until patience ends; the weights with the best dev score are in `best.pt`."""
     plan = trainer.recipe.optim
     saved, best = work / STATE, work / "best.pt"
     if saved.exists():
         trainer.restore(torch.load(saved, weights_only=True), work)
-        show.say(f"resumed at step {trainer.step} of {trainer.steps}")
-    report = show.stage("training")
+        progress.say(f"resumed at step {trainer.step} of {trainer.steps}")
+    report = progress.stage("training")
     every = math.ceil(trainer.steps_per_epoch / plan.evaluations)
     losses: list[float] = []
     since, tokens, score = time.monotonic(), trainer.tokens, trainer.best
@@ -298,7 +298,7 @@ def fit(trainer: Trainer, work: Path, show: Show) -> None:
                     short = {key: found[key] for key in ("score", "full_depth_score", "flops_saved_ratio", "exits")}
                     short["per_exit"] = [round(score, 4) for score in found["per_exit"]]
                     log.write(json.dumps({"step": trainer.step, "dev": short, "best": trainer.best}) + "\n")
-                    show.say(
+                    progress.say(
                         f"step {trainer.step}: dev {score:.4f} at full depth {found['full_depth_score']:.4f}, "
                         f"FLOPs saved {found['flops_saved_ratio']:.1%}, exits {found['exits']}{' *' if better else ''}"
                     )
@@ -308,7 +308,7 @@ def fit(trainer: Trainer, work: Path, show: Show) -> None:
                         trainer.epoch, trainer.position = trainer.epoch + 1, 0
                     save_state(trainer.state(), saved)
                     if trainer.waited >= plan.patience:
-                        show.say(f"no better score in {plan.patience} evaluations: stopped early")
+                        progress.say(f"no better score in {plan.patience} evaluations: stopped early")
                         break
 
 

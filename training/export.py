@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from model import bits, calibrate, card, exits
-from model.checkpoint import Checkpoint, save
-from model.data import Rows, pad, sorted_batches
-from model.embedding import SCALES, real
-from model.engine import Engine, Row
-from model.errors import TrainingError
-from model.evaluate import evaluate_logits, logits_of
-from model.network import BEExformer
+from beexformer.model import bits, exits
+from beexformer.model.checkpoint import Checkpoint, save
+from beexformer.model.embedding import SCALES, real
+from beexformer.model.engine import Engine, Row
+from beexformer.model.errors import TrainingError
+from beexformer.training import calibrate, card
+from beexformer.training.data import Rows, pad, sorted_batches
+from beexformer.training.evaluate import evaluate_logits, logits_of
+from beexformer.training.network import BEExformer
 
 ROUNDING = 1e-4
 """Largest difference of a logit between torch and the engine where no bit flips; calibrated ones are compared as they
@@ -139,13 +140,13 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     differ = 0
     for row, a, b in zip(rows, ours, theirs, strict=True):
         policy = exits.entropy_gain(row.delta, row.entropy_threshold)
-        leave_a, leave_b = (exits.walk(z, policy, row.min_blocks, row.max_blocks) for z in (a, b))
+        leave_a, leave_b = (exits.exit_layer(z, policy, row.min_blocks, row.max_blocks) for z in (a, b))
         differ += leave_a != leave_b or a[leave_a - 1].argmax() != b[leave_b - 1].argmax()
     tokens = sum(len(row.ids) for row in rows)
     return Parity(len(rows), tokens, int((apart > ROUNDING).sum()), int(differ), float(apart.max()))
 
 
-def finish(
+def calibrate_and_export(
     network: BEExformer,
     *,
     name: str,

@@ -39,8 +39,9 @@ class BinaryLinear(nn.Module):
     """BL(x) = alpha * (sum_t sign(x + beta_t) . sign(W)) + b (eq. 6): [..., k] -> [..., n] (float32).
 
     alpha and b per output, beta per input, all learned in real numbers. T thresholds share W, so that an input has
-    T + 1 levels instead of two; beta is [k] of one, [T, k] of several. `binary=False` is the full-precision twin: an
-    ordinary linear layer with W and b. Products run in `precision`, where signs and their sums are exact.
+    T + 1 levels instead of two; beta is [k] of one, [T, k] of several. `binary=False` is the full-precision
+    counterpart: an ordinary linear layer with W and b. Products run in `precision`, where signs and their sums are
+    exact.
     """
 
     def __init__(

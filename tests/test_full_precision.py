@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model import twin
-from model.config import BEEConfig
-from model.network import BEExformer, mean_state
-from model.twin import Batch, Twin
+from beexformer.model.config import BEEConfig
+from beexformer.training import full_precision
+from beexformer.training.full_precision import Batch, FullPrecision
+from beexformer.training.network import BEExformer, mean_state
 
 CONFIG = BEEConfig(vocab_size=50, n_class=3, d_model=64, n_head=2, n_block=2, d_head=64, max_tokens=16)
 
@@ -33,8 +33,8 @@ def test_bits_start_nearer_than_by_chance(batches: list[Batch], thresholds: int)
     real, bits = pair(thresholds)
     by_chance = BEExformer(bits.config)
     by_chance.embedding.load_state_dict(real.embedding.state_dict())
-    twin.start(bits, real, batches)
-    follower = Twin(real, batches)
+    full_precision.start(bits, real, batches)
+    follower = FullPrecision(real, batches)
     for ids, mask in batches:
         wanted = follower(ids, mask)
         ours, theirs = (
@@ -47,7 +47,7 @@ def test_bits_start_nearer_than_by_chance(batches: list[Batch], thresholds: int)
 
 def test_thresholds_part_what_an_input_sees_into_equal_shares(batches: list[Batch]) -> None:
     real, bits = pair(3)
-    twin.start(bits, real, batches)
+    full_precision.start(bits, real, batches)
     hidden = dict(bits.binary_layers())["heads.1.hidden"]
     means = torch.cat([mean_state(real.states(real.embed(ids), mask)[0], mask) for ids, mask in batches])  # [64, D]
     above = (means[:, None] + hidden.beta >= 0).float().mean((0, 2))
@@ -56,7 +56,7 @@ def test_thresholds_part_what_an_input_sees_into_equal_shares(batches: list[Batc
 
 def test_distance_is_0_of_itself_and_1_of_a_constant(batches: list[Batch]) -> None:
     real, _ = pair()
-    follower = Twin(real, batches)
+    follower = FullPrecision(real, batches)
     ids, mask = (torch.cat(parts) for parts in zip(*batches, strict=True))
     wanted = follower(ids, mask)
     assert follower.distance(wanted, wanted, mask) == 0

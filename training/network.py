@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.binarize import BinaryLinear, g
-from model.config import BEEConfig
-from model.embedding import gaussian_steps, pack, quantize, real, sinusoid, steps
+from beexformer.model.config import BEEConfig
+from beexformer.model.embedding import gaussian_steps, pack, quantize, real, sinusoid, steps
+from beexformer.training.binarize import BinaryLinear, g
 
 MATCH = 0.3
 """Spread of the vector that marks what both texts have when training begins, beside 0.5 of embeddings: from zero it
-would stay below 0.05, rates that suit a body being low (docs/log.md)."""
+would stay below 0.05, rates that suit a backbone being low (docs/log.md)."""
 
 
 def _dropout(ratio: float) -> nn.Module:
@@ -154,7 +154,7 @@ class BEExformer(nn.Module):
             self.embedding.weight.copy_(self.exported_embedding())
 
     def exported_embedding(self) -> Tensor:
-        """[V, D/2], the rows as the exported file will have them; of a full-precision twin, as they are."""
+        """[V, D/2], the rows as the exported file will have them; of a full-precision counterpart, as they are."""
         if not self.config.binary:
             return self.embedding.weight.detach()
         return torch.from_numpy(real(*self.stored_embedding()))

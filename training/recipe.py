@@ -12,9 +12,9 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from model.config import BEEConfig
-from model.data import Columns
-from model.errors import TrainingError
+from beexformer.model.config import BEEConfig
+from beexformer.model.errors import TrainingError
+from beexformer.training.data import Columns
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "proposed": {"binary": True, "early_exit": True},
@@ -76,10 +76,10 @@ class Network(Section):
 
 
 class Start(Section):
-    """What the network starts from: a body, a checkpoint, an encoder's vocabulary, or nothing."""
+    """What the network starts from: a backbone, a checkpoint, an encoder's vocabulary, or nothing."""
 
-    body: str | None = Field(
-        None, description="a shipped body, or a folder: vocabulary, shape, embeddings and blocks are those of it"
+    backbone: str | None = Field(
+        None, description="a shipped backbone, or a folder: vocabulary, shape, embeddings and blocks are those of it"
     )
     checkpoint: str | None = Field(
         None, description="a shipped checkpoint, or a folder, to go on from: all but the training is that of it"
@@ -93,8 +93,10 @@ class Start(Section):
 
     @model_validator(mode="after")
     def _one_start(self) -> Self:
-        if sum(start is not None for start in (self.body, self.checkpoint, self.encoder)) > 1:
-            raise ValueError("each of them has a vocabulary and embeddings; give one of body, checkpoint and encoder")
+        if sum(start is not None for start in (self.backbone, self.checkpoint, self.encoder)) > 1:
+            raise ValueError(
+                "each of them has a vocabulary and embeddings; give one of backbone, checkpoint and encoder"
+            )
         return self
 
 
@@ -108,7 +110,8 @@ class Text(Section):
     rows: int = Field(ge=1)
     form: Literal["rows", "sentences", "perturbed", "neighbours", "rewritten"] = Field(
         "sentences",
-        description="what is made of it: of rows nothing, they are as they stand; see model/augment.py for the others, "
+        description="what is made of it: of rows nothing, they are as they stand; see training/augment.py for the "
+        "others, "
         "of which the last two are pairs",
     )
 
@@ -178,9 +181,9 @@ class Optim(Section):
     seed: int = Field(1, ge=0, description="of initialisation, order of the rows and dropout")
 
 
-class Twin(Section):
-    """Binarizing in steps: the full-precision twin is trained first, by [optim] but for what stands here; then bits
-    start from it and follow its states. See model/twin.py."""
+class FullPrecision(Section):
+    """Binarizing in steps: the full-precision counterpart is trained first, by [optim] but for what stands here; then
+    bits start from it and follow its states. See training/full_precision.py."""
 
     epochs: int = Field(2, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
@@ -189,7 +192,7 @@ class Twin(Section):
     states: float = Field(1.0, ge=0, description="weight of the states' distance beside the soft-routing loss of bits")
 
 
-class Finish(Section):
+class SecondStage(Section):
     """A second phase on the labelled rows alone, after one that had text from elsewhere; the rate decays linearly."""
 
     epochs: int = Field(ge=1)
@@ -208,8 +211,8 @@ class Recipe(Section):
     start: Start = Start.model_validate({})
     teacher: Teacher | None = None
     optim: Optim = Optim.model_validate({})
-    twin: Twin | None = None
-    finish: Finish | None = None
+    full_precision: FullPrecision | None = None
+    second_stage: SecondStage | None = None
 
     @model_validator(mode="after")
     def _grid(self) -> Self:
@@ -225,25 +228,25 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _bits(self) -> Self:
-        if self.start.checkpoint and self.twin:
-            raise ValueError("a checkpoint has its bits already; leave [twin] out, or start from a body")
+        if self.start.checkpoint and self.full_precision:
+            raise ValueError("a checkpoint has its bits already; leave [full_precision] out, or start from a backbone")
         return self
 
     def seeded(self, seed: int) -> "Recipe":
         """The same run from another seed."""
         return self.model_copy(update={"optim": self.optim.model_copy(update={"seed": seed})})
 
-    def twinned(self) -> "Recipe":
-        """The full-precision twin's training as a recipe of its own."""
-        assert self.twin is not None
-        optim = self.optim.model_copy(update=self.twin.model_dump(exclude={"states"}))
-        return self.model_copy(update={"optim": optim, "twin": None, "finish": None})
+    def for_full_precision(self) -> "Recipe":
+        """The full-precision counterpart's training as a recipe of its own."""
+        assert self.full_precision is not None
+        optim = self.optim.model_copy(update=self.full_precision.model_dump(exclude={"states"}))
+        return self.model_copy(update={"optim": optim, "full_precision": None, "second_stage": None})
 
-    def finishing(self) -> "Recipe":
+    def for_second_stage(self) -> "Recipe":
         """The second phase as a recipe of its own."""
-        assert self.finish is not None
-        changes = {**self.finish.model_dump(), "schedule": "linear", "warmup": 0.0}
-        return self.model_copy(update={"optim": self.optim.model_copy(update=changes), "finish": None})
+        assert self.second_stage is not None
+        changes = {**self.second_stage.model_dump(), "schedule": "linear", "warmup": 0.0}
+        return self.model_copy(update={"optim": self.optim.model_copy(update=changes), "second_stage": None})
 
 
 Kind = TypeVar("Kind", bound=Section)
@@ -275,9 +278,9 @@ def read(path: Path) -> Recipe:
 
 
 OWN_ROWS: dict[str, Any] = {
-    "start": {"body": "english"},
+    "start": {"backbone": "english"},
     "network": {"head_thresholds": 4, "embedding": "int4+2"},
-    "twin": {"epochs": 6, "learning_rate": 5e-4, "evaluations": 1},
+    "full_precision": {"epochs": 6, "learning_rate": 5e-4, "evaluations": 1},
     "optim": {
         "epochs": 10,
         "patience": 10,

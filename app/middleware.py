@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import respond
+from beexformer.app.errors import respond
 
 OPEN = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")  # no key needed
 OPEN_UNDER = ("/assets/", "/docs/")  # nor for the files under these
@@ -27,7 +27,7 @@ errors = logging.getLogger("bee.error")
 
 
 @dataclass(slots=True)
-class Exchange:
+class RequestContext:
     """One request and its answer, as the endpoints and the log share it (request.state.exchange)."""
 
     request_id: str
@@ -49,7 +49,7 @@ class Exchange:
         self.model, self.exit_index = model, exit_index
 
 
-class Edge:
+class RequestMiddleware:
     """`refused(path, status, seconds)` is told of each answer whose endpoint has not counted its items."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Edge:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        exchange = Exchange(_request_id(headers), time.perf_counter())
+        exchange = RequestContext(_request_id(headers), time.perf_counter())
         scope.setdefault("state", {})["exchange"] = exchange
         status, received = 0, 0
 
@@ -125,7 +125,7 @@ class Edge:
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"the body is larger than {self.max_body_bytes} bytes; send less text at once")
 
-    def _log(self, scope: Scope, exchange: Exchange, status: int) -> None:
+    def _log(self, scope: Scope, exchange: RequestContext, status: int) -> None:
         quiet = scope["path"] in QUIET or scope["path"].startswith(OPEN_UNDER)
         level = logging.DEBUG if quiet else logging.INFO
         if not log.isEnabledFor(level):

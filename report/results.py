@@ -14,18 +14,29 @@ from zlib import crc32
 
 import numpy as np
 
-from model import calibrate, exits
-from model.checkpoint import tensor_spec
-from model.config import BEEConfig
-from model.data import Rows, key
-from model.encoders import locate
-from model.engine import Engine
-from model.errors import BEEError, TrainingError
-from model.evaluate import ALONE, DELTAS, THRESHOLDS, answers, flops_saved, logits_of, recorded, splits, under
-from model.recipe import Data
-from model.record import Record, find
-from model.show import Show
-from report import baselines, bootstrap
+from beexformer.model import exits
+from beexformer.model.checkpoint import tensor_spec
+from beexformer.model.config import BEEConfig
+from beexformer.model.engine import Engine
+from beexformer.model.errors import BEEError, TrainingError
+from beexformer.report import baselines, bootstrap
+from beexformer.training import calibrate
+from beexformer.training.data import Rows, key
+from beexformer.training.encoders import locate
+from beexformer.training.evaluate import (
+    ALONE,
+    DELTAS,
+    THRESHOLDS,
+    answers,
+    evaluate_policy,
+    flops_saved,
+    logits_of,
+    recorded,
+    splits,
+)
+from beexformer.training.progress import RunProgress
+from beexformer.training.recipe import Data
+from beexformer.training.record import Record, find
 
 PAPER = {"sst2": "SST-2", "cola": "CoLA", "mrpc": "MRPC", "rte": "RTE"}
 """Tasks of the paper's Table 2 and how it writes them."""
@@ -82,7 +93,7 @@ class Net:
     @cached_property
     def taken(self) -> np.ndarray:
         """The exit (counted from 1 among its exits) that each row leaves at under the paper's rule [N]."""
-        return exits.walk_all(self.logits, exits.entropy_gain(DELTA))
+        return exits.exit_layers(self.logits, exits.entropy_gain(DELTA))
 
     @property
     def predicted(self) -> np.ndarray:
@@ -118,7 +129,7 @@ class Net:
         return np.bincount(self._left(self.taken) - 1, minlength=self.config.n_block)
 
     def _sure(self, threshold: float) -> np.ndarray:
-        return exits.walk_all(self.logits, exits.entropy_gain(ALONE, threshold))
+        return exits.exit_layers(self.logits, exits.entropy_gain(ALONE, threshold))
 
     def _left(self, taken: np.ndarray) -> np.ndarray:
         return np.asarray(np.array(self.config.exits)[taken - 1])
@@ -197,9 +208,10 @@ Curve = list[tuple[float, float]]
 def curve(
     task: Task, net: Net, policy: Callable[[float], exits.Policy], settings: Sequence[float], **options: Any
 ) -> Curve:
-    """What `under` finds along the settings of a policy."""
+    """What `evaluate_policy` finds along the settings of a policy."""
     found = [
-        under(net.config, net.logits, net.tokens, task.dev.labels, task.metric, policy(x), **options) for x in settings
+        evaluate_policy(net.config, net.logits, net.tokens, task.dev.labels, task.metric, policy(x), **options)
+        for x in settings
     ]
     return [(point["flops_saved_ratio"], point["score"]) for point in found]
 
@@ -250,7 +262,7 @@ def real_bytes(config: BEEConfig) -> int:
 
 
 def gather(
-    engines: Iterable[Engine], runs: Path, root: Path, work: Path, show: Show, encoder: bool
+    engines: Iterable[Engine], runs: Path, root: Path, work: Path, progress: RunProgress, encoder: bool
 ) -> tuple[list[Task], dict[str, str]]:
     """Every task that a checkpoint or a record names, measured; and what was left out, with the reason.
 
@@ -266,7 +278,7 @@ def gather(
             left_out[f"checkpoint {engine.name}"] = str(error)
             continue
         tasks[engine.name] = task
-        _measure(task, engine, show)
+        _measure(task, engine, progress)
     for record in find(runs):
         name = record.meta["task"]
         title = f"record {name}, {record.meta['variant']}, seed {record.meta['seed']}"
@@ -282,7 +294,7 @@ def gather(
     order = [*PAPER, *sorted(tasks.keys() - PAPER.keys())]
     found = [tasks[name] for name in order if name in tasks]
     for task in found:
-        _answer(task, runs / "baselines", work, show, encoder)
+        _answer(task, runs / "baselines", work, progress, encoder)
     return found, left_out
 
 
@@ -296,11 +308,11 @@ def _task(name: str, data: Data, root: Path, labels: list[str]) -> Task:
     return Task(name, data.metric, labels, train.take(kept), dev, test)
 
 
-def _measure(task: Task, engine: Engine, show: Show) -> None:
+def _measure(task: Task, engine: Engine, progress: RunProgress) -> None:
     """The shipped network anew, by the engine."""
 
     def run(rows: Rows, split: str) -> tuple[np.ndarray, np.ndarray]:
-        report = show.stage(f"{task.name} on {split}")
+        report = progress.stage(f"{task.name} on {split}")
 
         def watched(starts: Sequence[int]) -> Iterable[int]:
             for i, start in enumerate(starts):
@@ -339,19 +351,19 @@ def _add(task: Task, record: Record) -> None:
     task.runs.setdefault(variant, []).append(net)
 
 
-def _answer(task: Task, kept: Path, work: Path, show: Show, encoder: bool) -> None:
+def _answer(task: Task, kept: Path, work: Path, progress: RunProgress, encoder: bool) -> None:
     """The baselines; the encoder for the paper's tasks only."""
     others = [task.dev, *([task.test] if task.test else [])]
     rows = baselines.digest(task.train, *others)[:12]
 
     def lexical() -> Baseline:
-        predicted, _ = baselines.lexical(task.train, others, task.metric, show.stage(f"TF-IDF on {task.name}"))
+        predicted, _ = baselines.lexical(task.train, others, task.metric, progress.stage(f"TF-IDF on {task.name}"))
         return Baseline.of(predicted)
 
     def tuned() -> Baseline:
         if not encoder:
             raise TrainingError("left out")
-        report = show.stage(f"MiniLM on {task.name}")
+        report = progress.stage(f"MiniLM on {task.name}")
         predicted = baselines.encoder(task.train, others, len(task.labels), work, report)
         return Baseline.of(predicted, (locate("minilm", work / "encoders") / "model.safetensors").stat().st_size)
 

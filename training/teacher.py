@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from model.data import Rows, length_batches, pad, sorted_batches
+from beexformer.training.data import Rows, length_batches, pad, sorted_batches
 
 SHARD = 8192  # rows a file of answers holds: what a kill can lose
 

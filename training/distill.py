@@ -1,10 +1,11 @@
 """
-A body, distilled once and task-free: block c learns to say of plain text, token by token, what layer c of a pretrained
-encoder says, and the mean of its states what the encoder's sentence vector says.
+A backbone, distilled once and task-free: block c learns to say of plain text, token by token, what layer c of a
+pretrained encoder says, and the mean of its states what the encoder's sentence vector says.
 
-A row with a label tells one bit; a sentence read by the encoder tells 384 real numbers a token and layer. The body has
-the encoder's width, heads and depth, so that attention can start from the encoder's own. The network has no
-feed-forward layer; what the encoder's did, the gates have to learn. It learns in real numbers: bits begin with a task.
+A row with a label tells one bit; a sentence read by the encoder tells 384 real numbers a token and layer. The
+backbone has the encoder's width, heads and depth, so that attention can start from the encoder's own. The network has
+no feed-forward layer; what the encoder's did, the gates have to learn. It learns in real numbers: bits begin with a
+task.
 
 Tokens enter as in eq. 2, half sinusoid, so the encoder's space is turned: its first D/2 axes carry most of what tells
 tokens apart in running text. Token counts weigh, because a vocabulary is mostly words that hardly occur.
@@ -25,29 +26,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel
 
-from model import body, precision
-from model.augment import distinct, neighbours
-from model.config import BEEConfig
-from model.data import Input, key, length_batches, pad, paragraphs, read_table, sentences
-from model.encoders import locate
-from model.errors import TrainingError
-from model.network import BEExformer, Block, mean_state
-from model.recipe import NAME, Section, Text, load
-from model.show import Show
-from model.tokenizer import Tokenizer
-from model.trainer import keep_memory, save_state
-from model.twin import Batch, calibration_batches
+from beexformer.model.config import BEEConfig
+from beexformer.model.errors import TrainingError
+from beexformer.model.tokenizer import Tokenizer
+from beexformer.training import backbone, precision
+from beexformer.training.augment import distinct, neighbours
+from beexformer.training.data import Input, key, length_batches, pad, paragraphs, read_table, sentences
+from beexformer.training.encoders import locate
+from beexformer.training.full_precision import Batch, calibration_batches
+from beexformer.training.network import BEExformer, Block, mean_state
+from beexformer.training.progress import RunProgress
+from beexformer.training.recipe import NAME, Section, Text, load
+from beexformer.training.trainer import keep_memory, save_state
 
 LOSSES = ("states", "vector")
 SAVE_TOKENS = 200_000  # what a kill can lose
 RARE = 0.75  # exponent of a token's count in the weighted axes: between running text (1) and the bare vocabulary (0)
 
 
-class BodyRecipe(Section):
-    """What a body is made of, from TOML."""
+class BackboneRecipe(Section):
+    """What a backbone is made of, from TOML."""
 
     name: str = Field(pattern=NAME)
-    encoder: Literal["minilm"] = Field("minilm", description="a BERT, whose width, heads and layers the body takes")
+    encoder: Literal["minilm"] = Field("minilm", description="a BERT, whose width, heads and layers the backbone takes")
     max_tokens: int = Field(128, ge=3)
     text: list[Text] = Field(min_length=1, description="what is read: forms sentences and neighbours")
     keep_out: list[str] = Field([], description="data files of which no text may be among it: dev and test rows")
@@ -59,9 +60,9 @@ class BodyRecipe(Section):
     seed: int = Field(1, ge=0)
 
 
-def read(path: Path) -> BodyRecipe:
-    """A body's recipe from a TOML file; see `recipe.load`."""
-    return load(path, BodyRecipe)
+def read(path: Path) -> BackboneRecipe:
+    """A backbone's recipe from a TOML file; see `recipe.load`."""
+    return load(path, BackboneRecipe)
 
 
 class Encoder:
@@ -73,7 +74,7 @@ class Encoder:
     def __init__(self, folder: Path, tokenizer: Tokenizer, counts: np.ndarray) -> None:
         separator = tokenizer.inner.token_to_id("[SEP]")
         if separator is None:
-            raise TrainingError(f"the tokenizer of {folder.name} has no [SEP]; a body is made from a BERT")
+            raise TrainingError(f"the tokenizer of {folder.name} has no [SEP]; a backbone is made from a BERT")
         self.separator = separator
         self.model = AutoModel.from_pretrained(folder, local_files_only=True, attn_implementation="eager").eval()
         shape = self.model.config
@@ -157,7 +158,7 @@ def start(network: BEExformer, encoder: Encoder, batches: list[Batch]) -> None:
 class Distiller:
     """A network that learns from an encoder, and where it is."""
 
-    def __init__(self, recipe: BodyRecipe, rows: list[np.ndarray], network: BEExformer, encoder: Encoder) -> None:
+    def __init__(self, recipe: BackboneRecipe, rows: list[np.ndarray], network: BEExformer, encoder: Encoder) -> None:
         self.recipe, self.rows, self.network, self.encoder = recipe, rows, network, encoder
         text = hashlib.sha256(np.concatenate(rows).tobytes()).hexdigest()
         self.made = f"{recipe.model_dump_json()}\n{text}"  # a state of something else is not resumed
@@ -223,11 +224,11 @@ class Distiller:
         self.optimizer.load_state_dict(state["optimizer"])
         self.batch, self.tokens, self.running = state["batch"], state["tokens"], state["running"]
 
-    def run(self, path: Path, show: Show) -> dict[str, list[float]]:
+    def run(self, path: Path, progress: RunProgress) -> dict[str, list[float]]:
         """Go on until the recipe's tokens are read; answers the running losses by block."""
         if path.exists():
             self.restore(path)
-        report = show.stage("distillation")
+        report = progress.stage("distillation")
         kept, began, before = self.tokens, time.monotonic(), self.tokens
         for ids, mask in _batches(self.rows, self.recipe, skip=self.batch):
             if self.tokens >= self.recipe.tokens:
@@ -246,7 +247,7 @@ class Distiller:
         return {name: [round(float(x), 3) for x in part] for name, part in zip(LOSSES, self.running, strict=True)}
 
 
-def _batches(rows: list[np.ndarray], recipe: BodyRecipe, skip: int = 0) -> Iterator[Batch]:
+def _batches(rows: list[np.ndarray], recipe: BackboneRecipe, skip: int = 0) -> Iterator[Batch]:
     """Batches of the text for ever, in an order that is a function of the seed alone: ids and mask, each [B, L]."""
     lengths = np.array([len(row) for row in rows])
     epoch = 0
@@ -269,7 +270,7 @@ def _kept_out(files: list[str], root: Path) -> set[Input]:
     return found
 
 
-def _read_text(recipe: BodyRecipe, root: Path, show: Show) -> list[Input]:
+def _read_text(recipe: BackboneRecipe, root: Path, progress: RunProgress) -> list[Input]:
     without = _kept_out(recipe.keep_out, root)
     rows: list[Input] = []
     for table in recipe.text:
@@ -281,31 +282,31 @@ def _read_text(recipe: BodyRecipe, root: Path, show: Show) -> list[Input]:
             words = rng.integers(8, 25, (1000, 2))  # of a side
             rows += distinct(neighbours(paragraphs(path), words, rng), table.rows, without)
         else:
-            raise TrainingError(f"a body reads text as it stands: form {table.form!r} is for teachers of tasks")
-        show.say(f"{table.name}: {len(rows)} rows so far")
+            raise TrainingError(f"a backbone reads text as it stands: form {table.form!r} is for teachers of tasks")
+        progress.say(f"{table.name}: {len(rows)} rows so far")
     return rows
 
 
-def run(recipe: BodyRecipe, root: Path, out: Path, work: Path, console: Console) -> dict[str, Any]:
-    """Distil `recipe` on text under `root` into the body folder `out`. Answers its provenance.
+def run(recipe: BackboneRecipe, root: Path, out: Path, work: Path, console: Console) -> dict[str, Any]:
+    """Distil `recipe` on text under `root` into the backbone folder `out`. Answers its provenance.
 
     `work` keeps the run's progress; a second call with the same arguments goes on where the first one ended.
     """
     keep_memory()
-    body.claim(out)
+    backbone.ensure_writable(out)
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    show = Show(console)
-    with show.bar:
+    progress = RunProgress(console)
+    with progress.bar:
         folder = locate(recipe.encoder, work.parent / "encoders")
         json_text = (folder / "tokenizer.json").read_text()
         tokenizer = Tokenizer(json_text, recipe.max_tokens)
-        text = _read_text(recipe, root, show)
+        text = _read_text(recipe, root, progress)
         rows = [np.array(e.ids, dtype=np.int32) for e in tokenizer.inner.encode_batch(text)]
         encoder = Encoder(folder, tokenizer, np.bincount(np.concatenate(rows), minlength=tokenizer.vocab_size))
         config = BEEConfig(
             vocab_size=tokenizer.vocab_size,
-            n_class=2,  # of heads that a body hasn't
+            n_class=2,  # of heads that a backbone hasn't
             d_model=encoder.d_model,
             n_head=encoder.n_head,
             n_block=encoder.n_layer,
@@ -314,8 +315,8 @@ def run(recipe: BodyRecipe, root: Path, out: Path, work: Path, console: Console)
         )
         network = BEExformer(config, precision=precision.faster())
         start(network, encoder, calibration_batches(_batches(rows, recipe)))
-        losses = Distiller(recipe, rows, network, encoder).run(work / "state.pt", show)
+        losses = Distiller(recipe, rows, network, encoder).run(work / "state.pt", progress)
         facts = {"encoder": recipe.encoder, "recipe": recipe.model_dump(), "rows": len(rows), "losses": losses}
-        body.write(out, network, json_text, facts)
-        show.say(f"body written to {out}: {losses}")
+        backbone.write(out, network, json_text, facts)
+        progress.say(f"backbone written to {out}: {losses}")
     return facts

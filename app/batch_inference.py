@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
-from app.errors import NotJSON, problem
-from app.schemas import Answer
-from model.engine import Engine, Row
-from model.errors import BEEError, InputError
+from beexformer.app.errors import NotJSON, problem
+from beexformer.app.schemas import Answer
+from beexformer.model.engine import Engine, Row
+from beexformer.model.errors import BEEError, InputError
 
 ROWS = 32  # lines of a file that run together
 JSONL = (".jsonl", ".ndjson")

@@ -1,8 +1,8 @@
 """
 One training run, one way: recipe -> data -> network -> soft-routing loss -> evaluate -> export and verify -> record.
 
-What all variants and seeds of a recipe share lies in its work folder (`model.prepare`); each run has its own in there,
-`<variant>-<seed>`: what it goes on from after a kill (`model.trainer`) and, in the end, the record.
+What all variants and seeds of a recipe share lies in its work folder (`training.prepare`); each run has its own in
+there, `<variant>-<seed>`: what it goes on from after a kill (`training.trainer`) and, in the end, the record.
 """
 
 import dataclasses
@@ -16,16 +16,17 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from model import checkpoint, export, precision, record
-from model.errors import TrainingError
-from model.network import BEExformer
-from model.prepare import Prepared, prepare
-from model.recipe import VARIANTS, Recipe
-from model.record import Record
-from model.show import Show
-from model.trainer import STATE, Trainer, fit, keep_memory
+from beexformer.model import checkpoint
+from beexformer.model.errors import TrainingError
+from beexformer.training import export, precision, record
+from beexformer.training.network import BEExformer
+from beexformer.training.prepare import Prepared, prepare
+from beexformer.training.progress import RunProgress
+from beexformer.training.recipe import VARIANTS, Recipe
+from beexformer.training.record import Record
+from beexformer.training.trainer import STATE, Trainer, fit, keep_memory
 
-TWIN_OF = {"proposed": "fp", "wee": "wee-fp"}
+FULL_PRECISION_OF = {"proposed": "fp", "wee": "wee-fp"}
 """Binary variants and the full-precision ones that they start from and follow."""
 
 
@@ -43,29 +44,31 @@ def run(
     if packed and out is None:
         raise TrainingError("say with --out where the checkpoint is to be written")
     if out and packed:  # now, not after hours of training
-        checkpoint.claim(out)
+        checkpoint.ensure_writable(out)
     keep_memory()
     work.mkdir(parents=True, exist_ok=True)
-    show = Show(console)
-    with show.bar:
-        data = prepare(recipe, root, work, show, variant)
-        twin = None
-        if recipe.twin and data.config.binary:
+    progress = RunProgress(console)
+    with progress.bar:
+        data = prepare(recipe, root, work, progress, variant)
+        full_precision = None
+        if recipe.full_precision and data.config.binary:
             full = dataclasses.replace(data, config=dataclasses.replace(data.config, binary=False))
-            twin = _twin(recipe.twinned(), full, work, TWIN_OF[variant], show)
+            full_precision = _full_precision(
+                recipe.for_full_precision(), full, work, FULL_PRECISION_OF[variant], progress
+            )
         if not packed:
-            plan = recipe.twinned() if recipe.twin and not data.config.binary else recipe
-            found = _compared(plan, data, work, variant, show, twin)
-            show.say("this network is there to be compared with: nothing to pack, no checkpoint written")
+            plan = recipe.for_full_precision() if recipe.full_precision and not data.config.binary else recipe
+            found = _compared(plan, data, work, variant, progress, full_precision)
+            progress.say("this network is there to be compared with: nothing to pack, no checkpoint written")
             return {"dev": found}
         assert out is not None
-        trainer = _trained(recipe, data, work, variant, show, twin)
+        trainer = _trained(recipe, data, work, variant, progress, full_precision)
         made = _provenance(recipe, trainer)
 
         def recorded(logits: np.ndarray, tokens: np.ndarray) -> None:
             record.write(_record(trainer, variant, logits, tokens, made), _own(work, variant, recipe) / record.FILE)
 
-        evaluation, parity = export.finish(
+        evaluation, parity = export.calibrate_and_export(
             trainer.network.eval(),
             name=recipe.name,
             labels=data.labels,
@@ -78,14 +81,14 @@ def run(
             out=out,
             on_dev=recorded,
         )
-        show.say(f"torch and engine on dev: {parity}")
-        show.say(f"checkpoint written to {out}")
-        _say(show, variant, evaluation["dev"])
+        progress.say(f"torch and engine on dev: {parity}")
+        progress.say(f"checkpoint written to {out}")
+        _say(progress, variant, evaluation["dev"])
         return evaluation
 
 
-def _say(show: Show, variant: str, dev: dict[str, Any]) -> None:
-    show.say(f"{variant}: dev {dev['score']:.4f}, at full depth {dev['full_depth_score']:.4f}")
+def _say(progress: RunProgress, variant: str, dev: dict[str, Any]) -> None:
+    progress.say(f"{variant}: dev {dev['score']:.4f}, at full depth {dev['full_depth_score']:.4f}")
 
 
 def _own(work: Path, variant: str, recipe: Recipe) -> Path:
@@ -93,49 +96,59 @@ def _own(work: Path, variant: str, recipe: Recipe) -> Path:
 
 
 def _trained(
-    recipe: Recipe, data: Prepared, work: Path, variant: str, show: Show, twin: BEExformer | None = None
+    recipe: Recipe,
+    data: Prepared,
+    work: Path,
+    variant: str,
+    progress: RunProgress,
+    full_precision: BEExformer | None = None,
 ) -> Trainer:
     """Both phases of a recipe, or what is left of them; the trainer's network has the best weights of either."""
     own = _own(work, variant, recipe)
     own.mkdir(parents=True, exist_ok=True)
-    # without [finish], whose change loses nothing of the first phase
-    trainer = Trainer(recipe.model_copy(update={"finish": None}), data, twin)
-    show.say(
+    # without [second_stage], whose change loses nothing of the first phase
+    trainer = Trainer(recipe.model_copy(update={"second_stage": None}), data, full_precision)
+    progress.say(
         f"{recipe.name}, {variant}, seed {recipe.optim.seed}: {len(data.ids)} rows, {trainer.lengths.sum()} tokens "
         f"an epoch, {sum(p.numel() for p in trainer.network.parameters())} parameters"
     )
-    fit(trainer, own, show)
+    fit(trainer, own, progress)
     best = own / "best.pt"
-    if recipe.finish:
+    if recipe.second_stage:
         labelled = dataclasses.replace(data, ids=data.ids[: len(data.train)], targets=data.targets[: len(data.train)])
-        finisher = Trainer(recipe.finishing(), labelled, twin)
-        finisher.network.load_state_dict(trainer.network.state_dict())
-        finisher.best, finisher.tokens, finisher.seconds = trainer.best, trainer.tokens, trainer.seconds
-        trainer, last = finisher, own / "finish" / "best.pt"
+        second = Trainer(recipe.for_second_stage(), labelled, full_precision)
+        second.network.load_state_dict(trainer.network.state_dict())
+        second.best, second.tokens, second.seconds = trainer.best, trainer.tokens, trainer.seconds
+        trainer, last = second, own / "second_stage" / "best.pt"
         last.parent.mkdir(exist_ok=True)
-        fit(trainer, last.parent, show)
+        fit(trainer, last.parent, progress)
         best = last if last.exists() else best
     trainer.network.load_state_dict(torch.load(best, weights_only=True))
     return trainer
 
 
-def _twin(recipe: Recipe, data: Prepared, work: Path, variant: str, show: Show) -> BEExformer:
+def _full_precision(recipe: Recipe, data: Prepared, work: Path, variant: str, progress: RunProgress) -> BEExformer:
     """The full-precision network that bits start from and follow: the last one. The best on dev, which its record has,
     may be one of halfway that a few hundred rows took a liking to; its cross-entropy is not the lowest."""
-    _compared(recipe, data, work, variant, show)
+    _compared(recipe, data, work, variant, progress)
     network = BEExformer(data.config, precision=precision.of(recipe.optim.precision))
     network.load_state_dict(torch.load(_own(work, variant, recipe) / STATE, weights_only=True)["network"])
     return network
 
 
 def _compared(
-    recipe: Recipe, data: Prepared, work: Path, variant: str, show: Show, twin: BEExformer | None = None
+    recipe: Recipe,
+    data: Prepared,
+    work: Path,
+    variant: str,
+    progress: RunProgress,
+    full_precision: BEExformer | None = None,
 ) -> dict[str, Any]:
     """What a network that is not exported is worth on dev; it leaves a record."""
-    trainer = _trained(recipe, data, work, variant, show, twin)
+    trainer = _trained(recipe, data, work, variant, progress, full_precision)
     logits, tokens = trainer.logits(trainer.network), np.array([len(row) for row in data.dev_ids])
     found = trainer.evaluate(logits)
-    _say(show, variant, found)
+    _say(progress, variant, found)
     made = _record(trainer, variant, logits, tokens, _provenance(recipe, trainer))
     record.write(made, _own(work, variant, recipe) / record.FILE)
     return found

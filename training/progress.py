@@ -7,10 +7,10 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model.teacher import Report
+from beexformer.training.teacher import Report
 
 
-class Show:
+class RunProgress:
     """A bar with what matters beside it; `say` prints a line above it."""
 
     def __init__(self, console: Console) -> None:

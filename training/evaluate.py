@@ -15,12 +15,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from model import exits, flops
-from model.config import BEEConfig
-from model.data import Rows, find_split, read_rows, split_rows
-from model.engine import Engine
-from model.errors import TrainingError
-from model.recipe import Data
+from beexformer.model import exits, flops
+from beexformer.model.config import BEEConfig
+from beexformer.model.engine import Engine
+from beexformer.model.errors import TrainingError
+from beexformer.training.data import Rows, find_split, read_rows, split_rows
+from beexformer.training.recipe import Data
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy_score,
@@ -36,12 +36,12 @@ DELTAS = (-0.1, -0.01, -0.001, 0.0, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 
 
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
-"""Wraps the batches of a long pass, to show how far it is."""
+"""Wraps the batches of a long pass, to progress how far it is."""
 
 
 @cache
 def _flops(config: BEEConfig, tokens: int, blocks: int) -> float:
-    return flops.walk(config, tokens, blocks).flops
+    return flops.forward(config, tokens, blocks).flops
 
 
 def flops_saved(config: BEEConfig, tokens: np.ndarray, left: np.ndarray) -> float:
@@ -51,7 +51,7 @@ def flops_saved(config: BEEConfig, tokens: np.ndarray, left: np.ndarray) -> floa
     return float(np.mean([1 - _flops(config, n, c) / _flops(config, n, config.n_block) for n, c in pairs]))
 
 
-def under(
+def evaluate_policy(
     config: BEEConfig,
     logits: np.ndarray,
     tokens: np.ndarray,
@@ -64,7 +64,7 @@ def under(
 
     `answering` chooses, from a row's logits and the exit that it takes, the exit that answers: by default the same.
     """
-    taken = exits.walk_all(logits, policy)
+    taken = exits.exit_layers(logits, policy)
     predicted = answers(logits, taken, answering)
     left = np.array(config.exits)[taken - 1]
     return {
@@ -77,26 +77,26 @@ def under(
 def answers(
     logits: np.ndarray, taken: np.ndarray, answering: Callable[[np.ndarray, int], int] = lambda logits, taken: taken
 ) -> np.ndarray:
-    """The class each row is given [N], where `taken` [N] are the exits that rows leave at; see `under`."""
+    """The class each row is given [N], where `taken` [N] are the exits that rows leave at; see `evaluate_policy`."""
     return np.array([z[answering(z, t) - 1].argmax() for z, t in zip(logits, taken, strict=True)])
 
 
 def at_delta(
     config: BEEConfig, logits: np.ndarray, tokens: np.ndarray, labels: np.ndarray, metric: str, delta: float
 ) -> dict[str, Any]:
-    """What `under` says of the paper's rule at one delta."""
-    return {"delta": delta, **under(config, logits, tokens, labels, metric, exits.entropy_gain(delta))}
+    """What `evaluate_policy` says of the paper's rule at one delta."""
+    return {"delta": delta, **evaluate_policy(config, logits, tokens, labels, metric, exits.entropy_gain(delta))}
 
 
 def entropy_curve(
     config: BEEConfig, logits: np.ndarray, tokens: np.ndarray, labels: np.ndarray, metric: str, delta: float
 ) -> list[dict[str, Any]]:
-    """What `under` says along `entropy_threshold`: beside `delta`, and with as good as no delta."""
+    """What `evaluate_policy` says along `entropy_threshold`: beside `delta`, and with as good as no delta."""
     return [
         {
             "delta": d,
             "entropy_threshold": threshold,
-            **under(config, logits, tokens, labels, metric, exits.entropy_gain(d, threshold)),
+            **evaluate_policy(config, logits, tokens, labels, metric, exits.entropy_gain(d, threshold)),
         }
         for d in (delta, ALONE)
         for threshold in THRESHOLDS

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from model.errors import TrainingError
+from beexformer.model.errors import TrainingError
 
 FILE = "record.npz"
 

@@ -1,0 +1,1 @@
+"""Training: what learns, in torch (extra [train]). Knows nothing of the service."""
