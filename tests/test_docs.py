@@ -18,7 +18,7 @@ DESIGN = (ROOT / "docs" / "design.md").read_text()
 VERBS = "serve|classify|models|train|distill|evaluate|report"
 COMMANDS = sorted(set(re.findall(rf"beexformer ((?:{VERBS})\b[^\n`#|>]*)", README)))
 EQUATIONS = re.findall(r"^\| eq\. (\d+)(?:-(\d+))? \|", DESIGN, re.MULTILINE)
-SYMBOLS = sorted(set(re.findall(r"`((?:app|model)/\w+\.py):([\w.]+)`", DESIGN)))
+SYMBOLS = sorted(set(re.findall(r"`((?:app|model|training)/\w+\.py):([\w.]+)`", DESIGN)))
 
 
 def flags(verb: str) -> set[str]:
@@ -71,7 +71,7 @@ def test_every_problem_is_in_the_readme(status: int, slug: str) -> None:
     assert re.search(rf"^\| {status} \|.*`{slug}`", README, re.MULTILINE)
 
 
-@pytest.mark.parametrize("package", ["app", "model", "report"])
+@pytest.mark.parametrize("package", ["app", "model", "training", "report"])
 def test_every_module_is_in_the_tree_and_the_other_way_round(package: str) -> None:
     [tree] = re.findall(rf"^{package}/ .*\n((?:  .*\n)+)", README, re.MULTILINE)
     modules = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
