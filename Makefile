@@ -7,13 +7,19 @@ DOCKER ?= docker
 export DOCKER_BUILDKIT = 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test check train bench image rehearse clean
+.PHONY: serve test quick soak check train bench image rehearse clean
 
 serve: .venv/serve  ## set up without torch, then serve the shipped checkpoint on 127.0.0.1:8000
 	$(BIN)/beexformer serve
 
-test: .venv/dev check  ## set up with torch, then every check and every test
-	$(BIN)/pytest
+test: .venv/dev check  ## set up with torch, then every check and every test but the soak
+	$(BIN)/pytest -m "not soak"
+
+quick: .venv/dev check  ## the same without what takes more than a few seconds
+	$(BIN)/pytest -m "not slow and not soak"
+
+soak: .venv/dev  ## minutes of load, killed workers, SIGTERM trials and hostile clients against a real service
+	$(BIN)/pytest -m soak
 
 check: .venv/dev  ## format, lint and types, no tests
 	$(BIN)/ruff format --check .
