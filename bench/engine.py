@@ -169,10 +169,10 @@ class Bench:
         engine, C = self.engine, self.engine.config.n_block
         texts = [text for text in self.dev.texts if len(engine.encode(text).ids) == 25]
         rows = [engine.encode(text, delta=DELTA) for text in texts]
-        scratch, found = engine._scratch(), {}
+        scratch, found = engine.pool.take(25), {}
         for name, low in (("delta", 1), ("full depth", C)):
             ids = typed.List([row.ids for row in rows])
-            fixed = (DELTA, 0.0, low, C, engine.config.n_head, engine.config.carry == "x", engine._arrays, *scratch)
+            fixed = (DELTA, 0.0, low, C, engine.config.n_head, engine.config.carry == "x", engine._arrays, *scratch, C)
 
             def requests(low: int = low) -> None:
                 for text in texts:
@@ -221,6 +221,7 @@ class Bench:
 @njit(nogil=True)
 def _walks(rows: list[np.ndarray], *fixed: object) -> None:
     for ids in rows:
+        fixed[-2][0] = 0  # blocks done
         kernels.early_exit_forward(ids, *fixed)
 
 

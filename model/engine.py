@@ -3,16 +3,14 @@ The engine: a checkpoint folder in, answers out. Knows tokens, blocks and exits;
 
 - `encode` is where bad input fails, alone; `predict` takes what `encode` made and fails for no row's sake
 - rows of any length and delta share a call; a row that leaves costs nothing further and is handed out at once
-- a row's answer is the same, to the bit, whatever its neighbours, the batch or the number of threads: kernels never mix
-  rows, and each calling thread has a workspace of its own
+- a row's answer is the same, to the bit, whatever its neighbours, the batch, the number of threads, or how often it
+  stops on its way: kernels never mix rows, and each has a workspace of its own
 """
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +18,7 @@ from beexformer.model import bits, cost, flops, kernels, target
 from beexformer.model.checkpoint import Checkpoint, read
 from beexformer.model.embedding import SCALES, sinusoid
 from beexformer.model.errors import BEEError, CheckpointError, InputError
+from beexformer.model.forward import Forward, Scratch, ScratchPool
 from beexformer.model.tokenizer import Tokenizer
 
 
@@ -94,7 +93,7 @@ class Engine:
         self._arrays = kernels.flat(self._network)
         self.cost: cost.CostModel | None = None  # until `calibrate`
         self._flops: dict[int, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
-        self._of_thread = threading.local()
+        self.pool = ScratchPool(self.config)
 
     @classmethod
     def load(cls, folder: Path) -> "Engine":
@@ -152,53 +151,47 @@ class Engine:
         self, rows: Sequence[Row], on_exit: Callable[[int, Prediction], None] | None = None
     ) -> list[Prediction]:
         """Answers in the order of `rows`; `on_exit(i, answer)` is called for row i as soon as it has left."""
-        scratch, model = self._scratch(), self.cost
         answers = []
         for i, row in enumerate(rows):
-            start = time.perf_counter()
-            exit_index = self._forward(
-                row.ids, row.delta, row.entropy_threshold, row.min_blocks, row.max_blocks, scratch
-            )
-            answers.append(answer := self._answer(row, exit_index, scratch))
-            if model:
-                model.observe(answer.tokens, exit_index, 1000 * (time.perf_counter() - start))
+            forward = Forward(self, row)
+            forward.advance()
+            answers.append(answer := forward.answer())
             if on_exit:
                 on_exit(i, answer)
         return answers
 
+    def begin(self, row: Row) -> Forward:
+        """The forward pass of a row, to be run in slices; its answer is that of `predict`, to the bit."""
+        return Forward(self, row)
+
     def logits(self, rows: Sequence[Row]) -> np.ndarray:
         """Logits of every exit at full depth, whatever the rows' own bounds: [rows, exits, m] float32."""
-        scratch, C, m = self._scratch(), self.config.n_block, self.config.n_class
+        C, m = self.config.n_block, self.config.n_class
         out = np.empty((len(rows), len(self.config.exits), m), np.float32)
         for i, row in enumerate(rows):
-            self._forward(row.ids, 0.0, 0.0, C, C, scratch)
+            scratch = self.pool.take(len(row.ids))
+            self.run(Row(row.ids, False, 0.0, 0.0, C, C), scratch, C)
             out[i] = scratch.logits[:, :m]
+            self.pool.give_back(scratch, len(row.ids))
         return out
 
-    def _forward(
-        self,
-        ids: np.ndarray,
-        delta: float,
-        entropy_threshold: float,
-        min_blocks: int,
-        max_blocks: int,
-        scratch: "_Scratch",
-    ) -> int:
-        config = self.config
-        carry_x = config.carry == "x"
+    def run(self, row: Row, scratch: Scratch, slices: int) -> int:
+        """Go on with a row: `kernels.early_exit_forward`. For `Forward`."""
         return kernels.early_exit_forward(  # type: ignore[no-any-return]
-            ids,
-            delta,
-            entropy_threshold,
-            min_blocks,
-            max_blocks,
-            config.n_head,
-            carry_x,
+            row.ids,
+            row.delta,
+            row.entropy_threshold,
+            row.min_blocks,
+            row.max_blocks,
+            self.config.n_head,
+            self.config.carry == "x",
             self._arrays,
-            *scratch,  # in walk's order
+            *scratch,
+            slices,
         )
 
-    def _answer(self, row: Row, exit_index: int, scratch: "_Scratch") -> Prediction:
+    def answer(self, row: Row, exit_index: int, scratch: Scratch) -> Prediction:
+        """What `run` left in the scratch of a row that has left after block `exit_index`. For `Forward`."""
         e = self.config.exits.index(exit_index)
         values = scratch.scores.tolist()
         best = values.index(max(values))
@@ -224,28 +217,6 @@ class Engine:
             C = self.config.n_block
             self._flops[tokens] = [flops.forward(self.config, tokens, c).flops for c in range(1, C + 1)]
         return self._flops[tokens]
-
-    def _scratch(self) -> "_Scratch":
-        if not hasattr(self._of_thread, "scratch"):
-            config = self.config
-            E, m = len(config.exits), config.n_class
-            self._of_thread.scratch = _Scratch(
-                kernels.workspace(config.max_tokens, config.d_model, config.d_head, config.head_thresholds),
-                np.empty((E, -(-m // bits.GROUP) * bits.GROUP), np.float32),
-                np.empty(m),
-                np.empty(E),
-            )
-        scratch: _Scratch = self._of_thread.scratch
-        return scratch
-
-
-class _Scratch(NamedTuple):
-    """What one thread computes in; after a walk, what `kernels.early_exit_forward` says of it."""
-
-    work: kernels.Workspace
-    logits: np.ndarray
-    scores: np.ndarray
-    entropies: np.ndarray
 
 
 def _network(checkpoint: Checkpoint) -> kernels.Network:

@@ -672,8 +672,12 @@ def early_exit_forward(
     logits: np.ndarray,
     scores: np.ndarray,
     entropies: np.ndarray,
+    done: np.ndarray,
+    slices: int,
 ) -> int:
-    """Alg. 2 on one row: token ids [L] int32 and `flat(network)` -> the block it leaves after, from 1.
+    """Alg. 2 on one row: token ids [L] int32 and `flat(network)` -> the block it leaves after, from 1; or 0 where
+    `slices`, so many blocks at most, ended first. `done` [1] int64 is 0 for a new row; called again with the same
+    arrays, the row goes on where it stopped.
 
     Exit e (from 0) on the way leaves its logits in logits[e] (float32, padded to a multiple of 64) and its entropy in
     entropies[e] (nats, float64); scores [m] float64 is the softmax of the last one.
@@ -681,17 +685,20 @@ def early_exit_forward(
     network = _network_of(arrays)
     L, C, E = ids.size, network.blocks.norm_x.weight.shape[0], entropies.size
     D = network.blocks.norm_x.weight.shape[1]
-    embed(ids, network.embedding, work.h)
-    previous = math.log(scores.size)
-    threshold = entropy_threshold * previous  # nats
-    for c in range(1, C + 1):
+    if done[0] == 0:
+        embed(ids, network.embedding, work.h)
+    most = math.log(scores.size)
+    for c in range(done[0] + 1, min(C, done[0] + slices) + 1):
         block(work.h, L, block_of(network.blocks, c - 1), n_head, carry_x, work)
+        done[0] = c
         e = c - 1 - (C - E)  # without early exit, the only head is the last block's
         if e < 0:
             continue
         head(work.h, L, D, head_of(network.heads, e), work, logits[e])
         entropies[e] = softmax(logits[e, : scores.size], scores)
-        if c >= max_blocks or (c >= min_blocks and exits.should_exit(previous, entropies[e], delta, threshold)):
+        previous = entropies[e - 1] if e else most
+        if c >= max_blocks or (
+            c >= min_blocks and exits.should_exit(previous, entropies[e], delta, entropy_threshold * most)
+        ):
             return c
-        previous = entropies[e]
-    return C
+    return C if done[0] == C else 0

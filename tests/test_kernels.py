@@ -194,7 +194,7 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
     ids = np.arange(L, dtype=np.int32)
     ids[-1] = ids[L // 2]  # a pair, from three tokens on
     kernels.early_exit_forward(
-        ids, 0.0, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies
+        ids, 0.0, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies, np.zeros(1, int), 2
     )
     assert all((part[-guard:] == 7).all() for part in behind)
     row = Row(ids, False, 0.0, 0.0, 2, 2)

@@ -1,0 +1,112 @@
+"""
+One row on its way through the blocks, which can stop between slices of work and go on later.
+
+What a row computes in is a `Scratch` of its own until it has its answer, so that rows of one thread may take turns.
+Scratches of ordinary texts are kept for the next rows; those of long ones are given back to the system.
+"""
+
+import math
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from beexformer.model import bits, kernels
+from beexformer.model.config import BEEConfig
+
+if TYPE_CHECKING:
+    from beexformer.model.engine import Engine, Prediction, Row
+
+ORDINARY = 128  # tokens
+KEPT = 4  # scratches that wait for a row
+
+
+class Scratch(NamedTuple):
+    """In the order of `kernels.early_exit_forward`: where one row computes, and what is known of it afterwards."""
+
+    work: kernels.Workspace
+    logits: np.ndarray
+    scores: np.ndarray
+    entropies: np.ndarray
+    done: np.ndarray
+
+
+class ScratchPool:
+    """Scratches of one network. Any thread may take and give back; no two have the same one at a time."""
+
+    def __init__(self, config: BEEConfig) -> None:
+        self._config = config
+        self._ordinary = min(ORDINARY, config.max_tokens)
+        self._kept: list[Scratch] = []
+
+    def take(self, tokens: int) -> Scratch:
+        """One for a row of so many tokens, at its beginning."""
+        if tokens > self._ordinary:
+            return self._new(tokens)
+        try:
+            scratch = self._kept.pop()  # one step for all threads, as append is
+        except IndexError:
+            return self._new(self._ordinary)
+        scratch.done[0] = 0
+        return scratch
+
+    def give_back(self, scratch: Scratch, tokens: int) -> None:
+        """The row has its answer, and nobody reads the scratch any more."""
+        if tokens <= self._ordinary and len(self._kept) < KEPT:
+            self._kept.append(scratch)
+
+    def _new(self, tokens: int) -> Scratch:
+        config = self._config
+        E, m = len(config.exits), config.n_class
+        return Scratch(
+            kernels.workspace(tokens, config.d_model, config.d_head, config.head_thresholds),
+            np.empty((E, -(-m // bits.GROUP) * bits.GROUP), np.float32),
+            np.empty(m),
+            np.empty(E),
+            np.zeros(1, np.int64),
+        )
+
+
+class Forward:
+    """The forward pass of one row; made by `Engine.begin`. Not to be called from two threads at once."""
+
+    def __init__(self, engine: "Engine", row: "Row") -> None:
+        self._engine, self._row = engine, row
+        self._scratch: Scratch | None = engine.pool.take(len(row.ids))
+        self._exit_index = 0
+        self._seconds = 0.0
+        self._answer: Prediction | None = None
+
+    def advance(self, milliseconds: float = math.inf) -> bool:
+        """Go on until the row has left, or for about so long, but at least for one slice of work, a block. Returns
+        whether the row has left. How much work that is the cost model says beforehand; nothing looks at a clock."""
+        if not self._exit_index:
+            assert self._scratch, "a row that has not left has no answer yet"
+            start = time.perf_counter()
+            self._exit_index = self._engine.run(self._row, self._scratch, self._slices(milliseconds))
+            self._seconds += time.perf_counter() - start
+        return self._exit_index > 0
+
+    def answer(self) -> "Prediction":
+        """The row's answer. Raises RuntimeError until `advance` has returned True."""
+        if not self._answer:
+            if not self._exit_index:
+                raise RuntimeError("the row has not left yet; call advance until it returns True")
+            assert self._scratch
+            self._answer = self._engine.answer(self._row, self._exit_index, self._scratch)
+            tokens = len(self._row.ids)
+            self._engine.pool.give_back(self._scratch, tokens)
+            self._scratch = None
+            if self._engine.cost:
+                self._engine.cost.observe(tokens, self._exit_index, 1000 * self._seconds)
+        return self._answer
+
+    def _slices(self, milliseconds: float) -> int:
+        C, cost = self._engine.config.n_block, self._engine.cost
+        if milliseconds == math.inf:
+            return C
+        if not cost:
+            return 1
+        tokens = len(self._row.ids)
+        block = cost.milliseconds(tokens, 2) - cost.milliseconds(tokens, 1)
+        return max(1, min(C, int(milliseconds / max(block, 1e-6))))
