@@ -7,7 +7,7 @@ DOCKER ?= docker
 export DOCKER_BUILDKIT = 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test quick soak check train bench image rehearse clean
+.PHONY: serve test quick soak mutations check train bench image rehearse clean
 
 serve: .venv/serve  ## set up without torch, then serve the shipped checkpoint on 127.0.0.1:8000
 	$(BIN)/beexformer serve
@@ -20,6 +20,9 @@ quick: .venv/dev check  ## the same without what takes more than a few seconds
 
 soak: .venv/dev  ## minutes of load, killed workers, SIGTERM trials and hostile clients against a real service
 	$(BIN)/pytest -m soak
+
+mutations: .venv/dev  ## put known faults into a copy, one by one, and see that a test fails for each
+	$(BIN)/python tests/mutations.py
 
 check: .venv/dev  ## format, lint and types, no tests
 	$(BIN)/ruff format --check .

@@ -155,6 +155,16 @@ def test_text_of_the_other_kind_is_refused(root: Path, kind: str, form: str) -> 
         prepared(plan(kind, teacher=tables(("free.txt", 9, form))), root)
 
 
+def test_label_smoothing_is_in_the_targets(root: Path) -> None:
+    """Szegedy et al. 2016: 1 - e of a target stays on its label, e is spread over all m classes."""
+    smooth = plan(optim={"epochs": 1, "embedding": "frozen", "label_smoothing": 0.2}, teacher=None)
+    data = prepared(smooth, root)
+    m = len(data.labels)
+    np.testing.assert_allclose(data.targets.max(1), 0.8 + 0.2 / m, rtol=1e-6)
+    np.testing.assert_allclose(data.targets.min(1), 0.2 / m, rtol=1e-6)
+    assert (data.targets.argmax(1) == data.train.labels).all()
+
+
 def test_targets_are_labels_mixed_with_answers_and_answers_alone(root: Path) -> None:
     section = {**tables(("free.txt", 40, "sentences")), "share": 0.25, "temperature": 2.0}
     data = prepared(plan(teacher=section), root)

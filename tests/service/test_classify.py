@@ -7,8 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from running import ANSWERS, client_of, problem
+from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
+from beexformer.app.middleware import RequestMiddleware
 from beexformer.app.schemas import ANSWER
 
 GOOD = "a warm , funny and moving film"
@@ -71,6 +74,18 @@ def test_times_and_ids_are_in_the_headers(client: TestClient) -> None:
     phases = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))
     assert list(phases) == ["tokenize", "queue", "compute"]
     assert all("." in phase and float(phase) > 0 for phase in phases.values())
+
+
+def test_server_timing_is_in_milliseconds() -> None:
+    """Server-Timing's unit, whatever a machine's speed: the middleware is told the seconds of its phases."""
+
+    async def answers(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["exchange"].phases = (0.0015, 0.0, 2.25)
+        await PlainTextResponse("ok")(scope, receive, send)
+
+    guarded = RequestMiddleware(answers, keys=(), max_body_bytes=1024, refused=lambda path, status, seconds: None)
+    response = TestClient(guarded).get("/")
+    assert response.headers["server-timing"] == "tokenize;dur=1.500, queue;dur=0.000, compute;dur=2250.000"
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "a b", 'quote"', "é"])

@@ -1,0 +1,128 @@
+"""
+Faults that the tests must see: each is put into a copy of the project, and a named test has to fail there.
+
+    python tests/mutations.py            all of them (minutes); `make mutations`
+    python tests/mutations.py NAME ...   some of them
+
+It is no part of `make test`. A fault whose place has moved is an error: the list is kept as true as the tests.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("app", "beexformer", "model", "recipes", "report", "tests", "training", "docs", "deploy")
+FILES = ("pyproject.toml", "README.md", "CHANGELOG.md", "Makefile", "docker-compose.yml", "constraints.txt")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """`before`, which stands exactly once in `file`, becomes `after`; `test` (a pytest node) has to fail."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    test: str
+
+
+MUTATIONS = [
+    Mutation(
+        "a key is accepted by any prefix of it",
+        "app/middleware.py",
+        "secrets.compare_digest(given.encode(), key)",
+        "(bool(given) and key.startswith(given.encode()))",
+        "tests/service/test_operation.py::test_keys_guard_everything_but_probes_metrics_and_docs",
+    ),
+    Mutation(
+        "a key is accepted in another case",
+        "app/middleware.py",
+        "secrets.compare_digest(given.encode(), key)",
+        "secrets.compare_digest(given.encode().lower(), key.lower())",
+        "tests/service/test_operation.py::test_keys_guard_everything_but_probes_metrics_and_docs",
+    ),
+    Mutation(
+        "Server-Timing is in seconds",
+        "app/middleware.py",
+        'f"{seconds * 1000:.3f}"',
+        'f"{seconds:.3f}"',
+        "tests/service/test_classify.py::test_server_timing_is_in_milliseconds",
+    ),
+    Mutation(
+        "label smoothing is ignored",
+        "training/prepare.py",
+        "_one_hot(train.labels, len(labels), recipe.optim.label_smoothing)",
+        "_one_hot(train.labels, len(labels), 0.0)",
+        "tests/test_prepare.py::test_label_smoothing_is_in_the_targets",
+    ),
+    Mutation(
+        "batches have the same members every epoch",
+        "training/data.py",
+        "order = rng.permutation(len(lengths))",
+        "order = np.random.default_rng(0).permutation(len(lengths))",
+        "tests/test_data.py::test_two_epochs_see_other_batches",
+    ),
+]
+
+
+def copy(to: Path) -> None:
+    """The project without its environment; compiled kernels come along."""
+    ignore = shutil.ignore_patterns("node_modules", "*.egg-info")
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, to / folder, symlinks=True, ignore=ignore)
+    for file in FILES:
+        shutil.copy(ROOT / file, to / file)
+
+
+def passes(root: Path, test: str) -> bool:
+    """Whether a test passes in the copy. Raises RuntimeError where it could not be run at all."""
+    command = [sys.executable, "-P", "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", test]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    if ran.returncode not in (0, 1) or ("passed" not in ran.stdout + ran.stderr and "failed" not in ran.stdout):
+        raise RuntimeError(f"{test} could not be run:\n{ran.stdout[-2000:]}{ran.stderr[-2000:]}")
+    return ran.returncode == 0
+
+
+def survives(mutation: Mutation, root: Path) -> str | None:
+    """What is wrong with the test of this mutation, or None where the test sees it."""
+    path = root / mutation.file
+    whole = path.read_text()
+    if whole.count(mutation.before) != 1:
+        return f"{mutation.file} has {whole.count(mutation.before)} places like {mutation.before!r}, not one"
+    path.write_text(whole.replace(mutation.before, mutation.after))
+    try:
+        return "its test passes all the same" if passes(root, mutation.test) else None
+    finally:
+        path.write_text(whole)
+
+
+def main(names: list[str]) -> int:
+    console = Console()
+    chosen = [mutation for mutation in MUTATIONS if not names or mutation.name in names]
+    wrong = 0
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        copy(root)
+        for test in track(sorted({mutation.test for mutation in chosen}), "as it is", console=console):
+            if not passes(root, test):
+                console.print(f"[red]{test} fails without any mutation")
+                return 1
+        for mutation in track(chosen, "mutated", console=console):
+            fault = survives(mutation, root)
+            wrong += fault is not None
+            console.print(f"{fault or 'caught'}: {mutation.name} ({mutation.test})", soft_wrap=True, highlight=False)
+    console.print(f"{len(chosen) - wrong} caught, {wrong} not")
+    return min(wrong, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
