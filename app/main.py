@@ -34,6 +34,7 @@ from beexformer.app import errors, logs
 from beexformer.app.metrics import MULTIPROCESS, Metrics
 from beexformer.app.middleware import RequestMiddleware
 from beexformer.app.page import add_page
+from beexformer.app.protocol import Protocol
 from beexformer.app.registry import Registry
 from beexformer.app.routes import Service, router
 from beexformer.app.scheduler import Scheduler
@@ -97,6 +98,7 @@ def serve(settings: Settings) -> None:
         log_config=logs.config(settings.log_level),
         access_log=False,
         server_header=False,
+        http=Protocol,
         ws="none",
         timeout_graceful_shutdown=settings.shutdown_seconds,
         timeout_worker_healthcheck=60,  # a worker is silent while it imports and may be while it compiles
