@@ -1,6 +1,7 @@
 """The documents say what the code does. What needs a running service is in tests/service/test_readme.py."""
 
 import ast
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 from beexformer.app.cli import app
 from beexformer.app.errors import BUG, TABLE
 from beexformer.app.settings import Settings, markdown
+from beexformer.model.checkpoint import SHIPPED
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -76,6 +78,25 @@ def test_every_module_is_in_the_tree_and_the_other_way_round(package: str) -> No
     [tree] = re.findall(rf"^{package}/ .*\n((?:  .*\n)+)", README, re.MULTILINE)
     modules = {path.name for path in (ROOT / package).glob("*.py")} - {"__init__.py"}
     assert set(re.findall(r"^  (\w+\.py) ", tree, re.MULTILINE)) == modules
+
+
+def test_the_accuracy_table_says_what_the_checkpoints_say() -> None:
+    rows = re.findall(r"^\| `([\w-]+)`, .*", README, re.MULTILINE)
+    shipped = {folder.name: folder for folder in SHIPPED.iterdir() if (folder / "config.json").exists()}
+    assert sorted(rows) == sorted(shipped)
+    for name, folder in shipped.items():
+        dev = json.loads((folder / "evaluation.json").read_text())["dev"]
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        cells = [
+            str(dev["rows"]),
+            {"f1": "F1", "matthews": "Matthews"}.get(dev["metric"], dev["metric"]),
+            f"{100 * dev['score']:.1f}",
+            f"{100 * dev['full_depth_score']:.1f}",
+            f"{dev['flops_saved_ratio']:.1%}",
+            " ".join(map(str, dev["exits"])),
+            f"{size / 1e6:.1f} MB",
+        ]
+        assert re.search(rf"^\| `{name}`, [^|]+ \| {re.escape(' | '.join(cells))} \|", README, re.MULTILINE), cells
 
 
 def test_every_equation_is_in_the_design_once() -> None:
