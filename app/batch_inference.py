@@ -10,7 +10,6 @@ import os
 import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,25 +21,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from beexformer.app.errors import NotJSON, problem
-from beexformer.app.schemas import Answer
+from beexformer.app.schemas import to_json
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import BEEError, InputError
+from beexformer.model.options import ExitOptions
 
 ROWS = 32  # lines of a file that run together
 JSONL = (".jsonl", ".ndjson")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How each text is classified, as in a request."""
-
-    delta: float | None = None
-    entropy_threshold: float | None = None
-    min_blocks: int | None = None
-    max_blocks: int | None = None
-
-    def encode(self, engine: Engine, text: str, text_pair: str | None = None) -> Row:
-        return engine.encode(text, text_pair, **asdict(self))
 
 
 class Line(BaseModel):
@@ -63,15 +50,15 @@ def is_file(source: str, jsonl: bool) -> bool:
     return False
 
 
-def classify_text(engine: Engine, text: str, text_pair: str | None, options: Options) -> str:
+def classify_text(engine: Engine, text: str, text_pair: str | None, options: ExitOptions) -> str:
     """The answer to one text as a line of JSON."""
-    [found] = engine.predict([options.encode(engine, text, text_pair)])
-    return Answer.of(engine.name, found).model_dump_json(exclude_none=True)
+    [answer] = engine.predict([engine.encode(text, text_pair, options)])
+    return to_json(answer)
 
 
-def classify_file(engine: Engine, source: str, options: Options, *, jsonl: bool, threads: int) -> int:
+def classify_file(engine: Engine, source: str, options: ExitOptions, *, jsonl: bool, threads: int) -> int:
     """Answer each line on stdout; the number of lines that couldn't be answered."""
-    options.encode(engine, "text")  # an option that no line can have is refused before the first one
+    engine.resolve(options)  # an option that no line can have is refused before the first one
     work = partial(_classify, engine, options, jsonl or Path(source).suffix in JSONL)
     # reading ahead would keep back the answer to a line from a pipe until more lines come
     rows, ahead = (1, 0) if source == "-" else (ROWS, 2 * threads)
@@ -91,7 +78,9 @@ def classify_file(engine: Engine, source: str, options: Options, *, jsonl: bool,
     return bad
 
 
-def _classify(engine: Engine, options: Options, jsonl: bool, chunk: list[tuple[int, bytes]]) -> tuple[list[str], int]:
+def _classify(
+    engine: Engine, options: ExitOptions, jsonl: bool, chunk: list[tuple[int, bytes]]
+) -> tuple[list[str], int]:
     """(a line of JSON for each line, how many of them are problems)"""
     outcomes: list[Row | str] = []
     for number, line in chunk:
@@ -102,27 +91,24 @@ def _classify(engine: Engine, options: Options, jsonl: bool, chunk: list[tuple[i
             outcomes.append(json.dumps({"line": number, **found}, ensure_ascii=False))
     rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
     answers = iter(engine.predict(rows))
-    lines = [
-        o if isinstance(o, str) else Answer.of(engine.name, next(answers)).model_dump_json(exclude_none=True)
-        for o in outcomes
-    ]
+    lines = [outcome if isinstance(outcome, str) else to_json(next(answers)) for outcome in outcomes]
     return lines, len(outcomes) - len(rows)
 
 
-def _encode(engine: Engine, options: Options, jsonl: bool, line: bytes) -> Row:
+def _encode(engine: Engine, options: ExitOptions, jsonl: bool, line: bytes) -> Row:
     try:
         text = line.rstrip(b"\r\n").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"the line is not UTF-8 at byte {error.start}; convert the file") from None
     if not jsonl:
-        return options.encode(engine, text)
+        return engine.encode(text, options=options)
     try:
         parsed = Line.model_validate(json.loads(text))
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from None
     except ValueError as error:
         raise NotJSON(f"the line is not JSON: {error}") from None
-    return options.encode(engine, parsed.text, parsed.text_pair)
+    return engine.encode(parsed.text, parsed.text_pair, options)
 
 
 def _open(source: str) -> BinaryIO:

@@ -89,20 +89,28 @@ def classify(
     entropy_threshold: Annotated[
         float | None, typer.Option(help="Leave once the entropy is below this share of ln(classes); 0 to 1.")
     ] = None,
-    min_blocks: Annotated[int | None, typer.Option(help="Walk at least so many blocks.")] = None,
-    max_blocks: Annotated[int | None, typer.Option(help="Walk at most so many blocks.")] = None,
+    min_blocks: Annotated[int | None, typer.Option(help="Run at least so many blocks.")] = None,
+    max_blocks: Annotated[int | None, typer.Option(help="Run at most so many blocks.")] = None,
+    profile: Annotated[str | None, typer.Option(help="A profile of the model, which sets the options above.")] = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Lines are JSON objects whatever the file's name.")] = False,
     threads: Annotated[int, typer.Option(help="Engine threads; 0 for one a CPU.", min=0)] = 0,
 ) -> None:
     """Classify a sentence, a file or stdin; one JSON object a line on stdout, in order.
 
     A line that can't be answered gives a problem with its line number; the rest goes on, and the exit code is 1."""
-    from beexformer.app.batch_inference import Options, classify_file, classify_text, is_file
+    from beexformer.app.batch_inference import classify_file, classify_text, is_file
     from beexformer.app.registry import Registry
     from beexformer.app.settings import cpus
+    from beexformer.model.options import ExitOptions
 
     engine = Registry(_paths(checkpoint), model).get()
-    options = Options(delta, entropy_threshold, min_blocks, max_blocks)
+    options = ExitOptions(
+        delta=delta,
+        entropy_threshold=entropy_threshold,
+        min_blocks=min_blocks,
+        max_blocks=max_blocks,
+        profile=profile,
+    )
     if is_file(source, jsonl):
         if text_pair is not None:
             raise BEEError("--text-pair goes with a sentence; in a .jsonl file each line may have a text_pair")

@@ -61,6 +61,10 @@ TABLE: dict[type[Exception] | int, tuple[int, str, str]] = {
     NotReady: (503, "starting", "The service is starting"),
     DeadlineExceeded: (504, "deadline-exceeded", "The deadline passed"),
 }
+FIELDS_WORDS = {  # of a body, where pydantic speaks of Python
+    "unexpected_keyword_argument": "there is no such field",
+    "dataclass_type": "must be a JSON object",
+}
 BUG = (500, "internal", "Something went wrong here")
 
 
@@ -148,7 +152,7 @@ def _json_detail(error: RequestValidationError) -> str:
 def _field_errors(errors: Sequence[Any]) -> list[FieldError]:
     fields = []
     for error in errors[:MAX_FIELD_ERRORS]:
-        loc, detail = list(error["loc"]), _encodable(error["msg"])
+        loc, detail = list(error["loc"]), _encodable(FIELDS_WORDS.get(error["type"], error["msg"]))
         if loc[:1] == ["header"]:
             fields.append(FieldError(header=str(loc[1]), detail=detail))
         else:

@@ -39,7 +39,8 @@ from beexformer.app.registry import Registry
 from beexformer.app.routes import Service, router
 from beexformer.app.scheduler import Scheduler
 from beexformer.app.settings import Settings
-from beexformer.model.engine import Engine, Prediction, Row
+from beexformer.model.answer import Answer
+from beexformer.model.engine import Engine, Row
 
 log = logging.getLogger("bee.main")
 
@@ -123,7 +124,7 @@ def _assemble(settings: Settings, registry: Registry) -> Service:
         max_queue=settings.max_queue,
     )
 
-    def run(engine: Engine, rows: list[Row]) -> list[Prediction]:
+    def run(engine: Engine, rows: list[Row]) -> list[Answer]:
         with metrics.batch(len(rows)):
             return engine.predict(rows)
 
@@ -147,7 +148,7 @@ async def _warm(service: Service) -> None:
 
 
 @contextlib.contextmanager
-def _draining_on_signals(scheduler: Scheduler[Engine, Row, Prediction], seconds: int) -> Iterator[None]:
+def _draining_on_signals(scheduler: Scheduler[Engine, Row, Answer], seconds: int) -> Iterator[None]:
     """Put ourselves before the server's own handlers of SIGTERM and SIGINT: drain first, then let it close.
 
     uvicorn would close the listening socket first: a load balancer would see refused connections instead of a 503."""

@@ -27,7 +27,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from beexformer.model.engine import Engine, Prediction, Row
+from beexformer.model.answer import Answer
+from beexformer.model.engine import Engine, Row
+from beexformer.model.options import NOTHING_ASKED
 
 SECONDS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2.5, 5, 10)
 ENTROPIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
@@ -106,15 +108,13 @@ class Metrics:
             for model in ("", *self._of_model):
                 self._requests.labels(model, str(code))
 
-    def answered(
-        self, model: str, row: Row, found: Prediction, phases: tuple[float, float, float], seconds: float
-    ) -> None:
+    def answered(self, model: str, row: Row, found: Answer, phases: tuple[float, float, float], seconds: float) -> None:
         """One text was answered, `seconds` after it came; `phases` has the seconds of PHASES."""
         children = self._of_model[model]
         for histogram, value in zip(children.phases, phases, strict=True):
             histogram.observe(value)
         children.exits[found.exit_index].inc()
-        if (row.delta, row.entropy_threshold, row.min_blocks, row.max_blocks) == children.default:
+        if row.exit == children.default:
             children.exits_at_default[found.exit_index].inc()
         children.exit_index.observe(found.exit_index)
         children.entropy[found.exit_index].observe(found.entropies[-1] / children.entropy_max)
@@ -164,7 +164,7 @@ class _OfModel:
         self.entropy = {i: metrics._entropy.labels(model, str(i)) for i in exits}
         self.flops = metrics._flops.labels(model)
         self.flops_full = metrics._flops_full.labels(model)
-        self.default = (engine.default_delta, 0.0, 1, engine.config.n_block)  # where a request says nothing
+        self.default = engine.resolve(NOTHING_ASKED)
         self.entropy_max = math.log(len(engine.labels))
 
 

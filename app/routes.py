@@ -26,7 +26,7 @@ from beexformer.app.middleware import RequestContext
 from beexformer.app.registry import Registry, UnknownModel
 from beexformer.app.scheduler import DeadlineExceeded, Done, Draining, Overloaded, Scheduler
 from beexformer.app.schemas import (
-    Answer,
+    ANSWER,
     BatchAnswer,
     BatchRequest,
     ClassifyRequest,
@@ -37,12 +37,13 @@ from beexformer.app.schemas import (
     Problem,
 )
 from beexformer.app.settings import Settings
-from beexformer.model.engine import Engine, Prediction, Row
+from beexformer.model.answer import Answer
+from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import InputError
 
 INLINE_CHARACTERS = 2048  # tokenized on the event loop, in a millisecond or two; longer texts get a thread
 Items = Sequence[ClassifyRequest | ValidationError]
-Found = Done[Prediction]
+Found = Done[Answer]
 LEFT_SECONDS = 0.05  # how often a request that still waits looks whether its client has left
 log = logging.getLogger("bee.error")
 
@@ -58,7 +59,7 @@ class Service:
 
     settings: Settings
     registry: Registry
-    scheduler: Scheduler[Engine, Row, Prediction]
+    scheduler: Scheduler[Engine, Row, Answer]
     metrics: Metrics
     tokenizing: ThreadPoolExecutor  # one thread, for long texts
 
@@ -97,7 +98,7 @@ TIMED = {
 
 @router.post(
     "/classify",
-    responses={200: TIMED, **responses(*REFUSALS)},
+    responses={200: {**TIMED, "content": {"application/json": {"example": ANSWER}}}, **responses(*REFUSALS)},
     response_model_exclude_none=True,
     tags=["classify"],
 )
@@ -233,15 +234,7 @@ def _encode(registry: Registry, items: Items) -> list[_Text]:
                 place = ("body", "items", i)
                 raise RequestValidationError([{**error, "loc": (*place, *error["loc"])} for error in item.errors()])
             engine = registry.get(item.model)
-            row = engine.encode(
-                item.text,
-                item.text_pair,
-                delta=item.delta,
-                entropy_threshold=item.entropy_threshold,
-                min_blocks=item.min_blocks,
-                max_blocks=item.max_blocks,
-                truncate=item.truncate,
-            )
+            row = engine.encode(item.text, item.text_pair, item, truncate=item.truncate)
         except (RequestValidationError, UnknownModel, InputError) as error:
             row = error
         asked = isinstance(item, ClassifyRequest) and item.cost
@@ -249,7 +242,7 @@ def _encode(registry: Registry, items: Items) -> list[_Text]:
     return texts
 
 
-def _submit(scheduler: Scheduler[Engine, Row, Prediction], text: _Text, timeout: float) -> asyncio.Future[Found]:
+def _submit(scheduler: Scheduler[Engine, Row, Answer], text: _Text, timeout: float) -> asyncio.Future[Found]:
     try:
         if isinstance(text.row, Exception):
             raise text.row
@@ -287,7 +280,7 @@ def _settle(
     phases = (text.seconds, found.queued, found.computed)
     metrics.answered(name, text.row, found.result, phases, exchange.seconds)
     exchange.note(name, found.result.exit_index, phases)
-    return Answer.of(name, found.result, text.engine.cost if text.cost else None)
+    return found.result.priced(text.engine.cost) if text.cost and text.engine.cost else found.result
 
 
 def _service(request: Request) -> Service:

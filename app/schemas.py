@@ -1,15 +1,26 @@
 """
-The wire: what requests, answers and problems look like in JSON. Nothing else.
+The wire: what requests, answers and problems look like in JSON. Nothing else. Answers and exit options are the model's
+own dataclasses; pydantic validates and writes them as they are.
 
 Types are strict (a number in quotes is no number), unknown fields are refused, and NaN is no delta.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
-from beexformer.model.cost import CostModel
-from beexformer.model.engine import Prediction
+from beexformer.model.answer import Answer
+from beexformer.model.described import described
+from beexformer.model.options import ExitOptions
 
 ANSWER: dict[str, Any] = {
     "label": "positive",
@@ -38,97 +49,29 @@ PROBLEM: dict[str, Any] = {
 }
 
 
-class ClassifyRequest(BaseModel):
-    """One text, or a pair of texts, to classify. Only `text` is required."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyRequest(ExitOptions):
+    """One text, or a pair of texts, to classify, and how its row may leave early. Only `text` is required."""
 
-    model_config = ConfigDict(
-        strict=True,
-        extra="forbid",
-        frozen=True,
-        json_schema_extra={"examples": [{"text": "a warm, funny and moving film"}]},
+    __pydantic_config__ = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"text": "a warm, funny and moving film"}]}
     )
 
-    text: str = Field(description="the text; any script, must hold a visible character")
-    text_pair: str | None = Field(default=None, description="a second text, for models trained on pairs")
-    model: str | None = Field(default=None, description="name of a loaded model; null takes the default one")
-    delta: float | None = Field(
-        default=None,
-        ge=-1,
-        le=1,
-        allow_inf_nan=False,
-        description="leave when a block lowers the entropy by less than this fraction; null takes the model's default",
+    text: str = described("the text; any script, must hold a visible character", strict=True)
+    text_pair: str | None = described("a second text, for models trained on pairs", strict=True, default=None)
+    model: str | None = described("name of a loaded model; null takes the default one", strict=True, default=None)
+    truncate: bool = described(
+        "cut a text longer than the model's window; false refuses it with 422", strict=True, default=True
     )
-    entropy_threshold: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="leave, whatever delta says, once the entropy is below this share of ln(classes); null or 0: never",
-    )
-    min_blocks: int | None = Field(default=None, ge=1, description="walk at least so many blocks")
-    max_blocks: int | None = Field(default=None, ge=1, description="walk at most so many blocks")
-    truncate: bool = Field(
-        default=True, description="cut a text longer than the model's window; false refuses it with 422"
-    )
-    cost: bool = Field(default=False, description="say what the engine's cost model predicts for this text")
+    cost: bool = described("say what the engine's cost model predicts for this text", strict=True, default=False)
 
 
-class Cost(BaseModel):
-    """What the engine's cost model predicts for a text, on this machine as busy as it is."""
-
-    predicted_ms: float = Field(description="engine milliseconds of the walk that was taken")
-    predicted_ms_full: float = Field(description="engine milliseconds of the same text through all blocks")
-
-    @classmethod
-    def of(cls, model: CostModel, found: Prediction) -> "Cost":
-        return cls(
-            predicted_ms=model.milliseconds(found.tokens, found.exit_index),
-            predicted_ms_full=model.milliseconds(found.tokens, found.num_blocks),
-        )
+_answer = TypeAdapter(Answer)
 
 
-class Answer(BaseModel):
-    """The class of one text and what it took to find it."""
-
-    model_config = ConfigDict(frozen=True, json_schema_extra={"examples": [ANSWER]})
-
-    label: str = Field(description="the most probable class")
-    score: float = Field(description="its probability")
-    scores: dict[str, float] = Field(description="the probability of each class")
-    exit_index: int = Field(description="block after which the walk ended, counted from 1")
-    num_blocks: int = Field(description="blocks of the model")
-    entropies: list[float] = Field(description="entropy of the scores after each exit walked, in nats")
-    flops: float = Field(description="operations executed: real ones plus binary ones / 64")
-    flops_full: float = Field(description="operations of the same text through all blocks")
-    flops_saved: float
-    flops_saved_ratio: float
-    delta: float = Field(description="the exit threshold that was used")
-    entropy_threshold: float | None = Field(default=None, description="likewise; only if one was given")
-    model: str
-    tokens: int = Field(description="tokens read, special ones included")
-    truncated: bool = Field(description="the text was longer than the model's window and was cut")
-    cost: Cost | None = Field(default=None, description="only if it was asked for")
-
-    @classmethod
-    def of(cls, model: str, found: Prediction, cost_model: CostModel | None = None) -> "Answer":
-        return cls(
-            label=found.label,
-            score=found.score,
-            scores=found.scores,
-            exit_index=found.exit_index,
-            num_blocks=found.num_blocks,
-            entropies=list(found.entropies),
-            flops=found.flops,
-            flops_full=found.flops_full,
-            flops_saved=found.flops_saved,
-            flops_saved_ratio=found.flops_saved_ratio,
-            delta=found.delta,
-            entropy_threshold=found.entropy_threshold or None,
-            model=model,
-            tokens=found.tokens,
-            truncated=found.truncated,
-            cost=Cost.of(cost_model, found) if cost_model else None,
-        )
+def to_json(answer: Answer) -> str:
+    """The answer as the API sends it: what is None is left out."""
+    return _answer.dump_json(answer, exclude_none=True).decode()
 
 
 class FieldError(BaseModel):
@@ -164,7 +107,7 @@ def _refuse_alone(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
 class BatchRequest(BaseModel):
     """Items to classify, each with options of its own."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     items: list[Annotated[ClassifyRequest, WrapValidator(_refuse_alone)]] = Field(min_length=1)
 

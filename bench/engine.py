@@ -33,6 +33,7 @@ from timing import interleaved, machine, pin, today
 
 from beexformer.model import checkpoint, kernels
 from beexformer.model.engine import Engine, Row
+from beexformer.model.options import ExitOptions
 from beexformer.training import data
 
 SHIPPED = Path(checkpoint.__file__).parent / "checkpoints" / "sst2"
@@ -102,7 +103,7 @@ class Bench:
                 ids = np.stack([row.ids for row in rows]).astype(np.int64)
                 words = [" ".join(self.dev.texts)[: 5 * tokens]] * batch
                 calls: dict[str, Callable[[], object]] = {
-                    "full depth": ours([replace(row, min_blocks=C) for row in rows]),
+                    "full depth": ours([full_depth(row, C) for row in rows]),
                     "delta 1e-4": ours(rows),
                     "TF-IDF + LR": lambda words=words: self.lexical.predict_proba(words),
                     **{name: (lambda call=call, ids=ids: call(ids)) for name, call in sessions.items()},
@@ -123,8 +124,8 @@ class Bench:
         torch.set_num_threads(1)
         engine, C = self.engine, self.engine.config.n_block
         calls: dict[str, Callable[[str], object]] = {
-            "delta 1e-4": lambda text: engine.predict([engine.encode(text, delta=DELTA)]),
-            "full depth": lambda text: engine.predict([engine.encode(text, min_blocks=C)]),
+            "delta 1e-4": lambda text: engine.predict([engine.encode(text, options=ExitOptions(delta=DELTA))]),
+            "full depth": lambda text: engine.predict([engine.encode(text, options=ExitOptions(min_blocks=C))]),
             "TF-IDF + LR": lambda text: self.lexical.predict_proba([text]),
         }
         network = peers.in_torch(self.checkpoint)
@@ -156,8 +157,8 @@ class Bench:
         """(time, FLOPs) of delta 1e-4 over full depth, over all dev rows; tokenizing apart."""
         pin(1)
         engine, C = self.engine, self.engine.config.n_block
-        rows = [engine.encode(text, delta=DELTA) for text in self.dev.texts]
-        deep = [replace(row, min_blocks=C) for row in rows]
+        rows = [engine.encode(text, options=ExitOptions(delta=DELTA)) for text in self.dev.texts]
+        deep = [full_depth(row, C) for row in rows]
         times = interleaved({"delta": lambda: engine.predict(rows), "full": lambda: engine.predict(deep)}, 10)
         answers = engine.predict(rows)
         spent = sum(answer.flops for answer in answers) / sum(answer.flops_full for answer in answers)
@@ -168,7 +169,7 @@ class Bench:
         pin(1)
         engine, C = self.engine, self.engine.config.n_block
         texts = [text for text in self.dev.texts if len(engine.encode(text).ids) == 25]
-        rows = [engine.encode(text, delta=DELTA) for text in texts]
+        rows = [engine.encode(text, options=ExitOptions(delta=DELTA)) for text in texts]
         scratch, found = engine.pool.take(25), {}
         for name, low in (("delta", 1), ("full depth", C)):
             ids = typed.List([row.ids for row in rows])
@@ -176,7 +177,7 @@ class Bench:
 
             def requests(low: int = low) -> None:
                 for text in texts:
-                    engine.predict([engine.encode(text, delta=DELTA, min_blocks=low)])
+                    engine.predict([engine.encode(text, options=ExitOptions(delta=DELTA, min_blocks=low))])
 
             def kernels_alone(ids: list[np.ndarray] = ids, fixed: tuple = fixed) -> None:
                 _walks(ids, *fixed)
@@ -189,7 +190,7 @@ class Bench:
         """Throughput of two threads on rows of their own over that of one."""
         pin(2)
         engine = self.engine
-        rows = [engine.encode(text, delta=DELTA) for text in self.dev.texts]
+        rows = [engine.encode(text, options=ExitOptions(delta=DELTA)) for text in self.dev.texts]
         with ThreadPoolExecutor(2) as pool:
             calls = {
                 "one": lambda: engine.predict(rows),
@@ -205,7 +206,7 @@ class Bench:
         engine = self.engine
         engine.calibrate()
         assert engine.cost
-        rows = [engine.encode(text, delta=DELTA) for text in self.dev.texts]
+        rows = [engine.encode(text, options=ExitOptions(delta=DELTA)) for text in self.dev.texts]
         depths = [answer.exit_index for answer in engine.predict(rows)]
         errors = np.empty((9, len(rows)))
         for sweep in errors:
@@ -216,6 +217,10 @@ class Bench:
                 sweep[i] = abs(predicted / (1000 * (time.perf_counter() - start)) - 1)
         of_row = np.median(errors, axis=0)
         return float(np.mean(of_row <= 0.15)), float(np.median(of_row))
+
+
+def full_depth(row: Row, blocks: int) -> Row:
+    return replace(row, exit=replace(row.exit, min_blocks=blocks))
 
 
 @njit(nogil=True)

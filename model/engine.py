@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from beexformer.model import bits, cost, flops, kernels, target
+from beexformer.model.answer import Answer
 from beexformer.model.checkpoint import Checkpoint, read
 from beexformer.model.embedding import SCALES, sinusoid
-from beexformer.model.errors import BEEError, CheckpointError, InputError
+from beexformer.model.errors import BEEError, CheckpointError
 from beexformer.model.forward import Forward, Scratch, ScratchPool
+from beexformer.model.options import NOTHING_ASKED, ExitOptions, ExitSettings, resolve
 from beexformer.model.tokenizer import Tokenizer
 
 
@@ -28,37 +30,7 @@ class Row:
 
     ids: np.ndarray
     truncated: bool
-    delta: float
-    entropy_threshold: float
-    min_blocks: int
-    max_blocks: int
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The answer to one row. `scores` by label in the labels' order; `entropies` in nats, one per exit walked."""
-
-    label: str
-    score: float
-    scores: dict[str, float]
-    logits: tuple[float, ...]
-    exit_index: int
-    num_blocks: int
-    entropies: tuple[float, ...]
-    flops: float
-    flops_full: float
-    delta: float
-    entropy_threshold: float
-    tokens: int
-    truncated: bool
-
-    @property
-    def flops_saved(self) -> float:
-        return self.flops_full - self.flops
-
-    @property
-    def flops_saved_ratio(self) -> float:
-        return self.flops_saved / self.flops_full
+    exit: ExitSettings
 
 
 class Engine:
@@ -71,6 +43,8 @@ class Engine:
         self.config = checkpoint.config
         self.labels = checkpoint.labels
         self.default_delta = checkpoint.default_delta
+        self.defaults = ExitOptions(delta=checkpoint.default_delta)  # where a request and its profile say nothing
+        self.profiles: dict[str, ExitOptions] = {}
         self.description: dict[str, Any] = {
             "name": self.name,
             "labels": list(self.labels),
@@ -100,16 +74,16 @@ class Engine:
         """Read and verify a checkpoint folder; CheckpointError says in one sentence what to do."""
         return cls(read(Path(folder)))
 
-    def warm(self) -> Prediction:
+    def warm(self) -> Answer:
         """Compile the kernels, or load them from the cache, and answer one row through all blocks."""
-        return self.predict([self.encode("ready", min_blocks=self.config.n_block)])[0]
+        return self.predict([self.encode("ready", options=ExitOptions(min_blocks=self.config.n_block))])[0]
 
     def calibrate(self) -> None:
         """Time some rows, for a second, so that `cost` can say what others will take on this machine."""
 
         def run(tokens: int, blocks: int) -> None:
             ids = np.arange(tokens, dtype=np.int32) % self.config.vocab_size
-            self.predict([Row(ids, False, 0.0, 0.0, blocks, blocks)])
+            self.predict([Row(ids, False, ExitSettings(0.0, 0.0, blocks, blocks))])
 
         C = self.config.n_block
         self.cost = None
@@ -117,39 +91,19 @@ class Engine:
             run, self.config.max_tokens, (1, (1 + C) // 2, C) if self.config.early_exit else (C,)
         )
 
+    def resolve(self, asked: ExitOptions) -> ExitSettings:
+        """What is in effect where a request asks for that. Raises InputError for what this model can't do."""
+        return resolve(asked, defaults=self.defaults, profiles=self.profiles, config=self.config, model=self.name)
+
     def encode(
-        self,
-        text: str,
-        text_pair: str | None = None,
-        *,
-        delta: float | None = None,
-        entropy_threshold: float | None = None,
-        min_blocks: int | None = None,
-        max_blocks: int | None = None,
-        truncate: bool = True,
+        self, text: str, text_pair: str | None = None, options: ExitOptions = NOTHING_ASKED, *, truncate: bool = True
     ) -> Row:
         """Check and tokenize one row. Raises InputError, one sentence, for whatever can't be answered."""
-        C = self.config.n_block
-        delta = self.default_delta if delta is None else float(delta)
-        if not -1.0 <= delta <= 1.0:  # also refuses NaN
-            raise InputError(f"delta is {delta} and must lie in [-1, 1]")
-        threshold = 0.0 if entropy_threshold is None else float(entropy_threshold)
-        if not 0.0 <= threshold <= 1.0:
-            raise InputError(f"entropy_threshold is {threshold} and must lie in [0, 1], a share of ln(classes)")
-        low, high = 1 if min_blocks is None else min_blocks, C if max_blocks is None else max_blocks
-        for name, value in (("min_blocks", low), ("max_blocks", high)):
-            if not 1 <= value <= C:
-                raise InputError(f"{name} is {value} and must lie in 1..{C}, the blocks of model {self.name!r}")
-        if low > high:
-            raise InputError(f"min_blocks is {low}, above max_blocks, which is {high}")
-        if high < self.config.exits[0]:
-            raise InputError(f"max_blocks is {high}, but model {self.name!r} has its only exit after block {C}")
+        settings = self.resolve(options)
         tokens = self._tokenizer.encode(text, text_pair, truncate=truncate)
-        return Row(tokens.ids, tokens.truncated, delta, threshold, low, high)
+        return Row(tokens.ids, tokens.truncated, settings)
 
-    def predict(
-        self, rows: Sequence[Row], on_exit: Callable[[int, Prediction], None] | None = None
-    ) -> list[Prediction]:
+    def predict(self, rows: Sequence[Row], on_exit: Callable[[int, Answer], None] | None = None) -> list[Answer]:
         """Answers in the order of `rows`; `on_exit(i, answer)` is called for row i as soon as it has left."""
         answers = []
         for i, row in enumerate(rows):
@@ -170,7 +124,7 @@ class Engine:
         out = np.empty((len(rows), len(self.config.exits), m), np.float32)
         for i, row in enumerate(rows):
             scratch = self.pool.take(len(row.ids))
-            self.run(Row(row.ids, False, 0.0, 0.0, C, C), scratch, C)
+            self.run(Row(row.ids, False, ExitSettings(0.0, 0.0, C, C)), scratch, C)
             out[i] = scratch.logits[:, :m]
             self.pool.give_back(scratch, len(row.ids))
         return out
@@ -179,10 +133,10 @@ class Engine:
         """Go on with a row: `kernels.early_exit_forward`. For `Forward`."""
         return kernels.early_exit_forward(  # type: ignore[no-any-return]
             row.ids,
-            row.delta,
-            row.entropy_threshold,
-            row.min_blocks,
-            row.max_blocks,
+            row.exit.delta,
+            row.exit.entropy_threshold,
+            row.exit.min_blocks,
+            row.exit.max_blocks,
             self.config.n_head,
             self.config.carry == "x",
             self._arrays,
@@ -190,24 +144,30 @@ class Engine:
             slices,
         )
 
-    def answer(self, row: Row, exit_index: int, scratch: Scratch) -> Prediction:
+    def answer(self, row: Row, exit_index: int, scratch: Scratch) -> Answer:
         """What `run` left in the scratch of a row that has left after block `exit_index`. For `Forward`."""
-        e = self.config.exits.index(exit_index)
+        C, settings = self.config.n_block, row.exit
         values = scratch.scores.tolist()
         best = values.index(max(values))
         costs = self._costs(len(row.ids))
-        return Prediction(
+        executed, full = costs[exit_index - 1], costs[-1]
+        return Answer(
             label=self.labels[best],
             score=values[best],
             scores=dict(zip(self.labels, values, strict=True)),
-            logits=tuple(scratch.logits[e, : len(values)].tolist()),
             exit_index=exit_index,
-            num_blocks=self.config.n_block,
-            entropies=tuple(scratch.entropies[: e + 1].tolist()),
-            flops=costs[exit_index - 1],
-            flops_full=costs[-1],
-            delta=row.delta,
-            entropy_threshold=row.entropy_threshold,
+            num_blocks=C,
+            entropies=tuple(scratch.entropies[: self.config.exits.index(exit_index) + 1].tolist()),
+            flops=executed,
+            flops_full=full,
+            flops_saved=full - executed,
+            flops_saved_ratio=(full - executed) / full,
+            delta=settings.delta,
+            entropy_threshold=settings.entropy_threshold or None,
+            min_blocks=settings.min_blocks if settings.min_blocks > 1 else None,
+            max_blocks=settings.max_blocks if settings.max_blocks < C else None,
+            profile=settings.profile,
+            model=self.name,
             tokens=len(row.ids),
             truncated=row.truncated,
         )

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from beexformer.model import bits, kernels
+from beexformer.model.answer import Answer
 from beexformer.model.config import BEEConfig
 
 if TYPE_CHECKING:
-    from beexformer.model.engine import Engine, Prediction, Row
+    from beexformer.model.engine import Engine, Row
 
 ORDINARY = 128  # tokens
 KEPT = 4  # scratches that wait for a row
@@ -75,7 +76,7 @@ class Forward:
         self._scratch: Scratch | None = engine.pool.take(len(row.ids))
         self._exit_index = 0
         self._seconds = 0.0
-        self._answer: Prediction | None = None
+        self._answer: Answer | None = None
 
     def advance(self, milliseconds: float = math.inf) -> bool:
         """Go on until the row has left, or for about so long, but at least for one slice of work, a block. Returns
@@ -87,7 +88,7 @@ class Forward:
             self._seconds += time.perf_counter() - start
         return self._exit_index > 0
 
-    def answer(self) -> "Prediction":
+    def answer(self) -> Answer:
         """The row's answer. Raises RuntimeError until `advance` has returned True."""
         if not self._answer:
             if not self._exit_index:

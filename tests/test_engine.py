@@ -12,8 +12,10 @@ import pytest
 from tiny import random_checkpoint, random_texts
 
 from beexformer.model import exits, flops, kernels
-from beexformer.model.engine import Engine, Prediction, Row
+from beexformer.model.answer import Answer
+from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import InputError
+from beexformer.model.options import ExitOptions
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -24,23 +26,26 @@ def rows(engine: Engine) -> list[Row]:
     deltas, lows = rng.choice([-1.0, -0.01, 1e-4, 0.1, 1.0], 64), rng.integers(1, 7, 64)
     thresholds = rng.choice([0.0, 0.9, 0.99], 64)
     return [
-        engine.encode(text, delta=float(delta), entropy_threshold=float(threshold), min_blocks=int(low))
+        engine.encode(
+            text,
+            options=ExitOptions(delta=float(delta), entropy_threshold=float(threshold), min_blocks=int(low)),
+        )
         for text, delta, threshold, low in zip(random_texts(64), deltas, thresholds, lows, strict=True)
     ]
 
 
 @pytest.fixture(scope="module")
-def alone(engine: Engine, rows: list[Row]) -> list[Prediction]:
+def alone(engine: Engine, rows: list[Row]) -> list[Answer]:
     return [engine.predict([row])[0] for row in rows]
 
 
-def test_a_row_does_not_feel_its_neighbours(engine: Engine, rows: list[Row], alone: list[Prediction]) -> None:
+def test_a_row_does_not_feel_its_neighbours(engine: Engine, rows: list[Row], alone: list[Answer]) -> None:
     assert engine.predict(rows) == alone
     assert engine.predict(rows[::-1]) == alone[::-1]
     assert len({answer.exit_index for answer in alone}) > 3, "rows must leave at different blocks for this to mean much"
 
 
-def test_answers_are_the_same_from_two_threads(engine: Engine, rows: list[Row], alone: list[Prediction]) -> None:
+def test_answers_are_the_same_from_two_threads(engine: Engine, rows: list[Row], alone: list[Answer]) -> None:
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda part: engine.predict(part), [rows[:40], rows[40:]] * 5))
     assert [answer for part in found for answer in part] == alone * 5
@@ -57,19 +62,22 @@ def test_answers_are_the_same_after_a_restart(folder: Path) -> None:
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == repr(here)
 
 
-def test_rows_are_handed_out_as_they_leave(engine: Engine, rows: list[Row], alone: list[Prediction]) -> None:
-    seen: list[tuple[int, Prediction]] = []
+def test_rows_are_handed_out_as_they_leave(engine: Engine, rows: list[Row], alone: list[Answer]) -> None:
+    seen: list[tuple[int, Answer]] = []
     engine.predict(rows, on_exit=lambda i, answer: seen.append((i, answer)))
     assert seen == list(enumerate(alone))
 
 
-def test_the_answer_follows_the_rule_on_the_trace(engine: Engine, rows: list[Row], alone: list[Prediction]) -> None:
+def test_the_answer_follows_the_rule_on_the_trace(engine: Engine, rows: list[Row], alone: list[Answer]) -> None:
     for row, answer, logits in zip(rows, alone, engine.logits(rows), strict=True):
         c = exits.exit_layer(
-            logits, exits.entropy_gain(row.delta, row.entropy_threshold), row.min_blocks, row.max_blocks
+            logits,
+            exits.entropy_gain(row.exit.delta, row.exit.entropy_threshold),
+            row.exit.min_blocks,
+            row.exit.max_blocks,
         )
         assert answer.exit_index == c == len(answer.entropies)
-        assert answer.logits == tuple(logits[c - 1].tolist())
+        assert list(answer.scores.values()) == pytest.approx(exits.softmax(logits[c - 1]), rel=1e-12)
         assert answer.entropies == pytest.approx(exits.entropy(logits[:c]), rel=1e-12)
         assert answer.label == engine.labels[int(logits[c - 1].argmax())]
         assert answer.score == answer.scores[answer.label] == max(answer.scores.values())
@@ -78,27 +86,31 @@ def test_the_answer_follows_the_rule_on_the_trace(engine: Engine, rows: list[Row
 
 
 def test_delta_one_leaves_after_block_one(engine: Engine) -> None:
-    answer = engine.predict([engine.encode("a funny film", delta=1.0)])[0]
+    answer = engine.predict([engine.encode("a funny film", options=ExitOptions(delta=1.0))])[0]
     assert answer.exit_index == 1
     assert 0.8 < answer.flops_saved_ratio < 0.85
 
 
 def test_an_entropy_threshold_lets_go_of_what_is_sure(engine: Engine) -> None:
-    rows = [engine.encode("a funny film", delta=-1.0, entropy_threshold=share) for share in (None, 0.0, 1.0)]
-    without, zero, most = engine.predict(rows)
+    def answer(**options: float) -> Answer:
+        return engine.predict([engine.encode("a funny film", options=ExitOptions(**options))])[0]  # type: ignore[arg-type]
+
+    without = answer(delta=-1.0)
+    zero, most = (answer(delta=-1.0, entropy_threshold=share) for share in (0.0, 1.0))
     assert without == zero
     assert (most.exit_index, most.entropy_threshold) == (1, 1.0)
     assert without.exit_index > 1
-    assert engine.predict([engine.encode("a funny film", entropy_threshold=1.0, min_blocks=4)])[0].exit_index == 4
+    assert answer(entropy_threshold=1.0, min_blocks=4).exit_index == 4
 
 
 def test_full_depth_saves_nothing(engine: Engine) -> None:
-    answer = engine.predict([engine.encode("a funny film", delta=1.0, entropy_threshold=1.0, min_blocks=6)])[0]
+    options = ExitOptions(delta=1.0, entropy_threshold=1.0, min_blocks=6)
+    answer = engine.predict([engine.encode("a funny film", options=options)])[0]
     assert (answer.exit_index, answer.flops_saved, answer.flops_saved_ratio) == (6, 0, 0)
 
 
-def test_max_blocks_ends_the_walk(engine: Engine) -> None:
-    assert engine.predict([engine.encode("dull", delta=-1.0, max_blocks=2)])[0].exit_index == 2
+def test_max_blocks_is_the_last_exit(engine: Engine) -> None:
+    assert engine.predict([engine.encode("dull", options=ExitOptions(delta=-1.0, max_blocks=2))])[0].exit_index == 2
 
 
 @pytest.mark.parametrize(
@@ -115,7 +127,7 @@ def test_max_blocks_ends_the_walk(engine: Engine) -> None:
 )
 def test_options_out_of_range_are_refused(engine: Engine, options: dict[str, float], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        engine.encode("fine", **options)  # type: ignore[arg-type]
+        engine.encode("fine", options=ExitOptions(**options))  # type: ignore[arg-type]
 
 
 def test_no_rows_no_answers(engine: Engine) -> None:
@@ -145,10 +157,10 @@ def test_whatever_a_checkpoint_has_the_same_compiled_code_runs_it(engine: Engine
 
 def test_without_early_exit_there_is_one_exit() -> None:
     engine = Engine(random_checkpoint(early_exit=False))
-    answer = engine.predict([engine.encode("the worst movie", delta=1.0)])[0]
+    answer = engine.predict([engine.encode("the worst movie", options=ExitOptions(delta=1.0))])[0]
     assert (answer.exit_index, len(answer.entropies), answer.flops_saved) == (6, 1, 0)
     with pytest.raises(InputError, match="only exit after block 6"):
-        engine.encode("the worst movie", max_blocks=3)
+        engine.encode("the worst movie", options=ExitOptions(max_blocks=3))
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])
@@ -156,7 +168,7 @@ def test_a_golden_checkpoint_of_every_version_answers_as_it_did(version: str) ->
     """Labels, exits and FLOPs exactly. Scores to 1e-4: a release may change the order of a sum."""
     engine = Engine.load(GOLDEN / version / "checkpoint")
     for expected in json.loads((GOLDEN / version / "answers.json").read_text()):
-        row = engine.encode(expected["text"], expected.get("text_pair"), delta=expected["delta"])
+        row = engine.encode(expected["text"], expected.get("text_pair"), ExitOptions(delta=expected["delta"]))
         answer = engine.predict([row])[0]
         for field in ("label", "exit_index", "flops", "tokens"):
             assert getattr(answer, field) == expected[field]

@@ -6,12 +6,13 @@ from tiny import random_checkpoint, random_texts
 
 from beexformer.model.engine import Engine, Row
 from beexformer.model.forward import KEPT, ORDINARY
+from beexformer.model.options import ExitOptions, ExitSettings
 
 
 @pytest.fixture(scope="module")
 def rows(engine: Engine) -> list[Row]:
     return [
-        engine.encode(text, delta=delta, min_blocks=low)
+        engine.encode(text, options=ExitOptions(delta=delta, min_blocks=low))
         for text, delta, low in zip(random_texts(24), [-1.0, 1e-4, 0.1] * 8, [1, 2, 3, 6] * 6, strict=True)
     ]
 
@@ -42,7 +43,7 @@ def test_without_a_limit_one_call_is_enough(engine: Engine, rows: list[Row]) -> 
 
 
 def test_there_is_no_answer_before_the_row_has_left(engine: Engine) -> None:
-    forward = engine.begin(engine.encode("a funny film", min_blocks=6))
+    forward = engine.begin(engine.encode("a funny film", options=ExitOptions(min_blocks=6)))
     with pytest.raises(RuntimeError, match="has not left yet"):
         forward.answer()
     forward.advance(0)
@@ -54,7 +55,7 @@ def test_scratches_of_ordinary_texts_are_kept_and_those_of_long_ones_are_not() -
     engine = Engine(random_checkpoint(max_tokens=4 * ORDINARY, n_block=1))
 
     def row(tokens: int) -> Row:
-        return Row(np.zeros(tokens, np.int32), False, 0.0, 0.0, 1, 1)
+        return Row(np.zeros(tokens, np.int32), False, ExitSettings(0.0, 0.0, 1, 1))
 
     def waiting() -> list[int]:
         return [scratch.work.h.size for scratch in engine.pool._kept]

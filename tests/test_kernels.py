@@ -12,6 +12,7 @@ from beexformer.model.embedding import SCALES, embed, token_types
 from beexformer.model.embedding import real as real_rows
 from beexformer.model.engine import Engine, Row
 from beexformer.model.kernels import rows, tiles
+from beexformer.model.options import ExitSettings
 
 LENGTHS = [1, 2, 3, 7, 16, 17, 48]
 ULPS = {"rtol": 2e-5, "atol": 2e-6}  # sums of up to 512 terms in another order, and tanh and exp of a few ulp
@@ -197,5 +198,5 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
         ids, 0.0, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies, np.zeros(1, int), 2
     )
     assert all((part[-guard:] == 7).all() for part in behind)
-    row = Row(ids, False, 0.0, 0.0, 2, 2)
+    row = Row(ids, False, ExitSettings(0.0, 0.0, 2, 2))
     assert (logits[None, :, :2] == engine.logits([row])).all(), "and is what it is in a longer one"

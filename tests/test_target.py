@@ -24,6 +24,7 @@ import numpy as np
 from tiny import random_checkpoint
 from beexformer.model import target
 from beexformer.model.engine import Engine, Row
+from beexformer.model.options import ExitSettings
 assert target.level == sys.argv[1], target.level
 shapes = [
     {"d_model": 64, "n_head": 1}, {"d_model": 64, "n_head": 64, "n_block": 2}, {"d_model": 192, "n_head": 8},
@@ -33,7 +34,8 @@ for shape in shapes:
     engine = Engine(random_checkpoint(vocabulary=120, **shape))
     rng = np.random.default_rng(0)
     C = engine.config.n_block
-    rows = [Row(rng.integers(0, 120, L).astype(np.int32), False, 1e-4, 0.0, 1, C) for L in (1, 2, 3, 7, 16, 17, 31, 48)]
+    ids = [rng.integers(0, 120, L).astype(np.int32) for L in (1, 2, 3, 7, 16, 17, 31, 48)]
+    rows = [Row(one, False, ExitSettings(1e-4, 0.0, 1, C)) for one in ids]
     print(engine.logits(rows).tobytes().hex(), engine.predict(rows))
 """
 

@@ -139,8 +139,8 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     apart = (np.abs(ours - theirs) * temperatures[:, None]).max((1, 2))
     differ = 0
     for row, a, b in zip(rows, ours, theirs, strict=True):
-        policy = exits.entropy_gain(row.delta, row.entropy_threshold)
-        leave_a, leave_b = (exits.exit_layer(z, policy, row.min_blocks, row.max_blocks) for z in (a, b))
+        policy = exits.entropy_gain(row.exit.delta, row.exit.entropy_threshold)
+        leave_a, leave_b = (exits.exit_layer(z, policy, row.exit.min_blocks, row.exit.max_blocks) for z in (a, b))
         differ += leave_a != leave_b or a[leave_a - 1].argmax() != b[leave_b - 1].argmax()
     tokens = sum(len(row.ids) for row in rows)
     return Parity(len(rows), tokens, int((apart > ROUNDING).sum()), int(differ), float(apart.max()))

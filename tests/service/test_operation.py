@@ -5,18 +5,20 @@ import logging
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 from running import GOLDEN, client_of, problem, samples
 from starlette.testclient import TestClient
 
 from beexformer.app.errors import MEDIA_TYPE
 from beexformer.app.logs import JSONLines
 from beexformer.app.metrics import training_exits
-from beexformer.app.schemas import ANSWER, PROBLEM, Answer, ClassifyRequest, Problem
+from beexformer.app.schemas import ANSWER, PROBLEM, ClassifyRequest, Problem
+from beexformer.model.answer import Answer
 from beexformer.model.checkpoint import read
 from beexformer.model.engine import Engine
 
@@ -263,13 +265,16 @@ def test_the_openapi_document_tells_the_truth(client: TestClient) -> None:
 
 
 def test_the_examples_are_valid(client: TestClient) -> None:
-    schemas = client.get("/openapi.json").json()["components"]["schemas"]
-    kinds: tuple[Any, ...] = (ClassifyRequest, Answer, Problem)
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    kinds: tuple[Any, ...] = (ClassifyRequest, Problem)
     for kind in kinds:
         for example in schemas[kind.__name__]["examples"]:
             assert kind(**example)
-    optional = {"entropy_threshold", "cost"}  # stand only where they were asked for
-    assert list(ANSWER) == [name for name in Answer.model_fields if name not in optional]
+    example = document["paths"]["/classify"]["post"]["responses"]["200"]["content"]["application/json"]["example"]
+    assert list(example) == schemas["Answer"]["required"] == [name for name in ANSWER]
+    assert TypeAdapter(Answer).validate_python(example)
+    assert set(schemas["Answer"]["properties"]) == {field.name for field in fields(Answer)}
     assert set(PROBLEM) <= set(Problem.model_fields)
     assert client.post("/classify", json=schemas["ClassifyRequest"]["examples"][0]).status_code == 200
 

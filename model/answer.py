@@ -1,0 +1,52 @@
+"""
+The answer to one text, under the names that it has everywhere: in Python, on the command line and over HTTP.
+
+What is None is left out of the JSON. The fields' metadata is what the API's documentation says of them.
+"""
+
+from dataclasses import dataclass, replace
+
+from beexformer.model.cost import CostModel
+from beexformer.model.described import described
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the engine's cost model predicts for a text, on this machine as busy as it is."""
+
+    predicted_ms: float = described("engine milliseconds of the blocks that were run")
+    predicted_ms_full: float = described("engine milliseconds of the same text through all blocks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The class of one text and what it took to find it."""
+
+    label: str = described("the most probable class")
+    score: float = described("its probability")
+    scores: dict[str, float] = described("the probability of each class, in the order of the model's labels")
+    exit_index: int = described("block after which the row left, counted from 1")
+    num_blocks: int = described("blocks of the model")
+    entropies: tuple[float, ...] = described("entropy of the scores after each exit that was reached, in nats")
+    flops: float = described("operations executed: real ones plus binary ones / 64")
+    flops_full: float = described("operations of the same text through all blocks")
+    flops_saved: float = described("flops_full less flops")
+    flops_saved_ratio: float = described("flops_saved as a share of flops_full")
+    delta: float = described("the delta that was in effect")
+    entropy_threshold: float | None = described(
+        "the entropy_threshold that was in effect; absent where it was 0", default=None
+    )
+    min_blocks: int | None = described("the min_blocks that was in effect; absent where it was 1", default=None)
+    max_blocks: int | None = described(
+        "the max_blocks that was in effect; absent where it was the model's depth", default=None
+    )
+    profile: str | None = described("the profile that was in effect; absent where there was none", default=None)
+    model: str = described("name of the model that answered")
+    tokens: int = described("tokens read, special ones included")
+    truncated: bool = described("the text was longer than the model's window and was cut")
+    cost: Cost | None = described("what the cost model predicts; only if it was asked for", default=None)
+
+    def priced(self, model: CostModel) -> "Answer":
+        """The same answer with its `cost`."""
+        predicted = (model.milliseconds(self.tokens, blocks) for blocks in (self.exit_index, self.num_blocks))
+        return replace(self, cost=Cost(*predicted))

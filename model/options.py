@@ -1,0 +1,103 @@
+"""
+How a row may leave early: what a request asks (ExitOptions) and what is then in effect (ExitSettings).
+
+Each value is taken from the first that states one: the request, the profile that it names, the defaults of the model
+(its checkpoint's, or the service's for it). The fields' metadata is what the wire and the documentation say of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from beexformer.model.config import BEEConfig
+from beexformer.model.described import described
+from beexformer.model.errors import InputError
+from beexformer.model.exits import DEFAULT_DELTA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitOptions:
+    """What a request asks; None leaves it to the profile or the model."""
+
+    delta: float | None = described(
+        "leave when a block lowers the entropy by less than this fraction; null takes the model's default",
+        ge=-1,
+        le=1,
+        allow_inf_nan=False,
+        strict=True,
+        default=None,
+    )
+    entropy_threshold: float | None = described(
+        "leave, whatever delta says, once the entropy is below this share of ln(classes); 0: never; null takes the "
+        "model's default, which is 0 unless set",
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        strict=True,
+        default=None,
+    )
+    min_blocks: int | None = described("run at least so many blocks", ge=1, strict=True, default=None)
+    max_blocks: int | None = described("run at most so many blocks", ge=1, strict=True, default=None)
+    profile: str | None = described(
+        "name of a profile of the model, which sets the options above; those that are given as well win",
+        strict=True,
+        default=None,
+    )
+
+    def over(self, other: "ExitOptions") -> "ExitOptions":
+        """These options, and `other`'s where these say nothing."""
+        return ExitOptions(
+            delta=other.delta if self.delta is None else self.delta,
+            entropy_threshold=other.entropy_threshold if self.entropy_threshold is None else self.entropy_threshold,
+            min_blocks=other.min_blocks if self.min_blocks is None else self.min_blocks,
+            max_blocks=other.max_blocks if self.max_blocks is None else self.max_blocks,
+            profile=other.profile if self.profile is None else self.profile,
+        )
+
+
+NOTHING_ASKED = ExitOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class ExitSettings:
+    """What is in effect for a row. Leave after block c, with min_blocks <= c <= max_blocks (1-based), by
+    `exits.should_exit` with `delta` and `entropy_threshold` (a share of ln m, 0 is never)."""
+
+    delta: float
+    entropy_threshold: float
+    min_blocks: int
+    max_blocks: int
+    profile: str | None = None
+
+
+def resolve(
+    options: ExitOptions,
+    *,
+    defaults: ExitOptions,
+    profiles: Mapping[str, ExitOptions],
+    config: BEEConfig,
+    model: str,
+) -> ExitSettings:
+    """Raises InputError, one sentence, for a value out of its range or a profile that the model hasn't got."""
+    profile = defaults.profile if options.profile is None else options.profile
+    if profile is not None:
+        if profile not in profiles:
+            known = f"it has {', '.join(profiles)}" if profiles else "it has none"
+            raise InputError(f"model {model!r} has no profile {profile!r}; {known}")
+        options = options.over(profiles[profile])
+    options, C = options.over(defaults), config.n_block
+    delta = DEFAULT_DELTA if options.delta is None else float(options.delta)
+    if not -1.0 <= delta <= 1.0:  # also refuses NaN
+        raise InputError(f"delta is {delta} and must lie in [-1, 1]")
+    threshold = 0.0 if options.entropy_threshold is None else float(options.entropy_threshold)
+    if not 0.0 <= threshold <= 1.0:
+        raise InputError(f"entropy_threshold is {threshold} and must lie in [0, 1], a share of ln(classes)")
+    low = 1 if options.min_blocks is None else options.min_blocks
+    high = C if options.max_blocks is None else options.max_blocks
+    for name, value in (("min_blocks", low), ("max_blocks", high)):
+        if not 1 <= value <= C:
+            raise InputError(f"{name} is {value} and must lie in 1..{C}, the blocks of model {model!r}")
+    if low > high:
+        raise InputError(f"min_blocks is {low}, above max_blocks, which is {high}")
+    if high < config.exits[0]:
+        raise InputError(f"max_blocks is {high}, but model {model!r} has its only exit after block {C}")
+    return ExitSettings(delta, threshold, low, high, profile)
