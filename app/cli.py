@@ -185,7 +185,7 @@ def train(
     if recipe and start:
         raise BEEError("a recipe says itself what it starts from: [start] checkpoint")
     if recipe:
-        plan = recipes.read(recipe)
+        plan = recipes.read(recipe, recipes.Recipe)
     else:
         if out is None:
             raise BEEError("without a recipe the network is named after --out; give one")
@@ -208,11 +208,12 @@ def distill(
     """Distil a body that training starts from, on plain text; a killed run goes on where it stopped."""
     try:
         from beexformer.training import distill
+        from beexformer.training.recipe import read
     except ImportError as error:
         raise _without_train_extra(error) from None
     from rich.console import Console
 
-    distill.run(distill.read(recipe), data, out, work or Path("runs") / out.name, Console())
+    distill.run(read(recipe, distill.BackboneRecipe), data, out, work or Path("runs") / out.name, Console())
 
 
 @app.command()
@@ -235,7 +236,7 @@ def evaluate(
 
     With --all a line for each checkpoint: scores at delta 1e-4 and at full depth, FLOPs saved, exits, size."""
     try:
-        from beexformer.training import evaluate
+        from beexformer.training import evaluate, pictures, tables
         from beexformer.training.data import Columns, read_rows
     except ImportError as error:
         raise _without_train_extra(error) from None
@@ -259,12 +260,12 @@ def evaluate(
         if as_json:
             print(json.dumps(lines, indent=1))
         else:
-            console.print(evaluate.shipped_table(lines))
+            console.print(tables.shipped_table(lines))
         return
     engine = registry.get()
     assert rows
-    if picture and picture.suffix not in evaluate.PICTURES:
-        raise BEEError(f"--picture {picture}: the name must end in {', '.join(evaluate.PICTURES)}")
+    if picture and picture.suffix not in pictures.SUFFIXES:
+        raise BEEError(f"--picture {picture}: the name must end in {', '.join(pictures.SUFFIXES)}")
     if metric not in evaluate.METRICS:
         raise BEEError(f"unknown metric {metric!r}; known are {', '.join(evaluate.METRICS)}")
     labelled, _ = read_rows(rows, Columns(text, text_pair, label), list(engine.labels))
@@ -272,11 +273,11 @@ def evaluate(
         engine, labelled, metric, progress=lambda batches: track(batches, engine.name, console=bar)
     )
     if picture:
-        evaluate.picture(engine.name, found, picture)
+        pictures.picture(engine.name, found, picture)
     if as_json:
         print(json.dumps(found, indent=1))
     else:
-        console.print(evaluate.tables(engine.name, found))
+        console.print(tables.tables(engine.name, found))
 
 
 @app.command()

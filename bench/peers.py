@@ -63,8 +63,7 @@ def full_precision(checkpoint: Checkpoint) -> Peer:
 def _call(network: nn.Module) -> Peer:
     @torch.inference_mode()
     def call(ids: np.ndarray) -> np.ndarray:
-        lengths = torch.full((len(ids),), ids.shape[1])
-        return network(torch.from_numpy(ids), lengths)[:, -1].numpy()
+        return network(torch.from_numpy(ids), torch.ones(ids.shape, dtype=torch.bool))[:, -1].numpy()
 
     return call
 

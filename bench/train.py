@@ -19,11 +19,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from beexformer.training import memory
 from beexformer.training import recipe as recipes
 from beexformer.training.data import Rows
 from beexformer.training.prepare import Prepared
 from beexformer.training.recipe import Recipe
-from beexformer.training.trainer import Trainer, keep_memory
+from beexformer.training.trainer import Trainer
 
 
 def tokens_per_second(recipe: Recipe, tokens: int, steps: int) -> float:
@@ -49,8 +50,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=22)
     arguments = parser.parse_args()
-    recipe = recipes.read(arguments.recipe)
-    keep_memory()
+    recipe = recipes.read(arguments.recipe, Recipe)
+    memory.keep_freed()
     found = {}
     table = Table("products", "elementwise parts", "tokens/s", "against the first")
     for precision in ("float32", "bfloat16"):

@@ -1,7 +1,8 @@
-"""Folders that commands write: what somebody else put there is never lost to it."""
+"""Files and folders that commands write: whole or not at all, and what somebody else put there is never lost to it."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from beexformer.model.errors import TrainingError
@@ -21,3 +22,11 @@ def ensure_writable(folder: Path, weights: str, others: Collection[str]) -> None
     above = next(path for path in folder.absolute().parents if path.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise TrainingError(f"{folder} can't be written, because of {above}; give --out another folder")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to, which takes its place when the block ends without an exception."""
+    partial = path.with_name(f"{path.name}.partial")
+    yield partial
+    partial.replace(path)

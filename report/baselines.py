@@ -19,6 +19,7 @@ from beexformer.training import precision, teacher
 from beexformer.training.data import Rows
 from beexformer.training.encoders import locate
 from beexformer.training.evaluate import METRICS
+from beexformer.training.progress import Report
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
 """Inverse regularization C to choose from."""
@@ -50,7 +51,7 @@ class Words:
         return sparse.hstack([a, b, abs(a - b), a.multiply(b)], format="csr")
 
 
-def lexical(train: Rows, others: Sequence[Rows], metric: str, report: teacher.Report) -> tuple[list[np.ndarray], float]:
+def lexical(train: Rows, others: Sequence[Rows], metric: str, report: Report) -> tuple[list[np.ndarray], float]:
     """Predictions of TF-IDF + logistic regression for each of `others`, and the C with the best cross-validated metric
     on the training rows."""
     words = Words(train)
@@ -83,7 +84,7 @@ def _regression(strength: float) -> LogisticRegression:
 
 
 def encoder(
-    train: Rows, others: Sequence[Rows], n_class: int, work: Path, report: teacher.Report, name: str = "minilm"
+    train: Rows, others: Sequence[Rows], n_class: int, work: Path, report: Report, name: str = "minilm"
 ) -> list[np.ndarray]:
     """Predictions of an encoder fine-tuned on `train` for each of `others`; `work` keeps weights and answers, and a
     second call goes on where the first one ended. Raises TrainingError where its package is not installed."""

@@ -14,7 +14,7 @@ from beexformer.report import figures
 from beexformer.report.markdown import points, table
 from beexformer.report.results import DELTA, PAPER, Curve, Net, Task, policies, rescaled, rule
 from beexformer.training import calibrate
-from beexformer.training.evaluate import ALONE
+from beexformer.training.evaluate import NO_DELTA
 from beexformer.training.progress import RunProgress
 
 FLOPS = """\
@@ -148,7 +148,7 @@ def _when_sure(leads: Sequence[tuple[Task, Net]]) -> list[str]:
         rows.append(row)
     columns = ["task", "entropy_threshold", "score", "FLOPs saved", "score, test rows", "FLOPs saved there"]
     columns += [f"delta {DELTA:g} on test rows"]
-    return [SURE.format(alone=ALONE, delta=DELTA), *table(columns, rows)]
+    return [SURE.format(alone=NO_DELTA, delta=DELTA), *table(columns, rows)]
 
 
 def _at_half(curves: Sequence[tuple[Task, dict[str, Curve]]]) -> list[str]:

@@ -19,24 +19,25 @@ from beexformer.model.checkpoint import tensor_spec
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError, TrainingError
+from beexformer.model.folders import replacing
 from beexformer.report import baselines, bootstrap
 from beexformer.training import calibrate
 from beexformer.training.data import Rows, key
 from beexformer.training.encoders import locate
 from beexformer.training.evaluate import (
-    ALONE,
     DELTAS,
+    NO_DELTA,
     THRESHOLDS,
     answers,
     evaluate_policy,
     flops_saved,
     logits_of,
     recorded,
-    splits,
 )
 from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import Data
 from beexformer.training.record import Record, find
+from beexformer.training.splits import splits
 
 PAPER = {"sst2": "SST-2", "cola": "CoLA", "mrpc": "MRPC", "rte": "RTE"}
 """Tasks of the paper's Table 2 and how it writes them."""
@@ -129,7 +130,7 @@ class Net:
         return np.bincount(self._left(self.taken) - 1, minlength=self.config.n_block)
 
     def _sure(self, threshold: float) -> np.ndarray:
-        return exits.exit_layers(self.logits, exits.entropy_gain(ALONE, threshold))
+        return exits.exit_layers(self.logits, exits.entropy_gain(NO_DELTA, threshold))
 
     def _left(self, taken: np.ndarray) -> np.ndarray:
         return np.asarray(np.array(self.config.exits)[taken - 1])
@@ -382,9 +383,8 @@ def _once(path: Path, measure: Callable[[], Baseline]) -> Baseline:
     if not path.exists():
         found = {name: value for name, value in vars(measure()).items() if name != "note" and value is not None}
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.with_suffix(".partial").open("wb") as out:
+        with replacing(path) as partial, partial.open("wb") as out:
             np.savez_compressed(out, **found)
-        path.with_suffix(".partial").rename(path)
     with np.load(path) as file:
         size = int(file["size_bytes"]) if "size_bytes" in file else None
         return Baseline(file["predicted"], file.get("on_test"), size_bytes=size)

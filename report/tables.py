@@ -20,7 +20,7 @@ from beexformer.report import bootstrap, depth, figures
 from beexformer.report.bootstrap import Difference, Scores
 from beexformer.report.markdown import points, table, verdict
 from beexformer.report.results import CITED, DELTA, PAPER, Net, Task, gather, real_bytes
-from beexformer.training.evaluate import ALONE
+from beexformer.training.evaluate import NO_DELTA
 from beexformer.training.progress import RunProgress
 
 POINTS_LOST = 0.04  # to the full-precision counterpart, at most
@@ -202,7 +202,7 @@ def _against_on_test(task: Task, baseline: str) -> Pair:
 
 
 def _by_accuracy(task: Task, of: Callable[[Task], Pair]) -> Pair:
-    """A ensure_writable about F1 by GLUE's second metric for such tasks."""
+    """A claim about F1 by GLUE's second metric for such tasks."""
     return of(replace(task, metric="accuracy")) if task.metric == "f1" else None
 
 
@@ -254,17 +254,17 @@ def _close(found: Difference) -> str:
 
 
 def claims(tasks: Sequence[Task]) -> list[str]:
-    """Paired bootstrap of every ensure_writable, a task a column and their mean last."""
+    """Paired bootstrap of every claim, a task a column and their mean last."""
     claims: list[tuple[str, Callable[[Task], Pair], Callable[[Difference], str]]] = []
     for key, name in (("majority", "the majority class"), ("lexical", BASELINES["lexical"][0])):
         against: tuple[tuple[str, Callable[[Task], Pair]], ...] = (
             (f"above {name}", partial(_against, baseline=key)),
             (f"above {name}, on test rows", partial(_against_on_test, baseline=key)),
         )
-        for ensure_writable, of in against:
+        for claim, of in against:
             claims += [
-                (ensure_writable, of, _above),
-                (f"{ensure_writable}, by accuracy", partial(_by_accuracy, of=of), _above),
+                (claim, of, _above),
+                (f"{claim}, by accuracy", partial(_by_accuracy, of=of), _above),
             ]
     early = f"at delta {DELTA:g} not below full depth"
     claims += [
@@ -286,18 +286,9 @@ def claims(tasks: Sequence[Task]) -> list[str]:
         ("above WEE, which was trained without exits", partial(_ablated, variant="wee"), _above),
         (f"at most {100 * POINTS_LOST:g} points below FP", partial(_ablated, variant="fp"), _close),
     ]
-    rows = []
-    for name, of, say in claims:
-        pairs = [of(task) for task in tasks]
-        known = [pair for pair in pairs if pair]
-        overall = "-"
-        if known:
-            ours, other = (bootstrap.mean([pair[side] for pair in known]) for side in (0, 1))
-            overall = say(bootstrap.difference(ours, other))
-            overall += f" ({len(known)} of {len(PAPER)} tasks)" if len(known) < len(PAPER) else ""
-        rows.append([name, *("-" if pair is None else say(bootstrap.difference(*pair)) for pair in pairs), overall])
-    text = ["## Claims, with intervals", "", CLAIMS.format(resamples=bootstrap.RESAMPLES, alone=ALONE, delta=DELTA)]
-    text += table(["ensure_writable", *(task.title for task in tasks), "mean"], rows)
+    rows = [_difference_row(name, [of(task) for task in tasks], say) for name, of, say in claims]
+    text = ["## Claims, with intervals", "", CLAIMS.format(resamples=bootstrap.RESAMPLES, alone=NO_DELTA, delta=DELTA)]
+    text += table(["claim", *(task.title for task in tasks), "mean"], rows)
     ratios = [f"{t.title} {real_bytes(t.shipped.config) / t.shipped.size_bytes:.1f}" for t in tasks if t.shipped]
     if ratios:
         text += [
@@ -305,6 +296,17 @@ def claims(tasks: Sequence[Task]) -> list[str]:
             "",
         ]
     return text
+
+
+def _difference_row(name: str, pairs: Sequence[Pair], say: Callable[[Difference], str]) -> list[str]:
+    """A row of the table of claims: task by task, and the mean over the tasks that have both sides."""
+    known = [pair for pair in pairs if pair]
+    overall = "-"
+    if known:
+        ours, other = (bootstrap.mean([pair[side] for pair in known]) for side in (0, 1))
+        overall = say(bootstrap.difference(ours, other))
+        overall += f" ({len(known)} of {len(PAPER)} tasks)" if len(known) < len(PAPER) else ""
+    return [name, *("-" if pair is None else say(bootstrap.difference(*pair)) for pair in pairs), overall]
 
 
 # ---------------------------------------------------------------- other tasks

@@ -12,7 +12,7 @@ from beexformer.report import baselines
 from beexformer.training.data import Rows
 
 
-def quiet(done: int, total: int, beside: str) -> None:
+def quiet(done: int, total: int, postfix: str) -> None:
     assert 0 <= done <= total
 
 
@@ -78,7 +78,7 @@ def test_an_encoder_is_tuned_once_for_the_same_rows(
     train, dev = rows(random_texts(40, longest=8)), rows(random_texts(10, seed=1, longest=8))
     steps: list[tuple[int, int]] = []
 
-    def report(done: int, total: int, beside: str) -> None:
+    def report(done: int, total: int, postfix: str) -> None:
         steps.append((done, total))
 
     [first] = baselines.encoder(train, [dev], 2, tmp_path, report)

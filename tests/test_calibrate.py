@@ -91,11 +91,11 @@ def test_folding_divides_the_logits(binary: bool) -> None:
     if not binary:
         torch.manual_seed(1)
         network = BEExformer(type(network.config)(**{**network.config.to_dict(), "binary": False})).eval()
-    ids, lengths = torch.arange(1, 13).reshape(2, 6), torch.tensor([6, 6])
-    before = network(ids, lengths).detach().numpy()
+    ids, mask = torch.arange(1, 13).reshape(2, 6), torch.ones(2, 6, dtype=torch.bool)
+    before = network(ids, mask).detach().numpy()
     temperatures = np.linspace(0.5, 3, 6)
     calibrate.fold(network, temperatures)
-    np.testing.assert_allclose(network(ids, lengths).detach().numpy(), before / temperatures[:, None], rtol=1e-5)
+    np.testing.assert_allclose(network(ids, mask).detach().numpy(), before / temperatures[:, None], rtol=1e-5)
 
 
 def test_calibration_error_by_hand() -> None:

@@ -12,8 +12,6 @@ from beexformer.training.data import (
     Rows,
     find_split,
     key,
-    length_batches,
-    pad,
     paragraphs,
     read_rows,
     sentences,
@@ -146,28 +144,3 @@ def test_the_longest_rows_stay_in_order() -> None:
     rows = Rows(["a b", "a", "a b c", "b"], ["x", "y z w", "x", "y"], np.array([0, 1, 0, 1]))
     assert rows.longest(2).inputs() == [("a", "y z w"), ("a b c", "x")], "both sides count, ties go to the first"
     assert len(rows.longest(9)) == 4
-
-
-def test_batches_hold_every_row_once_and_waste_little() -> None:
-    rng = np.random.default_rng(0)
-    lengths = rng.integers(3, 60, 5000)
-    batches = length_batches(lengths, 32, np.random.default_rng(1))
-    assert sorted(np.concatenate(batches).tolist()) == list(range(5000))
-    padded = sum(len(batch) * lengths[batch].max() for batch in batches)
-    assert padded / lengths.sum() < 1.05
-    again = length_batches(lengths, 32, np.random.default_rng(1))
-    assert all((a == b).all() for a, b in zip(batches, again, strict=True))
-
-
-def test_two_epochs_see_other_batches() -> None:
-    lengths = np.full(640, 7)
-    one, two = (length_batches(lengths, 32, np.random.default_rng([1, epoch])) for epoch in (0, 1))
-    members = {frozenset(batch.tolist()) for batch in one}
-    assert len(members) == 20
-    assert not members & {frozenset(batch.tolist()) for batch in two}
-
-
-def test_pad_is_algorithm_1() -> None:
-    ids, lengths = pad([[5, 6, 7], [8]])
-    assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
-    assert lengths.tolist() == [3, 1]

@@ -15,6 +15,7 @@ from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.training import backbone, distill
 from beexformer.training.network import BEExformer
+from beexformer.training.recipe import read
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_a_killed_run_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert ours == theirs, "the same bytes as an unbroken run"
     with gzip.open(root / "text.txt.gz", "at") as out:
         out.write("\nThe worst film. A warm film.\n")
-    with pytest.raises(TrainingError, match="another recipe or text"):
+    with pytest.raises(TrainingError, match="another recipe"):
         run(recipe(), root, "broken")
 
 
@@ -122,6 +123,6 @@ def test_rows_of_other_sets_are_kept_out(root: Path) -> None:
 def test_a_wrong_recipe_is_named(root: Path) -> None:
     (root / "backbone.toml").write_text('name = "x"\ntyop = 1\n')
     with pytest.raises(TrainingError, match="tyop"):
-        distill.read(root / "backbone.toml")
+        read(root / "backbone.toml", distill.BackboneRecipe)
     with pytest.raises(TrainingError, match="perturbed"):
         run(recipe(text=[{"file": "text.txt.gz", "rows": 10, "form": "perturbed"}]), root, "perturbed")

@@ -18,13 +18,12 @@ from beexformer.training.evaluate import (
     evaluate,
     evaluate_logits,
     evaluate_policy,
-    picture,
     shipped,
-    shipped_table,
-    splits,
-    tables,
 )
+from beexformer.training.pictures import picture
 from beexformer.training.recipe import Data
+from beexformer.training.splits import splits
+from beexformer.training.tables import shipped_table, tables
 
 TEXTS = random_texts(30)
 ROWS = Rows(TEXTS, None, np.arange(30) % 2)

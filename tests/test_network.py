@@ -6,7 +6,7 @@ import torch
 
 from beexformer.model.config import BEEConfig
 from beexformer.model.embedding import token_types
-from beexformer.training.data import pad
+from beexformer.training.batches import pad, padding_mask
 from beexformer.training.network import BEExformer, soft_routing_loss
 from beexformer.training.network import token_types as token_types_of_batch
 
@@ -23,7 +23,7 @@ def network(**fields: object) -> BEExformer:
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.tensor([[2, 5, 7, 3, 0], [2, 9, 3, 0, 0], [2, 4, 3, 8, 3]]), torch.tensor([4, 3, 5])
+    return torch.tensor([[2, 5, 7, 3, 0], [2, 9, 3, 0, 0], [2, 4, 3, 8, 3]]), padding_mask(torch.tensor([4, 3, 5]), 5)
 
 
 VARIANTS = {
@@ -42,16 +42,16 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_learns_a_batch_by_heart_and_every_parameter_takes_part(variant: str) -> None:
     made = network(**VARIANTS[variant])
-    ids, lengths = batch()
+    ids, mask = batch()
     targets = torch.eye(3)
-    assert made(ids, lengths).shape == (3, len(made.config.exits), 3)
-    first = soft_routing_loss(made(ids, lengths), targets)
+    assert made(ids, mask).shape == (3, len(made.config.exits), 3)
+    first = soft_routing_loss(made(ids, mask), targets)
     first.backward()
     still = [name for name, parameter in made.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     assert not still
     optimizer = torch.optim.Adam(made.parameters(), lr=0.01)
     for _ in range(300):
-        logits = made(ids, lengths)
+        logits = made(ids, mask)
         loss = soft_routing_loss(logits, targets)
         if loss < first / 2 and (logits[:, -1].argmax(-1) == torch.arange(3)).all():
             return
@@ -66,9 +66,9 @@ def test_every_variant_learns_a_batch_by_heart_and_every_parameter_takes_part(va
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_pads_change_nothing(variant: str) -> None:
     made = network(**VARIANTS[variant]).eval()
-    ids, lengths = batch()
-    together = made(ids, lengths)
-    alone = torch.cat([made(row[None, :n], n[None]) for row, n in zip(ids, lengths, strict=True)])
+    ids, mask = batch()
+    together = made(ids, mask)
+    alone = torch.cat([made(row[None, real], real[None, real]) for row, real in zip(ids, mask, strict=True)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
@@ -77,7 +77,7 @@ def test_token_types_of_a_batch_are_those_of_its_rows() -> None:
     rows = [
         np.array([2, *rng.integers(4, 9, n), 3, *([*rng.integers(4, 9, n // 2), 3] * (n % 3 > 0))]) for n in range(12)
     ]
-    found = token_types_of_batch(torch.from_numpy(pad(rows)[0])).numpy()
+    found = token_types_of_batch(pad(rows)[0]).numpy()
     for row, its in zip(rows, found, strict=True):
         assert (its[: len(row)] == token_types(row)).all()
         assert not its[len(row) :].any()

@@ -71,7 +71,7 @@ def plan(kind: str = "single", **sections: Any) -> recipe.Recipe:
         "teacher": {"epochs": 1},
         "optim": {"epochs": 1, "embedding": "frozen"},
     }
-    return recipe.parse({**content, **sections}, "test")
+    return recipe.parse({**content, **sections}, "test", recipe.Recipe)
 
 
 def tables(*rows: tuple[str, int, str]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def test_no_row_that_is_scored_is_trained_on(root: Path, kind: str, section: dic
 
 @pytest.mark.parametrize("task", GLUE)
 def test_no_dev_row_is_in_the_labelled_rows_of_a_shipped_recipe(task: str, data_root: Path, tmp_path: Path) -> None:
-    shipped = recipe.read(RECIPES / f"{task}.toml")
+    shipped = recipe.read(RECIPES / f"{task}.toml", recipe.Recipe)
     bare = shipped.model_copy(update={"teacher": None, "start": recipe.Start.model_validate({"vocab_size": 200})})
     data = prepare.prepare(bare, data_root, tmp_path, RunProgress(Console(quiet=True)))
     assert not hashes(data.train.inputs(), False) & hashes(data.dev.inputs(), False)

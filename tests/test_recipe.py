@@ -11,7 +11,7 @@ SHIPPED = sorted(set(FOLDER.glob("*.toml")) - {FOLDER / "backbone.toml"})  # tha
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
 def test_shipped_recipes_are_valid(path: Path) -> None:
-    plan = recipe.read(path)
+    plan = recipe.read(path, recipe.Recipe)
     assert plan.name == path.stem
     assert plan.optim.precision == "auto", "a type that is named is ten times slower on some CPU"
 
@@ -22,7 +22,7 @@ def test_the_tasks_of_the_paper_and_four_others_have_recipes() -> None:
 
 
 def test_a_variant_is_the_recipe_with_two_switches() -> None:
-    plan = recipe.parse({"name": "x", "data": {"train": "x"}}, "test")
+    plan = recipe.parse({"name": "x", "data": {"train": "x"}}, "test", recipe.Recipe)
     configs = {variant: plan.network.config(100, 2, variant) for variant in recipe.VARIANTS}
     assert {variant: (c.binary, c.early_exit) for variant, c in configs.items()} == {
         "proposed": (True, True),
@@ -33,7 +33,7 @@ def test_a_variant_is_the_recipe_with_two_switches() -> None:
 
 
 def test_defaults_are_table_1() -> None:
-    plan = recipe.parse({"name": "x", "data": {"train": "x"}}, "test")
+    plan = recipe.parse({"name": "x", "data": {"train": "x"}}, "test", recipe.Recipe)
     assert (plan.network.n_block, plan.network.n_head, plan.network.d_model, plan.network.d_head) == (6, 4, 512, 768)
     optim = plan.optim
     assert (optim.dropout, optim.patience, optim.batch_size, optim.epochs) == (0.3, 5, 32, 50)
@@ -61,9 +61,9 @@ def test_defaults_are_table_1() -> None:
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(TrainingError, match=words):
-        recipe.read(tmp_path / "a.toml")
+        recipe.read(tmp_path / "a.toml", recipe.Recipe)
     with pytest.raises(TrainingError, match="can't be read"):
-        recipe.read(tmp_path / "none.toml")
+        recipe.read(tmp_path / "none.toml", recipe.Recipe)
 
 
 def test_a_model_is_named_after_its_folder() -> None:
@@ -79,5 +79,7 @@ def test_a_model_is_named_after_its_folder() -> None:
 def test_embeddings_on_a_grid_stand_still() -> None:
     content = {"name": "toy", "data": {"train": "train.csv"}, "network": {"embedding": "int4+2"}}
     with pytest.raises(TrainingError, match=r'optim\.embedding = "frozen"'):
-        recipe.parse(content, "test")
-    assert recipe.parse({**content, "optim": {"embedding": "frozen"}}, "test").network.embedding == "int4+2"
+        recipe.parse(content, "test", recipe.Recipe)
+    assert (
+        recipe.parse({**content, "optim": {"embedding": "frozen"}}, "test", recipe.Recipe).network.embedding == "int4+2"
+    )

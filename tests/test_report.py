@@ -20,11 +20,12 @@ from beexformer.report import bootstrap, depth, results, tables
 from beexformer.report.results import CITED, DELTA, Net, packed_bytes, real_bytes
 from beexformer.training import encoders
 from beexformer.training.calibrate import served
-from beexformer.training.evaluate import evaluate, splits
+from beexformer.training.evaluate import evaluate
 from beexformer.training.export import tensors_of
 from beexformer.training.network import BEExformer
 from beexformer.training.recipe import VARIANTS, Data
 from beexformer.training.record import Record, write
+from beexformer.training.splits import splits
 
 SHAPE = {"vocab_size": 50, "d_model": 64, "n_block": 3, "n_head": 2, "d_head": 64}
 LABELS = ["no", "yes", "maybe"]

@@ -1,4 +1,4 @@
-"""The checkpoints in the package: what they ensure_writable is what they do.
+"""The checkpoints in the package: what they say is what they do.
 
 With BEE_DATA (a data folder as README describes it) the claims are measured anew; they are left out without it.
 """
@@ -29,7 +29,7 @@ def test_sst2_knows_praise_from_blame() -> None:
     engine = Engine.load(FOLDERS[0].parent / "sst2")
     for text, label in (
         ("a warm, funny film", "positive"),
-        ("an absolute delight from start to second_stage", "positive"),
+        ("an absolute delight from start to finish", "positive"),
         ("the worst movie i have ever seen", "negative"),
         ("dull, lifeless and far too long", "negative"),
     ):
@@ -38,9 +38,10 @@ def test_sst2_knows_praise_from_blame() -> None:
 
 def test_dev_numbers_are_what_the_engine_gives(shipped: Checkpoint, data_root: Path) -> None:
     evaluate = pytest.importorskip("beexformer.training.evaluate")
+    splits = pytest.importorskip("beexformer.training.splits").splits
     engine = Engine(shipped)
     data = evaluate.recorded(engine)
-    found = evaluate.evaluate(engine, evaluate.splits(data, data_root, engine.labels).dev, data.metric)
+    found = evaluate.evaluate(engine, splits(data, data_root, engine.labels).dev, data.metric)
     assert found == shipped.evaluation["dev"], "the engine's answers don't depend on the machine"
 
 
@@ -49,8 +50,9 @@ def test_torch_and_engine_agree_on_all_of_dev(shipped: Checkpoint, data_root: Pa
         pytest.importorskip("beexformer.training.evaluate"),
         pytest.importorskip("beexformer.training.export"),
     )
+    splits = pytest.importorskip("beexformer.training.splits").splits
     engine = Engine(shipped)
-    dev = evaluate.splits(evaluate.recorded(engine), data_root, engine.labels).dev
+    dev = splits(evaluate.recorded(engine), data_root, engine.labels).dev
     pairs = dev.pairs or [None] * len(dev)
     parity = export.verify(
         shipped, engine, [engine.encode(text, pair) for text, pair in zip(dev.texts, pairs, strict=True)]

@@ -43,12 +43,12 @@ def finetuned(encoder: Path, folder: Path, epochs: int) -> teacher.Teacher:
         batch_size=8,
         dtype=torch.float32,
         seed=1,
-        report=lambda done, total, beside: None,
+        report=lambda *_: None,
     )
 
 
 def asked(tutor: teacher.Teacher, folder: Path) -> np.ndarray:
-    return teacher.answer(tutor, ROWS.texts, None, folder, dtype=torch.float32, report=lambda done, total, beside: None)
+    return teacher.answer(tutor, ROWS.texts, None, folder, dtype=torch.float32, report=lambda *_: None)
 
 
 def test_it_learns_and_a_finished_one_is_not_trained_again(encoder: Path, tmp_path: Path) -> None:

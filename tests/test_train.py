@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 
 def plan(**sections: Any) -> recipe.Recipe:
     start = {"start": {"vocab_size": 100}, "network": NETWORK, "optim": OPTIM}
-    return recipe.parse({"name": "toy", "data": {"train": "train.csv"}, **start, **sections}, "test")
+    return recipe.parse({"name": "toy", "data": {"train": "train.csv"}, **start, **sections}, "test", recipe.Recipe)
 
 
 def run(recipe: recipe.Recipe, root: Path, name: str = "run", variant: str = "proposed") -> dict[str, Any]:

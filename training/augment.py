@@ -143,14 +143,14 @@ EDITS: list[Callable[[Parts, Words, Rng], Parts]] = [
 
 def _unstopped(text: str) -> tuple[str, str]:
     """A sentence without its final punctuation, and that."""
-    backbone = re.sub(r"[\s.!?\"']+$", "", text)
-    return backbone, text[len(backbone) :]
+    unstopped = re.sub(r"[\s.!?\"']+$", "", text)
+    return unstopped, text[len(unstopped) :]
 
 
 def perturb(text: str, words: Words, rng: Rng, edits: int = 1) -> str:
     """A sentence after so many random edits; final punctuation stays where it is."""
-    backbone, stop = _unstopped(text)
-    parts, done = backbone.split(), 0
+    unstopped, stop = _unstopped(text)
+    parts, done = unstopped.split(), 0
     for _ in range(TRIES):
         if done == edits or len(parts) < 2:
             break
@@ -165,17 +165,17 @@ def plain(text: str) -> bool:
     return re.fullmatch(r"[A-Z][^\"()\[\]{}<>:;*_=/]*[.!?]", text) is not None
 
 
-def _clauses(backbone: str) -> list[str]:
-    return re.split(r"\s*[,;:]\s+|\s+--?\s+", backbone)
+def _clauses(unstopped: str) -> list[str]:
+    return re.split(r"\s*[,;:]\s+|\s+--?\s+", unstopped)
 
 
 def shorten(text: str, length: int, rng: Rng) -> str:
     """About `length` words of a sentence: a clause that fits, or its beginning, now and then its end."""
-    backbone, stop = _unstopped(text)
-    parts = backbone.split()
+    unstopped, stop = _unstopped(text)
+    parts = unstopped.split()
     if len(parts) <= length:
         return text
-    fitting = [clause for clause in _clauses(backbone) if 0.5 * length <= len(clause.split()) <= 1.3 * length]
+    fitting = [clause for clause in _clauses(unstopped) if 0.5 * length <= len(clause.split()) <= 1.3 * length]
     if fitting and rng.random() < 0.7:
         return fitting[rng.integers(len(fitting))] + stop
     kept = parts[-length:] if rng.random() < 0.25 else parts[:length]
@@ -186,8 +186,8 @@ def shorten(text: str, length: int, rng: Rng) -> str:
 
 def _reorder(text: str, rng: Rng) -> str:
     """The clauses of a sentence from another one on: `a, b and c` -> `b and c, a`."""
-    backbone, stop = _unstopped(text)
-    clauses = _clauses(backbone)
+    unstopped, stop = _unstopped(text)
+    clauses = _clauses(unstopped)
     at = int(rng.integers(1, len(clauses))) if len(clauses) > 1 else 0
     return ", ".join(clauses[at:] + clauses[:at]) + stop
 

@@ -1,5 +1,5 @@
 """
-Temperature scaling (Guo et al. 2017) of exits, and how far scores are from the truth they ensure_writable.
+Temperature scaling (Guo et al. 2017) of exits, and how far scores are from the truth.
 
 Logits of exit c are divided by a positive T_c that minimises the negative log-likelihood of labelled rows. It changes
 no exit's label. It changes entropies, so under the rule of Alg. 2 it may change which exit answers. A temperature is

@@ -1,5 +1,5 @@
 """
-Text data for training: files to labelled rows, free text to sentences, rows to batches of like length.
+Text data for training: files to labelled rows, free text to sentences.
 
 Reads CSV (RFC 4180 quoting), TSV (no quoting, the GLUE form), JSONL and Parquet, each of the text forms also gzipped.
 Knows neither the network nor torch.
@@ -9,7 +9,7 @@ import gzip
 import hashlib
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def read_table(path: Path) -> pa.Table:
             table = pa.json.read_json(path)
         else:
             table = _read_delimited(path, quoted=kind == ".csv")
-        table.validate(full=True)  # what is no UTF-8 would only progress when it is used
+        table.validate(full=True)  # what is no UTF-8 would only show when it is used
     except FileNotFoundError:
         raise TrainingError(f"{path}: no such file") from None
     except (OSError, pa.ArrowException) as error:
@@ -250,33 +250,3 @@ def sentences(
     ordered = sorted(found)  # a set's order differs from run to run
     drawn = (ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered)))
     return list(itertools.islice((s for s in drawn if key(s) not in without), count))
-
-
-def length_batches(lengths: np.ndarray, batch_size: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """Every row index once, in batches of like length, in random order.
-
-    Rows are shuffled, sorted by length within groups of 64 batches, cut, and the batches shuffled: padding stays a few
-    per cent, and two epochs never see the same batches.
-    """
-    order = rng.permutation(len(lengths))
-    batches = []
-    for start in range(0, len(order), 64 * batch_size):
-        group = order[start : start + 64 * batch_size]
-        group = group[np.argsort(lengths[group], kind="stable")]
-        batches += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """Every row index once, shortest rows first; for passes whose order does not matter."""
-    order = np.argsort(lengths, kind="stable")
-    return (order[i : i + batch_size] for i in range(0, len(order), batch_size))
-
-
-def pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids of ragged rows -> (ids [B, L] int64 with 0 as pad (Alg. 1), lengths [B] int64)."""
-    lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    ids = np.zeros((len(rows), lengths.max()), dtype=np.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-    return ids, lengths

@@ -29,15 +29,14 @@ from transformers import AutoModel
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer
-from beexformer.training import backbone, precision
+from beexformer.training import backbone, memory, precision, state
 from beexformer.training.augment import distinct, neighbours
-from beexformer.training.data import Input, key, length_batches, pad, paragraphs, read_table, sentences
+from beexformer.training.batches import Batch, calibration_batches, length_batches, pad
+from beexformer.training.data import Input, key, paragraphs, read_table, sentences
 from beexformer.training.encoders import locate
-from beexformer.training.full_precision import Batch, calibration_batches
 from beexformer.training.network import BEExformer, Block, mean_state
 from beexformer.training.progress import RunProgress
-from beexformer.training.recipe import NAME, Section, Text, load
-from beexformer.training.trainer import keep_memory, save_state
+from beexformer.training.recipe import NAME, Section, Text
 
 LOSSES = ("states", "vector")
 SAVE_TOKENS = 200_000  # what a kill can lose
@@ -58,11 +57,6 @@ class BackboneRecipe(Section):
     pooled: float = Field(1.0, ge=0, description="weight of the sentence vector beside the tokens' states")
     compile: bool = False
     seed: int = Field(1, ge=0)
-
-
-def read(path: Path) -> BackboneRecipe:
-    """A backbone's recipe from a TOML file; see `recipe.load`."""
-    return load(path, BackboneRecipe)
 
 
 class Encoder:
@@ -161,7 +155,7 @@ class Distiller:
     def __init__(self, recipe: BackboneRecipe, rows: list[np.ndarray], network: BEExformer, encoder: Encoder) -> None:
         self.recipe, self.rows, self.network, self.encoder = recipe, rows, network, encoder
         text = hashlib.sha256(np.concatenate(rows).tobytes()).hexdigest()
-        self.made = f"{recipe.model_dump_json()}\n{text}"  # a state of something else is not resumed
+        self.fingerprint = f"{recipe.model_dump_json()}\n{text}"
         D = encoder.d_model
         self.readers = nn.ModuleList(nn.Linear(D, D, bias=False) for _ in network.blocks)  # mean state -> vector
         for weight in self.readers.parameters():
@@ -210,19 +204,14 @@ class Distiller:
             "batch": self.batch,
             "tokens": self.tokens,
             "running": self.running,
-            "made": self.made,
         }
 
     def restore(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        if state["made"] != self.made:
-            raise TrainingError(
-                f"{path.parent} holds a run of another recipe or text; remove it or give another --work"
-            )
-        self.network.load_state_dict(state["network"])
-        self.readers.load_state_dict(state["readers"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.batch, self.tokens, self.running = state["batch"], state["tokens"], state["running"]
+        found = state.load(path, self.fingerprint)
+        self.network.load_state_dict(found["network"])
+        self.readers.load_state_dict(found["readers"])
+        self.optimizer.load_state_dict(found["optimizer"])
+        self.batch, self.tokens, self.running = found["batch"], found["tokens"], found["running"]
 
     def run(self, path: Path, progress: RunProgress) -> dict[str, list[float]]:
         """Go on until the recipe's tokens are read; answers the running losses by block."""
@@ -236,14 +225,14 @@ class Distiller:
             found = torch.stack(self.step(ids, mask))
             self.running += max(0.02, 1 / self.batch) * (found - self.running)
             speed = (self.tokens - before) / (time.monotonic() - began)
-            beside = ", ".join(
+            losses = ", ".join(
                 f"{n} {' '.join(f'{x:.2f}' for x in p)}" for n, p in zip(LOSSES, self.running, strict=True)
             )
-            report(self.tokens, self.recipe.tokens, f"{beside}, {speed:.0f} tokens/s")
+            report(self.tokens, self.recipe.tokens, f"{losses}, {speed:.0f} tokens/s")
             if self.tokens - kept >= SAVE_TOKENS:
                 kept = self.tokens
-                save_state(self.state(), path)
-        save_state(self.state(), path)
+                state.save(self.state(), path, self.fingerprint)
+        state.save(self.state(), path, self.fingerprint)
         return {name: [round(float(x), 3) for x in part] for name, part in zip(LOSSES, self.running, strict=True)}
 
 
@@ -254,8 +243,7 @@ def _batches(rows: list[np.ndarray], recipe: BackboneRecipe, skip: int = 0) -> I
     while True:
         batches = length_batches(lengths, recipe.batch_size, np.random.default_rng([recipe.seed, epoch]))
         for index in batches[skip:]:
-            ids, found = pad([rows[i] for i in index])
-            yield torch.from_numpy(ids), torch.from_numpy(np.arange(ids.shape[1]) < found[:, None])
+            yield pad([rows[i] for i in index])
         skip, epoch = max(0, skip - len(batches)), epoch + 1
 
 
@@ -292,7 +280,7 @@ def run(recipe: BackboneRecipe, root: Path, out: Path, work: Path, console: Cons
 
     `work` keeps the run's progress; a second call with the same arguments goes on where the first one ended.
     """
-    keep_memory()
+    memory.keep_freed()
     backbone.ensure_writable(out)
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)

@@ -6,21 +6,19 @@ Works on the logits of all exits, from the engine or from a torch network, so on
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from rich.console import Group, RenderableType
-from rich.table import Table
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from beexformer.model import exits, flops
 from beexformer.model.config import BEEConfig
-from beexformer.model.engine import Engine
+from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
-from beexformer.training.data import Rows, find_split, read_rows, split_rows
+from beexformer.training.data import Rows
 from beexformer.training.recipe import Data
+from beexformer.training.splits import splits
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy_score,
@@ -29,14 +27,13 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "matthews": matthews_corrcoef,
 }
 
-PICTURES = (".png", ".svg", ".pdf")
-ALONE = -1.0  # the delta that leaves it to an entropy threshold: hardly any block doubles the entropy
+NO_DELTA = -1.0  # the delta that leaves it to an entropy threshold: hardly any block doubles the entropy
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 DELTAS = (-0.1, -0.01, -0.001, 0.0, 1e-4, 1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
 Progress = Callable[[Sequence[int]], Iterable[int]]
-"""Wraps the batches of a long pass, to progress how far it is."""
+"""Wraps the batches of a long pass, to show how far it is."""
 
 
 @cache
@@ -98,7 +95,7 @@ def entropy_curve(
             "entropy_threshold": threshold,
             **evaluate_policy(config, logits, tokens, labels, metric, exits.entropy_gain(d, threshold)),
         }
-        for d in (delta, ALONE)
+        for d in (delta, NO_DELTA)
         for threshold in THRESHOLDS
     ]
 
@@ -121,9 +118,14 @@ def evaluate_logits(
     }
 
 
+def encode_rows(engine: Engine, rows: Rows) -> list[Row]:
+    """Rows as the engine reads them."""
+    return [engine.encode(text, rows.pairs[i] if rows.pairs else None) for i, text in enumerate(rows.texts)]
+
+
 def logits_of(engine: Engine, rows: Rows, progress: Progress = iter) -> tuple[np.ndarray, np.ndarray]:
     """Rows through every exit of an engine: logits [N, exits, m] float32 and tokens [N] int64."""
-    encoded = [engine.encode(text, rows.pairs[i] if rows.pairs else None) for i, text in enumerate(rows.texts)]
+    encoded = encode_rows(engine, rows)
     logits = [engine.logits(encoded[start : start + 64]) for start in progress(range(0, len(encoded), 64))]
     return np.concatenate(logits), np.array([len(row.ids) for row in encoded], dtype=np.int64)
 
@@ -137,43 +139,6 @@ def evaluate(engine: Engine, rows: Rows, metric: str = "accuracy", *, progress: 
     """
     logits, tokens = logits_of(engine, rows, progress)
     return evaluate_logits(engine.config, logits, tokens, rows.labels, metric, engine.default_delta)
-
-
-SPLIT_SEED = 1  # of the tenth that is held out: the runs of all seeds are scored on the same rows
-
-
-class Splits(NamedTuple):
-    """The rows of a task and the names of its classes, as its training reads them."""
-
-    train: Rows
-    dev: Rows
-    test: Rows | None
-    labels: list[str]
-
-
-def splits(data: Data, root: Path, labels: Sequence[str] | None = None) -> Splits:
-    """The rows that a recipe's section [data] names, from the data folder `root`. `labels` are the names of the classes
-    where they are known; otherwise the section's, or those found in the training rows.
-
-    Raises TrainingError where rows are missing or broken.
-    """
-    path = root / data.train
-    if not path.exists():
-        raise TrainingError(f"{path}: no such file or folder; is {root} the data folder (--data, or BEE_DATA)?")
-    folder = path if path.is_dir() else None
-    train_file = find_split(path, "train") if folder else path
-    if train_file is None:
-        raise TrainingError(f"{path} has no train file (train.csv, .tsv, .jsonl or .parquet)")
-    train, names = read_rows(train_file, data.columns, list(labels) if labels else data.labels)
-
-    def other(name: str | None, split: str) -> Rows | None:
-        file = root / name if name else folder and find_split(folder, split)
-        return read_rows(file, data.columns, names)[0] if file else None
-
-    dev, test = other(data.dev, "dev"), other(data.test, "test")
-    if dev is None:
-        train, dev = split_rows(train, 0.1, SPLIT_SEED)
-    return Splits(train, dev, test, names)
 
 
 def shipped(engine: Engine, root: Path, progress: Progress = iter) -> dict[str, Any]:
@@ -198,89 +163,3 @@ def recorded(engine: Engine) -> Data:
             f"checkpoint {engine.name!r} doesn't say in evaluation.json which rows it was trained on; "
             "name a file of rows to evaluate it"
         ) from None
-
-
-def shipped_table(found: Sequence[dict[str, Any]]) -> Table:
-    """Several answers of `shipped` for a terminal."""
-    table = Table(title="checkpoints on their development rows, measured now")
-    for column in ("task", "metric", "rows", "score", "full depth", "FLOPs saved", "rows leaving by block", "size"):
-        table.add_column(column, justify="left" if column in ("task", "metric") else "right")
-    for line in found:
-        table.add_row(
-            line["task"],
-            line["metric"],
-            str(line["rows"]),
-            f"{line['score']:.4f}",
-            f"{line['full_depth_score']:.4f}",
-            f"{line['flops_saved_ratio']:.1%}",
-            " ".join(map(str, line["exits"])),
-            f"{line['size_bytes'] / 1e6:.2f} MB",
-        )
-    return table
-
-
-def tables(title: str, found: dict[str, Any]) -> RenderableType:
-    """An evaluation for a terminal: score per exit with the rows that leave there, then the curves."""
-    by_exit = Table(title=f"{title}: {found['metric']} of {found['rows']} rows by exit")
-    for column in ("exit", "score", f"rows leaving at delta {found['delta']:g}", ""):
-        by_exit.add_column(column, justify="left" if not column else "right")
-    scores = {line["exit"]: f"{line['score']:.4f}" for line in found["per_exit"]}
-    for c, count in enumerate(found["exits"], start=1):
-        by_exit.add_row(str(c), scores.get(c, "-"), str(count), "█" * round(40 * count / found["rows"]))
-    curve = Table(title="along delta")
-    for column in ("delta", "score", "FLOPs saved", "mean exit"):
-        curve.add_column(column, justify="right")
-    for point in found["delta_curve"]:
-        mean = np.average(np.arange(1, len(point["exits"]) + 1), weights=point["exits"])
-        style = "bold" if point["delta"] == found["delta"] else None
-        saved = f"{point['flops_saved_ratio']:.1%}"
-        curve.add_row(f"{point['delta']:g}", f"{point['score']:.4f}", saved, f"{mean:.2f}", style=style)
-    sure = Table(title="along entropy_threshold")
-    sure.add_column("entropy_threshold", justify="right")
-    for delta in (found["delta"], ALONE):
-        sure.add_column(f"score at delta {delta:g}", justify="right")
-        sure.add_column("FLOPs saved", justify="right")
-    for threshold in THRESHOLDS:
-        points = [point for point in found["entropy_curve"] if point["entropy_threshold"] == threshold]
-        cells = [(f"{point['score']:.4f}", f"{point['flops_saved_ratio']:.1%}") for point in points]
-        sure.add_row(f"{threshold:g}", *chain.from_iterable(cells))
-    summary = (
-        f"at delta {found['delta']:g}: {found['metric']} {found['score']:.4f} "
-        f"(full depth {found['full_depth_score']:.4f}), FLOPs saved {found['flops_saved_ratio']:.1%}"
-    )
-    return Group(by_exit, curve, sure, summary)
-
-
-def picture(title: str, found: dict[str, Any], path: Path) -> None:
-    """The same as a picture: score per exit, exit histogram, score against FLOPs saved, the default delta marked."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 4), layout="constrained")
-    figure.suptitle(f"{title}: {found['rows']} rows, delta {found['delta']:g}")
-    score, leaving, curve = figure.subplots(1, 3)
-    score.plot([line["exit"] for line in found["per_exit"]], [line["score"] for line in found["per_exit"]], "o-")
-    score.set(xlabel="exit", ylabel=found["metric"], title="score if all rows left here")
-    bars = leaving.bar(range(1, len(found["exits"]) + 1), found["exits"])
-    leaving.bar_label(bars)
-    leaving.set(xlabel="exit", ylabel="rows", title="where rows leave")
-    points = found["delta_curve"]
-    curve.plot([100 * p["flops_saved_ratio"] for p in points], [p["score"] for p in points], ".-", color="tab:gray")
-    for delta, style in ((found["delta"], "x:"), (ALONE, ".:")):
-        along = [point for point in found["entropy_curve"] if point["delta"] == delta]
-        saved = [100 * point["flops_saved_ratio"] for point in along]
-        label = f"entropy_threshold, delta {delta:g}"
-        curve.plot(saved, [point["score"] for point in along], style, color="tab:blue", label=label)
-        for point, x in list(zip(along, saved, strict=True))[::2]:
-            curve.annotate(f"{point['entropy_threshold']:g}", (x, point["score"]), fontsize=7, color="tab:blue")
-    curve.plot(
-        100 * found["flops_saved_ratio"], found["score"], "o", color="tab:red", label=f"delta {found['delta']:g}"
-    )
-    for point in points[::2]:
-        curve.annotate(f"{point['delta']:g}", (100 * point["flops_saved_ratio"], point["score"]), fontsize=7)
-    curve.set(
-        xlabel="FLOPs saved, %", ylabel=found["metric"], title="score against FLOPs, along delta and entropy_threshold"
-    )
-    curve.legend()
-    for axis in (score, curve, leaving):
-        axis.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)

@@ -19,8 +19,9 @@ from beexformer.model.embedding import SCALES, real
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
 from beexformer.training import calibrate, card
-from beexformer.training.data import Rows, pad, sorted_batches
-from beexformer.training.evaluate import evaluate_logits, logits_of
+from beexformer.training.batches import pad, sorted_batches
+from beexformer.training.data import Rows
+from beexformer.training.evaluate import encode_rows, evaluate_logits, logits_of
 from beexformer.training.network import BEExformer
 
 ROUNDING = 1e-4
@@ -99,8 +100,7 @@ def network_logits(network: BEExformer, ids: list[np.ndarray], batch_size: int =
     training = network.training
     network.eval()
     for batch in sorted_batches(np.array([len(row) for row in ids]), batch_size):
-        padded, lengths = pad([ids[i] for i in batch])
-        out[batch] = network(torch.from_numpy(padded), torch.from_numpy(lengths)).numpy()
+        out[batch] = network(*pad([ids[i] for i in batch])).numpy()
     network.train(training)
     return out
 
@@ -161,12 +161,11 @@ def calibrate_and_export(
     calibration: calibrate.Kind = "per_exit",
     on_dev: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> tuple[dict[str, Any], Parity]:
-    """Calibrate a trained network on dev and pack it, verify it against the engine on dev, evaluate it there and once
-    on test, write `out`.
+    """Calibrate a trained network on dev, pack it, verify it against the engine, evaluate it, write `out`.
 
     The temperatures are folded into `network` itself. `on_dev` is given the dev rows through the exported network,
-    logits [N, exits, m] float32 and tokens [N], when all is verified and before anything is written. Raises
-    TrainingError, and leaves what stood in `out` alone, if torch and engine disagree.
+    logits [N, exits, m] float32 and tokens [N], before anything is written. Raises TrainingError, and leaves what
+    stood in `out` alone, if torch and engine disagree.
     """
 
     def packed(evaluation: dict[str, Any]) -> Checkpoint:
@@ -182,30 +181,41 @@ def calibrate_and_export(
         )
 
     raw, tokens = logits_of(Engine(packed({})), dev)
-    found = calibrate.temperatures(raw, dev.labels, calibration)
-    calibrate.fold(network, found)
-    fitted = {"kind": calibration, "temperatures": found.tolist()}
-    checkpoint = packed({"calibration": fitted})
+    temperatures = calibrate.temperatures(raw, dev.labels, calibration)
+    calibrate.fold(network, temperatures)
+    checkpoint = packed({"calibration": {"kind": calibration, "temperatures": temperatures.tolist()}})
     engine = Engine(checkpoint)
-    encoded = [engine.encode(text, dev.pairs[i] if dev.pairs else None) for i, text in enumerate(dev.texts)]
+    encoded = encode_rows(engine, dev)
     parity = verify(checkpoint, engine, encoded)
     if not parity.holds:
         raise TrainingError(f"torch and engine disagree on the exported network, nothing was written: {parity}")
     logits = engine.logits(encoded)
-
-    def evaluated(logits: np.ndarray, tokens: np.ndarray, rows: Rows) -> dict[str, Any]:
-        return evaluate_logits(engine.config, logits, tokens, rows.labels, metric, engine.default_delta)
-
-    evaluation: dict[str, Any] = {"dev": evaluated(logits, tokens, dev)}
     crossed = calibrate.cross_fitted(raw, dev.labels, calibration)
-    fitted["dev"] = calibrate.measure(raw, crossed, dev.labels, engine.default_delta)
-    if test:
-        seen, lengths = logits_of(engine, test)
-        evaluation["test"] = evaluated(seen, lengths, test)
-        fitted["test"] = calibrate.measure(seen * found[:, None], seen, test.labels, engine.default_delta)
-    evaluation |= {"calibration": fitted, "provenance": {**provenance, "parity": asdict(parity)}}
+    evaluation = _evaluated(engine, metric, (dev, raw, crossed, logits, tokens), test)
+    evaluation["provenance"] = {**provenance, "parity": asdict(parity)}
     checkpoint = replace(checkpoint, evaluation=evaluation)
     if on_dev:
         on_dev(logits, tokens)
     save(replace(checkpoint, card=card.write(checkpoint, licence)), out)
     return evaluation, parity
+
+
+def _evaluated(
+    engine: Engine,
+    metric: str,
+    on_dev: tuple[Rows, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    test: Rows | None,
+) -> dict[str, Any]:
+    """{dev, test, calibration} of a calibrated network. `on_dev`: the rows, their logits before calibration, divided by
+    the temperatures of the other half, and as they are served, each [N, exits, m], and their tokens [N]."""
+    dev, raw, crossed, logits, tokens = on_dev
+    calibration = dict(engine.description["evaluation"]["calibration"])
+    temperatures = np.array(calibration["temperatures"])
+    delta = engine.default_delta
+    found = {"dev": evaluate_logits(engine.config, logits, tokens, dev.labels, metric, delta)}
+    calibration["dev"] = calibrate.measure(raw, crossed, dev.labels, delta)
+    if test:
+        seen, lengths = logits_of(engine, test)
+        found["test"] = evaluate_logits(engine.config, seen, lengths, test.labels, metric, delta)
+        calibration["test"] = calibrate.measure(seen * temperatures[:, None], seen, test.labels, delta)
+    return {**found, "calibration": calibration}

@@ -6,31 +6,15 @@ Bits move slowly. What a task asks for is found quickly in real numbers, and a n
 every token and after every block where the bits should be, as in BiT (Liu et al. 2022).
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 
+from beexformer.training.batches import Batch
 from beexformer.training.binarize import BinaryLinear
 from beexformer.training.network import BEExformer
 
-Batch = tuple[Tensor, Tensor]
-"""Token ids [B, L] int64 (0 pads) and the mask of real tokens [B, L]."""
-
-CALIBRATION_TOKENS = 8_000  # about as many tokens as statistics of a start are taken over
 LATENT = 0.05
 """Spread of latent weights when bits begin: inside [-1, 1], and near enough to 0 to cross it."""
-
-
-def calibration_batches(batches: Iterable[Batch]) -> list[Batch]:
-    """The first batches, until they have more than `CALIBRATION_TOKENS` real tokens."""
-    taken, tokens = [], 0
-    for ids, mask in batches:
-        taken.append((ids, mask))
-        tokens += int(mask.sum())
-        if tokens > CALIBRATION_TOKENS:
-            break
-    return taken
 
 
 @torch.no_grad()

@@ -107,7 +107,7 @@ class Head(nn.Module):
 
 
 class BEExformer(nn.Module):
-    """ids [B, L] int64 (0 pads), lengths [B] int64 -> logits of every exit [B, exits, m] (float32)."""
+    """ids [B, L] int64 (0 pads), mask of real tokens [B, L] -> logits of every exit [B, exits, m] (float32)."""
 
     positions: Tensor
     embedding_step: Tensor  # of int4+2 alone; training keeps rows and steps as they were set at its start
@@ -171,10 +171,8 @@ class BEExformer(nn.Module):
         """h_1 .. h_C -> logits of every exit [B, exits, m] (eq. 14)."""
         return torch.stack([self.heads[str(c)](mean_state(states[c - 1], mask)) for c in self.config.exits], 1)
 
-    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        h = self.embed(ids)  # eq. 3-4
-        mask = torch.arange(h.shape[1]) < lengths[:, None]
-        return self.read(self.states(h, mask), mask)
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.read(self.states(self.embed(ids), mask), mask)  # eq. 3-4
 
     def binary_layers(self) -> Iterator[tuple[str, BinaryLinear]]:
         return ((name, layer) for name, layer in self.named_modules() if isinstance(layer, BinaryLinear))

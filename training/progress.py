@@ -3,15 +3,17 @@ Progress of a training run for people: a bar on a terminal, a line now and then 
 """
 
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from beexformer.training.teacher import Report
+Report = Callable[[int, int, str], None]
+"""Done, total, and what is shown after the bar."""
 
 
 class RunProgress:
-    """A bar with what matters beside it; `say` prints a line above it."""
+    """A bar with a postfix; `say` prints a line above it."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -19,24 +21,24 @@ class RunProgress:
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[beside]}"),
+            TextColumn("{task.fields[postfix]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
-        self.task = self.bar.add_task("", total=None, beside="")
+        self.task = self.bar.add_task("", total=None, postfix="")
 
     def stage(self, name: str) -> Report:
         """Begin a stage; answers the callback that moves its bar."""
-        self.bar.reset(self.task, description=name, total=None, beside="")
+        self.bar.reset(self.task, description=name, total=None, postfix="")
         said = time.monotonic()
 
-        def report(done: int, total: int, beside: str) -> None:
+        def report(done: int, total: int, postfix: str) -> None:
             nonlocal said
-            self.bar.update(self.task, completed=done, total=total, beside=beside)
+            self.bar.update(self.task, completed=done, total=total, postfix=postfix)
             if not self.console.is_terminal and (time.monotonic() - said > 30 or done == total):
                 said = time.monotonic()
-                self.console.print(f"{name}: {done}/{total} {beside}", highlight=False, soft_wrap=True)
+                self.console.print(f"{name}: {done}/{total} {postfix}", highlight=False, soft_wrap=True)
 
         return report
 

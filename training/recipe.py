@@ -5,12 +5,13 @@ A recipe names data relative to the data folder given on the command line, so th
 unknown or misspelt key is refused.
 """
 
+import dataclasses
 import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
@@ -57,19 +58,20 @@ class Data(Section):
         return Columns(self.text, self.text_pair, self.label)
 
 
-class Network(Section):
-    """Shape; see `BEEConfig`. Whether it is binary and exits early is the variant's to say, not the recipe's."""
+_Shape: Any = create_model(  # type: ignore[call-overload]
+    "_Shape",
+    __base__=Section,
+    **{
+        f.name: (f.type, f.default)
+        for f in dataclasses.fields(BEEConfig)
+        if f.name not in ("vocab_size", "n_class", "binary", "early_exit")
+    },
+)
 
-    d_model: int = 512
-    n_block: int = 6
-    n_head: int = 4
-    d_head: int = 768
-    max_tokens: int = 128
-    carry: Literal["x", "h"] = "x"
-    slfn: Literal["depth", "time"] = "depth"
-    head_thresholds: int = 1
-    embedding: Literal["int8", "int4+2"] = "int8"
-    exact_match: bool = False
+
+class Network(_Shape):  # type: ignore[misc]
+    """Shape: the fields of `BEEConfig` but for what the data says (vocabulary, classes) and the variant (whether it is
+    binary and exits early)."""
 
     def config(self, vocab_size: int, n_class: int, variant: str = "proposed") -> BEEConfig:
         return BEEConfig(vocab_size=vocab_size, n_class=n_class, **self.model_dump(), **VARIANTS[variant])
@@ -252,29 +254,24 @@ class Recipe(Section):
 Kind = TypeVar("Kind", bound=Section)
 
 
-def load(path: Path, kind: type[Kind]) -> Kind:
-    """A TOML file as `kind`. Raises TrainingError that names every wrong key."""
+def read(path: Path, kind: type[Kind]) -> Kind:
+    """A recipe from a TOML file. Raises TrainingError that names every wrong key."""
     try:
         content = tomllib.loads(path.read_text())
     except OSError as error:
         raise TrainingError(f"{path} can't be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise TrainingError(f"{path} is no TOML file: {error}") from None
-    return validated(content, kind, str(path))
+    return parse(content, str(path), kind)
 
 
-def validated(content: dict[str, Any], kind: type[Kind], source: str) -> Kind:
-    """Nested tables as `kind`; `source` is named in the TrainingError, and so is every wrong key."""
+def parse(content: dict[str, Any], source: str, kind: type[Kind]) -> Kind:
+    """A recipe from nested tables; `source` is named in the TrainingError, and so is every wrong key."""
     try:
         return kind.model_validate(content)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise TrainingError(f"{source}: {wrong}") from None
-
-
-def read(path: Path) -> Recipe:
-    """A recipe from a TOML file; see `load`."""
-    return load(path, Recipe)
 
 
 OWN_ROWS: dict[str, Any] = {
@@ -307,9 +304,4 @@ def own_rows(name: str, columns: dict[str, Any], start: str | None = None) -> Re
         content = {"start": {"checkpoint": start}, "optim": {**OWN_ROWS["optim"], "learning_rate": 5e-4}}
     else:
         content = {**OWN_ROWS, "network": {**OWN_ROWS["network"], "exact_match": bool(columns.get("text_pair"))}}
-    return parse({"name": name, "data": columns, **content}, "arguments")
-
-
-def parse(content: dict[str, Any], source: str) -> Recipe:
-    """A recipe from nested tables; see `validated`."""
-    return validated(content, Recipe, source)
+    return parse({"name": name, "data": columns, **content}, "arguments", Recipe)

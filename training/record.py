@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from beexformer.model.errors import TrainingError
+from beexformer.model.folders import replacing
 
 FILE = "record.npz"
 
@@ -34,8 +35,7 @@ class Record:
 
 def write(record: Record, path: Path) -> None:
     """Whole or not at all."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as out:
+    with replacing(path) as partial, partial.open("wb") as out:
         np.savez_compressed(
             out,
             logits=record.logits.astype(np.float32),
@@ -43,7 +43,6 @@ def write(record: Record, path: Path) -> None:
             labels=record.labels.astype(np.int64),
             meta=np.array(json.dumps(record.meta)),
         )
-    partial.rename(path)
 
 
 def read(path: Path) -> Record:

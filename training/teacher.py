@@ -6,24 +6,28 @@ checkpoint's provenance. Everything lands in one folder and resumes: the fine-tu
 answers in shards.
 """
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoModel, get_linear_schedule_with_warmup
 
-from beexformer.training.data import Rows, length_batches, pad, sorted_batches
+from beexformer.model.folders import replacing
+from beexformer.training import state
+from beexformer.training.batches import length_batches, pad, sorted_batches
+from beexformer.training.data import Rows
+from beexformer.training.network import mean_state
+from beexformer.training.progress import Report
 
 SHARD = 8192  # rows a file of answers holds: what a kill can lose
-
-Report = Callable[[int, int, str], None]  # done, total, what is shown beside the bar
+WARMUP = 0.06  # share of the steps over which the rate rises
 
 
 class Teacher(nn.Module):
-    """Encoder, mean over real tokens, linear head: token ids [B, L] -> logits [B, m] (float32)."""
+    """Encoder, mean over real tokens, linear head: token ids and mask [B, L] -> logits [B, m] (float32)."""
 
     def __init__(self, encoder: Path, n_class: int) -> None:
         super().__init__()
@@ -46,18 +50,60 @@ class Teacher(nn.Module):
         inputs = list(zip(texts, pairs, strict=True)) if pairs else texts
         return [encoding.ids for encoding in self.tokenizer.encode_batch(inputs)]
 
-    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        mask = torch.arange(ids.shape[1]) < lengths[:, None]
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         ids = torch.where(mask, ids, self.encoder.config.pad_token_id)
         states = self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state.float()
-        pooled = (states * mask[..., None]).sum(1) / lengths[:, None]
-        return self.head(pooled).float()
+        return self.head(mean_state(states, mask)).float()
 
 
 def _forward(teacher: Teacher, rows: list[list[int]], dtype: torch.dtype) -> Tensor:
-    ids, lengths = pad(rows)
     with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-        return teacher(torch.from_numpy(ids), torch.from_numpy(lengths))
+        return teacher(*pad(rows))
+
+
+class _FineTuning:
+    """A teacher with its optimizer (AdamW) and schedule (linear warm-up and decay), and the epochs it has had."""
+
+    def __init__(self, teacher: Teacher, train: Rows, epochs: int, learning_rate: float, batch_size: int) -> None:
+        self.teacher = teacher
+        self.ids, self.labels = teacher.encode(train.texts, train.pairs), torch.from_numpy(train.labels)
+        self.batch_size, self.epochs, self.epoch = batch_size, epochs, 0
+        self.moving = [parameter for parameter in teacher.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.moving, lr=learning_rate, weight_decay=0.01, fused=True)
+        self.steps = -(-len(self.ids) // batch_size) * epochs
+        self.schedule = get_linear_schedule_with_warmup(self.optimizer, round(WARMUP * self.steps), self.steps)
+
+    def run_epoch(self, seed: int, dtype: torch.dtype, report: Report) -> None:
+        self.teacher.train()
+        lengths = np.array([len(row) for row in self.ids])
+        running = 0.0
+        for batch in length_batches(lengths, self.batch_size, np.random.default_rng([seed, self.epoch])):
+            logits = _forward(self.teacher, [self.ids[i] for i in batch], dtype)
+            loss = nn.functional.cross_entropy(logits, self.labels[batch])
+            self.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.moving, 1.0)
+            self.optimizer.step()
+            self.schedule.step()
+            step = self.schedule.last_epoch
+            running += (loss.item() - running) * max(0.01, 1 / step)
+            report(step, self.steps, f"epoch {self.epoch + 1}/{self.epochs} loss {running:.3f}")
+        self.epoch += 1
+
+    def state(self) -> dict[str, Any]:
+        found = {"teacher": self.teacher.state_dict(), "epoch": self.epoch}
+        if self.epoch < self.epochs:
+            found |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+            found |= {"rng": torch.get_rng_state()}
+        return found
+
+    def restore(self, found: dict[str, Any]) -> None:
+        self.teacher.load_state_dict(found["teacher"])
+        self.epoch = found["epoch"]
+        if self.epoch < self.epochs:
+            self.optimizer.load_state_dict(found["optimizer"])
+            self.schedule.load_state_dict(found["schedule"])
+            torch.set_rng_state(found["rng"])
 
 
 def finetune(
@@ -73,48 +119,17 @@ def finetune(
     seed: int,
     report: Report,
 ) -> Teacher:
-    """Fine-tune `encoder` on `train` (AdamW, linear warm-up and decay), or take up where `folder` left off."""
+    """Fine-tune `encoder` on `train`, or take up where `folder` left off."""
     torch.manual_seed(seed)
-    teacher = Teacher(encoder, n_class)
-    moving = [parameter for parameter in teacher.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(moving, lr=learning_rate, weight_decay=0.01, fused=True)
+    run = _FineTuning(Teacher(encoder, n_class), train, epochs, learning_rate, batch_size)
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "state.pt"
-    first = 0
     if saved.exists():
-        state = torch.load(saved, weights_only=True)
-        teacher.load_state_dict(state["teacher"])
-        first = state["epoch"]
-        if first < epochs:
-            optimizer.load_state_dict(state["optimizer"])
-            torch.set_rng_state(state["rng"])
-    if first == epochs:
-        return teacher.eval()
-    ids = teacher.encode(train.texts, train.pairs)
-    lengths = np.array([len(row) for row in ids])
-    labels = torch.from_numpy(train.labels)
-    steps = -(-len(ids) // batch_size) * epochs
-    step, running = first * (steps // epochs), 0.0
-    for epoch in range(first, epochs):
-        teacher.train()
-        for batch in length_batches(lengths, batch_size, np.random.default_rng([seed, epoch])):
-            rate = min(1.0, step / (0.06 * steps)) * (1 - step / steps)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * rate
-            loss = nn.functional.cross_entropy(_forward(teacher, [ids[i] for i in batch], dtype), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(moving, 1.0)
-            optimizer.step()
-            step += 1
-            running += (loss.item() - running) * max(0.01, 1 / step)
-            report(step, steps, f"epoch {epoch + 1}/{epochs} loss {running:.3f}")
-        state = {"teacher": teacher.state_dict(), "epoch": epoch + 1, "rng": torch.get_rng_state()}
-        if epoch + 1 < epochs:
-            state["optimizer"] = optimizer.state_dict()
-        torch.save(state, saved.with_suffix(".partial"))
-        saved.with_suffix(".partial").rename(saved)
-    return teacher.eval()
+        run.restore(torch.load(saved, weights_only=True))
+    while run.epoch < epochs:
+        run.run_epoch(seed, dtype, report)
+        state.save(run.state(), saved)
+    return run.teacher.eval()
 
 
 @torch.inference_mode()
@@ -137,9 +152,8 @@ def answer(
             logits = np.empty((len(ids), teacher.n_class), dtype=np.float32)
             for batch in sorted_batches(np.array([len(row) for row in ids]), 64):
                 logits[batch] = _forward(teacher, [ids[i] for i in batch], dtype).numpy()
-            with path.with_suffix(".partial").open("wb") as out:
+            with replacing(path) as partial, partial.open("wb") as out:
                 np.save(out, logits)
-            path.with_suffix(".partial").rename(path)
         shards.append(np.load(path))
         report(min(start + SHARD, len(texts)), len(texts), "")
     return np.concatenate(shards)

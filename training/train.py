@@ -18,13 +18,13 @@ from rich.console import Console
 
 from beexformer.model import checkpoint
 from beexformer.model.errors import TrainingError
-from beexformer.training import export, precision, record
+from beexformer.training import export, memory, precision, record
 from beexformer.training.network import BEExformer
 from beexformer.training.prepare import Prepared, prepare
 from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import VARIANTS, Recipe
 from beexformer.training.record import Record
-from beexformer.training.trainer import STATE, Trainer, fit, keep_memory
+from beexformer.training.trainer import STATE, Trainer, fit
 
 FULL_PRECISION_OF = {"proposed": "fp", "wee": "wee-fp"}
 """Binary variants and the full-precision ones that they start from and follow."""
@@ -45,7 +45,7 @@ def run(
         raise TrainingError("say with --out where the checkpoint is to be written")
     if out and packed:  # now, not after hours of training
         checkpoint.ensure_writable(out)
-    keep_memory()
+    memory.keep_freed()
     work.mkdir(parents=True, exist_ok=True)
     progress = RunProgress(console)
     with progress.bar:
@@ -62,29 +62,37 @@ def run(
             progress.say("this network is there to be compared with: nothing to pack, no checkpoint written")
             return {"dev": found}
         assert out is not None
-        trainer = _trained(recipe, data, work, variant, progress, full_precision)
-        made = _provenance(recipe, trainer)
+        return _exported(recipe, data, work, out, progress, full_precision)
 
-        def recorded(logits: np.ndarray, tokens: np.ndarray) -> None:
-            record.write(_record(trainer, variant, logits, tokens, made), _own(work, variant, recipe) / record.FILE)
 
-        evaluation, parity = export.calibrate_and_export(
-            trainer.network.eval(),
-            name=recipe.name,
-            labels=data.labels,
-            tokenizer=data.tokenizer,
-            metric=recipe.data.metric,
-            dev=data.dev,
-            test=data.test,
-            provenance=made,
-            licence=recipe.data.licence,
-            out=out,
-            on_dev=recorded,
-        )
-        progress.say(f"torch and engine on dev: {parity}")
-        progress.say(f"checkpoint written to {out}")
-        _say(progress, variant, evaluation["dev"])
-        return evaluation
+def _exported(
+    recipe: Recipe, data: Prepared, work: Path, out: Path, progress: RunProgress, full_precision: BEExformer | None
+) -> dict[str, Any]:
+    """Train the proposed network and write its checkpoint and its record; answers the content of evaluation.json."""
+    variant = "proposed"
+    trainer = _trained(recipe, data, work, variant, progress, full_precision)
+    provenance = _provenance(recipe, trainer)
+
+    def recorded(logits: np.ndarray, tokens: np.ndarray) -> None:
+        record.write(_record(trainer, variant, logits, tokens, provenance), _own(work, variant, recipe) / record.FILE)
+
+    evaluation, parity = export.calibrate_and_export(
+        trainer.network.eval(),
+        name=recipe.name,
+        labels=data.labels,
+        tokenizer=data.tokenizer,
+        metric=recipe.data.metric,
+        dev=data.dev,
+        test=data.test,
+        provenance=provenance,
+        licence=recipe.data.licence,
+        out=out,
+        on_dev=recorded,
+    )
+    progress.say(f"torch and engine on dev: {parity}")
+    progress.say(f"checkpoint written to {out}")
+    _say(progress, variant, evaluation["dev"])
+    return evaluation
 
 
 def _say(progress: RunProgress, variant: str, dev: dict[str, Any]) -> None:

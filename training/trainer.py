@@ -7,12 +7,9 @@ weights as an unbroken one.
 """
 
 import copy
-import ctypes
 import dataclasses
 import json
 import math
-import platform
-import sys
 import time
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +21,10 @@ from torch import Tensor
 
 from beexformer.model.errors import TrainingError
 from beexformer.model.exits import DEFAULT_DELTA
-from beexformer.training import calibrate, export, precision
-from beexformer.training.data import length_batches, pad
+from beexformer.training import calibrate, export, precision, state
+from beexformer.training.batches import Batch, calibration_batches, length_batches, pad
 from beexformer.training.evaluate import METRICS, at_delta
-from beexformer.training.full_precision import Batch, FullPrecision, calibration_batches, start
+from beexformer.training.full_precision import FullPrecision, start
 from beexformer.training.network import BEExformer, soft_routing_loss
 from beexformer.training.prepare import Prepared
 from beexformer.training.progress import RunProgress
@@ -92,8 +89,8 @@ class Trainer:
         return FullPrecision(full_precision, text) if full_precision else None
 
     @cached_property
-    def made(self) -> str:
-        """What a run is made of; a state of something else is not resumed."""
+    def fingerprint(self) -> str:
+        """What a run is made of; the state of another one is not resumed."""
         data = self.data
         return json.dumps(
             [self.recipe.model_dump(), data.config.to_dict(), data.facts, data.train.sha256(), data.dev.sha256()]
@@ -134,8 +131,7 @@ class Trainer:
         return loss
 
     def _padded(self, batch: np.ndarray) -> Batch:
-        ids, lengths = pad([self.data.ids[i] for i in batch])
-        return torch.from_numpy(ids), torch.from_numpy(np.arange(ids.shape[1]) < lengths[:, None])
+        return pad([self.data.ids[i] for i in batch])
 
     def train_step(self, batch: np.ndarray) -> float:
         """One batch; answers its loss in nats."""
@@ -198,14 +194,9 @@ class Trainer:
             "plateaus": [p.state_dict() for p in self.plateaus],
             "rng": torch.get_rng_state(),
             "position": {key: getattr(self, key) for key in _POSITION},
-            "made": self.made,
         }
 
-    def restore(self, state: dict[str, Any], folder: Path) -> None:
-        if state["made"] != self.made:
-            raise TrainingError(
-                f"{folder} holds a run of another recipe, start, teacher or data; remove it or give another --work"
-            )
+    def restore(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         if state["average"] is not None:
             self.average = copy.deepcopy(self.network)
@@ -253,7 +244,7 @@ def fit(trainer: Trainer, work: Path, progress: RunProgress) -> None:
     plan = trainer.recipe.optim
     saved, best = work / STATE, work / "best.pt"
     if saved.exists():
-        trainer.restore(torch.load(saved, weights_only=True), work)
+        trainer.restore(state.load(saved, trainer.fingerprint))
         progress.say(f"resumed at step {trainer.step} of {trainer.steps}")
     report = progress.stage("training")
     every = math.ceil(trainer.steps_per_epoch / plan.evaluations)
@@ -294,7 +285,7 @@ def fit(trainer: Trainer, work: Path, progress: RunProgress) -> None:
                     trainer.waited = 0 if better else trainer.waited + 1
                     if better:
                         trainer.best = score
-                        save_state(candidate.state_dict(), best)
+                        state.save(candidate.state_dict(), best)
                     short = {key: found[key] for key in ("score", "full_depth_score", "flops_saved_ratio", "exits")}
                     short["per_exit"] = [round(score, 4) for score in found["per_exit"]]
                     log.write(json.dumps({"step": trainer.step, "dev": short, "best": trainer.best}) + "\n")
@@ -306,23 +297,7 @@ def fit(trainer: Trainer, work: Path, progress: RunProgress) -> None:
                     since, tokens = time.monotonic(), trainer.tokens
                     if trainer.position == trainer.steps_per_epoch:
                         trainer.epoch, trainer.position = trainer.epoch + 1, 0
-                    save_state(trainer.state(), saved)
+                    state.save(trainer.state(), saved, trainer.fingerprint)
                     if trainer.waited >= plan.patience:
                         progress.say(f"no better score in {plan.patience} evaluations: stopped early")
                         break
-
-
-def save_state(state: dict[str, Any], path: Path) -> None:
-    """Whole or not at all: a kill while it is written leaves what stood there."""
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.rename(path)
-
-
-def keep_memory() -> None:
-    """Ask glibc to keep freed memory: by default it returns large blocks to the kernel and page-faults them back in,
-    every step anew. Nothing happens where the C library is another one."""
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD

@@ -1,0 +1,64 @@
+"""
+Evaluations as tables for a terminal.
+"""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from beexformer.training.evaluate import NO_DELTA, THRESHOLDS
+
+
+def shipped_table(found: Sequence[dict[str, Any]]) -> Table:
+    """Several answers of `shipped` for a terminal."""
+    table = Table(title="checkpoints on their development rows, measured now")
+    for column in ("task", "metric", "rows", "score", "full depth", "FLOPs saved", "rows leaving by block", "size"):
+        table.add_column(column, justify="left" if column in ("task", "metric") else "right")
+    for line in found:
+        table.add_row(
+            line["task"],
+            line["metric"],
+            str(line["rows"]),
+            f"{line['score']:.4f}",
+            f"{line['full_depth_score']:.4f}",
+            f"{line['flops_saved_ratio']:.1%}",
+            " ".join(map(str, line["exits"])),
+            f"{line['size_bytes'] / 1e6:.2f} MB",
+        )
+    return table
+
+
+def tables(title: str, found: dict[str, Any]) -> RenderableType:
+    """An evaluation for a terminal: score per exit with the rows that leave there, then the curves."""
+    by_exit = Table(title=f"{title}: {found['metric']} of {found['rows']} rows by exit")
+    for column in ("exit", "score", f"rows leaving at delta {found['delta']:g}", ""):
+        by_exit.add_column(column, justify="left" if not column else "right")
+    scores = {line["exit"]: f"{line['score']:.4f}" for line in found["per_exit"]}
+    for c, count in enumerate(found["exits"], start=1):
+        by_exit.add_row(str(c), scores.get(c, "-"), str(count), "█" * round(40 * count / found["rows"]))
+    curve = Table(title="along delta")
+    for column in ("delta", "score", "FLOPs saved", "mean exit"):
+        curve.add_column(column, justify="right")
+    for point in found["delta_curve"]:
+        mean = np.average(np.arange(1, len(point["exits"]) + 1), weights=point["exits"])
+        style = "bold" if point["delta"] == found["delta"] else None
+        saved = f"{point['flops_saved_ratio']:.1%}"
+        curve.add_row(f"{point['delta']:g}", f"{point['score']:.4f}", saved, f"{mean:.2f}", style=style)
+    sure = Table(title="along entropy_threshold")
+    sure.add_column("entropy_threshold", justify="right")
+    for delta in (found["delta"], NO_DELTA):
+        sure.add_column(f"score at delta {delta:g}", justify="right")
+        sure.add_column("FLOPs saved", justify="right")
+    for threshold in THRESHOLDS:
+        points = [point for point in found["entropy_curve"] if point["entropy_threshold"] == threshold]
+        cells = [(f"{point['score']:.4f}", f"{point['flops_saved_ratio']:.1%}") for point in points]
+        sure.add_row(f"{threshold:g}", *chain.from_iterable(cells))
+    summary = (
+        f"at delta {found['delta']:g}: {found['metric']} {found['score']:.4f} "
+        f"(full depth {found['full_depth_score']:.4f}), FLOPs saved {found['flops_saved_ratio']:.1%}"
+    )
+    return Group(by_exit, curve, sure, summary)
