@@ -65,10 +65,10 @@ MUTATIONS = [
     ),
     Mutation(
         "batches have the same members every epoch",
-        "training/data.py",
+        "training/batches.py",
         "order = rng.permutation(len(lengths))",
         "order = np.random.default_rng(0).permutation(len(lengths))",
-        "tests/test_data.py::test_two_epochs_see_other_batches",
+        "tests/test_batches.py::test_two_epochs_see_other_batches",
     ),
 ]
 
