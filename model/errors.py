@@ -3,6 +3,7 @@ Everything this package raises on purpose, by what the caller can do about it.
 
 BEEError
 ├── CheckpointError   a checkpoint folder that can't be served: replace or re-export it
+├── DataError         a file of rows that can't be read: change the file, or say what it is
 ├── InputError        a text or an option of one request that can't be answered: change the request
 └── TrainingError     a recipe, a data file or a run that can't be trained: change the files or the arguments
 """
@@ -14,6 +15,10 @@ class BEEError(Exception):
 
 class CheckpointError(BEEError):
     """A checkpoint folder is damaged, foreign or of another version."""
+
+
+class DataError(BEEError):
+    """A file of rows is broken, or of another form or encoding than was said."""
 
 
 class InputError(BEEError):

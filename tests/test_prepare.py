@@ -12,7 +12,7 @@ from test_teacher import random_encoder
 from tiny import random_texts
 
 from beexformer.model.engine import Engine
-from beexformer.model.errors import TrainingError
+from beexformer.model.errors import DataError, TrainingError
 from beexformer.model.exits import softmax
 from beexformer.training import prepare, recipe, teacher, train
 from beexformer.training.data import Input, Rows
@@ -127,7 +127,7 @@ def test_rows_of_another_file_are_taken_as_they_stand(root: Path, kind: str, fil
 
 def test_rows_of_a_file_without_the_columns_are_refused(root: Path) -> None:
     (root / "bare.csv").write_text("review\ngood\n")
-    with pytest.raises(TrainingError, match="no column 'text'; it has review"):
+    with pytest.raises(DataError, match="no column 'text'; it has review"):
         prepared(plan(teacher=tables(("bare.csv", 9, "rows"))), root)
 
 

@@ -1,10 +1,11 @@
 """
 Text data for training: files to labelled rows, free text to sentences.
 
-Reads CSV (RFC 4180 quoting), TSV (no quoting, the GLUE form), JSONL and Parquet, each of the text forms also gzipped.
+Files are read by `model.tables`; here their columns become texts and classes.
 Knows neither the network nor torch.
 """
 
+import difflib
 import gzip
 import hashlib
 import itertools
@@ -14,15 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
+from beexformer.model import tables
 from beexformer.model.errors import TrainingError
-
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 Input = str | tuple[str, str]
 """What a network reads: a text, or the two of a pair."""
@@ -30,11 +25,13 @@ Input = str | tuple[str, str]
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that hold the text, the second text of a pair (or None) and the label."""
+    """Names of the columns that hold the text, the second text of a pair (or None) and the label; and the encoding of
+    the file where it isn't Unicode."""
 
     text: str = "text"
     text_pair: str | None = None
     label: str = "label"
+    encoding: str | None = None
 
     def inputs(self) -> list[str]:
         """The columns a network reads: one, or the two of a pair."""
@@ -93,91 +90,52 @@ def digest(lines: Iterable[str]) -> str:
 
 def find_split(folder: Path, split: str) -> Path | None:
     """The file of a split ("train", "dev", "test") in a data folder, whatever its format; None where there is none."""
-    for suffix in SUFFIXES:
-        for name in (f"{split}{suffix}", f"{split}{suffix}.gz"):
-            if (folder / name).is_file():
-                return folder / name
-    return None
-
-
-def read_table(path: Path) -> pa.Table:
-    """A data file as an Arrow table; what CSV and TSV hold is text, spelled as in the file ("01", "true", "NA").
-
-    Raises TrainingError for a missing, foreign or broken file, and for one that isn't UTF-8.
-    """
-    kind = next((suffix for suffix in SUFFIXES if path.name.removesuffix(".gz").endswith(suffix)), None)
-    if kind is None:
-        raise TrainingError(f"{path}: unknown format; give one of {', '.join(SUFFIXES)} (text forms also as .gz)")
-    try:
-        if kind == ".parquet":
-            table = pa.parquet.read_table(path)
-        elif kind == ".jsonl":
-            table = pa.json.read_json(path)
-        else:
-            table = _read_delimited(path, quoted=kind == ".csv")
-        table.validate(full=True)  # what is no UTF-8 would only show when it is used
-    except FileNotFoundError:
-        raise TrainingError(f"{path}: no such file") from None
-    except (OSError, pa.ArrowException) as error:
-        utf8 = "; save it as UTF-8" if "UTF8" in str(error) else ""
-        raise TrainingError(f"{path}: can't be read as {kind[1:].upper()}: {error}{utf8}") from None
-    return table
-
-
-def _read_delimited(path: Path, quoted: bool) -> pa.Table:
-    parse = pa.csv.ParseOptions(
-        delimiter="," if quoted else "\t", quote_char='"' if quoted else False, newlines_in_values=quoted
-    )
-    with pa.csv.open_csv(path, parse_options=parse) as head:
-        names = head.schema.names
-    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-    return pa.csv.read_csv(path, parse_options=parse, convert_options=convert)
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    by_name = {path.name.lower(): path for path in files if path.is_file()}
+    names = (f"{split}{suffix}{packed}" for suffix in tables.SUFFIXES for packed in ("", ".gz"))
+    return next((by_name[name] for name in names if name in by_name), None)
 
 
 def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> tuple[Rows, list[str]]:
-    """Labelled rows of a file and the names of the classes.
+    """Labelled rows of a file and the names of the classes. Blanks around a label are none of it.
 
-    With `labels`, the file's labels are members of it, or integers that are indices into it; without, the classes are
-    the file's distinct labels, sorted (integers by value). Raises TrainingError, naming column or row, for a missing
-    column or one that holds no text, a blank text, an empty label, real numbers as labels, or a label outside `labels`.
+    Without `labels` the classes are the file's distinct labels, sorted (integers by value). With it, every label must
+    be one of them; where they are names and the file has integers, these are indices into them. Raises DataError for a
+    file that can't be read, and TrainingError, naming column or row, for a blank text, an empty label, real numbers as
+    labels, labels that differ only in case or blanks, or one that is not among `labels`.
     """
-    *inputs, found = _read_strings(path, *columns.inputs(), columns.label)
+    table = tables.read(path, [*columns.inputs(), columns.label], columns.encoding)
+    *inputs, found = tables.strings(table, [*columns.inputs(), columns.label])
     _refuse_blank(path, inputs)
-    bare = next((i for i, label in enumerate(found) if not label.strip()), None)
+    found = [label.strip() for label in found]
+    bare = next((i for i, label in enumerate(found) if not label), None)
     if bare is not None:
-        raise TrainingError(f"{path}: row {bare + 1} has no label")
+        raise TrainingError(
+            f"{path}: row {bare + 1} has no label; give it one in column {columns.label!r}, or take it out"
+        )
     known = set(found)
     integers = all(map(_is_integer, known))
     if not integers and all(map(_is_number, known)):
-        raise TrainingError(f"{path}: column {columns.label!r} holds real numbers; classes are integers or names")
+        raise TrainingError(
+            f"{path}: column {columns.label!r} holds real numbers, as {found[0]!r}; classes are integers or names"
+        )
     if labels is None:
         labels = sorted(known, key=int if integers else None)
-    by_index = integers and not known <= set(labels)
-    index = {str(i) if by_index else name: i for i, name in enumerate(labels)}
+        _refuse_alike(path, found)
+    by_index = integers and not any(map(_is_integer, labels))
+    index = {str(i) if by_index else name.strip(): i for i, name in enumerate(labels)}
     strange = next((i for i, label in enumerate(found) if label not in index), None)
     if strange is not None:
-        raise TrainingError(f"{path}: row {strange + 1} has the label {found[strange]!r}; known are {labels}")
+        raise TrainingError(_unknown(path, strange, found, labels))
     texts, pairs = inputs if columns.text_pair else (inputs[0], None)
     return Rows(texts, pairs, np.array([index[label] for label in found], dtype=np.int64)), labels
 
 
 def read_inputs(path: Path, columns: Columns) -> list[Input]:
     """What the rows of a file give to read, whatever labels it has or has not. Raises TrainingError as `read_rows`."""
-    inputs = _read_strings(path, *columns.inputs())
+    inputs = tables.strings(tables.read(path, columns.inputs(), columns.encoding), columns.inputs())
     _refuse_blank(path, inputs)
     return [*zip(*inputs, strict=True)] if columns.text_pair else [*inputs[0]]
-
-
-def _read_strings(path: Path, *names: str) -> list[list[str]]:
-    """Columns of a file that has rows, as text; "" where there is none."""
-    table = read_table(path)
-    for name in names:
-        if (count := table.column_names.count(name)) != 1:
-            wrong = f"{count} columns" if count else "no column"
-            raise TrainingError(f"{path}: {wrong} {name!r}; it has {', '.join(table.column_names)}")
-    if len(table) == 0:
-        raise TrainingError(f"{path}: no rows")
-    return [_strings(path, name, table[name]) for name in names]
 
 
 def _refuse_blank(path: Path, inputs: list[list[str]]) -> None:
@@ -188,11 +146,32 @@ def _refuse_blank(path: Path, inputs: list[list[str]]) -> None:
         raise TrainingError(f"{path}: row {blank[0] + 1} has no text{more}; take such rows out")
 
 
-def _strings(path: Path, name: str, column: pa.ChunkedArray) -> list[str]:
-    try:
-        return pc.fill_null(column.cast(pa.string()), "").to_pylist()
-    except pa.ArrowException:
-        raise TrainingError(f"{path}: column {name!r} holds {column.type}, not text") from None
+def _refuse_alike(path: Path, found: list[str]) -> None:
+    """Labels that differ only in case or in blanks are one class to whoever wrote them, and two to training."""
+    spelled: dict[str, set[str]] = {}
+    for label in set(found):
+        spelled.setdefault("".join(label.lower().split()), set()).add(label)
+    alike = [sorted(names) for names in spelled.values() if len(names) > 1]
+    if alike:
+        first = {label: i for i, label in reversed([*enumerate(found)])}
+        shown = "; ".join(
+            ", ".join(f"{name!r} (row {first[name] + 1})" for name in names) for names in sorted(alike)[:3]
+        )
+        raise TrainingError(
+            f"{path}: labels that differ only in case or blanks: {shown}; spell them alike, or rename one where they "
+            "are two classes"
+        )
+
+
+def _unknown(path: Path, row: int, found: list[str], labels: list[str]) -> str:
+    """What to say of a label that is not among the known ones."""
+    label, others = found[row], set(found) - set(labels)
+    shown = ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
+    close = difflib.get_close_matches(label.lower(), [name.lower() for name in labels], 1)
+    meant = next((name for name in labels if close and name.lower() == close[0]), None)
+    cure = f"did you mean {meant!r}?" if meant else "take such rows out, or add rows of that class to the training rows"
+    more = f" and {len(others) - 1} labels more that are unknown" if len(others) > 1 else ""
+    return f"{path}: row {row + 1} has the label {label!r}{more}; known are {shown}; {cure}"
 
 
 def _is_integer(label: str) -> bool:

@@ -26,13 +26,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModel
 
+from beexformer.model import tables
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.training import backbone, memory, precision, state
 from beexformer.training.augment import distinct, neighbours
 from beexformer.training.batches import Batch, calibration_batches, length_batches, pad
-from beexformer.training.data import Input, key, paragraphs, read_table, sentences
+from beexformer.training.data import Input, key, paragraphs, sentences
 from beexformer.training.encoders import locate
 from beexformer.training.network import BEExformer, Block, mean_state
 from beexformer.training.progress import RunProgress
@@ -251,10 +252,9 @@ def _kept_out(files: list[str], root: Path) -> set[Input]:
     """Keys of every text of some data files."""
     found: set[Input] = set()
     for name in files:
-        table = read_table(root / name)
-        for column in table.column_names:
-            if column != "label":
-                found |= {key(str(text)) for text in table[column].to_pylist()}
+        with tables.read(root / name) as table:
+            names = [column for column in table.columns if column != "label"]
+            found |= {key(text) for row in tables.texts(table, names) for text in row}
     return found
 
 
