@@ -35,12 +35,12 @@ from beexformer.app.metrics import MULTIPROCESS, Metrics
 from beexformer.app.middleware import RequestMiddleware
 from beexformer.app.page import add_page
 from beexformer.app.protocol import Protocol
+from beexformer.app.registry import Registry
 from beexformer.app.routes import Service, router
 from beexformer.app.scheduler import Scheduler
 from beexformer.app.settings import Settings
 from beexformer.model.answer import Answer
 from beexformer.model.engine import Engine, Row
-from beexformer.model.registry import Registry
 
 log = logging.getLogger("bee.main")
 

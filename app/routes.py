@@ -23,6 +23,7 @@ from starlette.responses import Response
 from beexformer.app.errors import BUG, ClientGone, NotReady, kind, problem, responses
 from beexformer.app.metrics import Metrics
 from beexformer.app.middleware import RequestContext
+from beexformer.app.registry import Registry, UnknownModel
 from beexformer.app.scheduler import DeadlineExceeded, Done, Draining, Overloaded, Scheduler
 from beexformer.app.schemas import (
     ANSWER,
@@ -39,7 +40,6 @@ from beexformer.app.settings import Settings
 from beexformer.model.answer import Answer
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import InputError
-from beexformer.model.registry import Registry, UnknownModel
 
 INLINE_CHARACTERS = 2048  # tokenized on the event loop, in a millisecond or two; longer texts get a thread
 Items = Sequence[ClassifyRequest | ValidationError]

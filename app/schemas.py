@@ -6,7 +6,7 @@ Types are strict (a number in quotes is no number), unknown fields are refused, 
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -144,6 +144,10 @@ class ModelDescription(BaseModel):
     format_version: int
     size_bytes: int
     config: dict[str, Any] = Field(description="shape of the network")
+    input: Literal["text", "pair"] | None = Field(description="what it classifies; null: not known, both are answered")
+    exit: dict[str, Any] = Field(description="exit options in effect where a request and its profile say nothing")
+    profiles: dict[str, Any] = Field(description="exit options under a name, and what they were seen to do")
+    examples: list[dict[str, Any]] = Field(description="texts to try it with")
     evaluation: dict[str, Any] = Field(description="scores per exit and along delta on the data it was evaluated on")
     cost_model: dict[str, Any] | None = Field(
         description="predicts engine milliseconds on this machine: ratio * (a + blocks * (p + q tokens + r pairs)), "

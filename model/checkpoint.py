@@ -1,110 +1,85 @@
 """
 A checkpoint is a folder: config.json, model.safetensors, tokenizer.json, evaluation.json, README.md.
 
-config.json carries the format version, the network's config, the labels and the SHA-256 of its four neighbours. Reading
-checks all of it and refuses with one sentence that says what to do; nothing here ever unpickles. Writing goes to a
-hidden folder beside it that is renamed into place, so a reader never sees half a checkpoint.
+config.json describes the network and carries the SHA-256 of its four neighbours and of its own content. Reading checks
+all of it, before anything is allocated for it, and refuses with one sentence that says what to do; nothing here ever
+unpickles. Writing goes to a hidden folder beside it that is renamed into place, so a reader never sees half a
+checkpoint. docs/design.md has the format as a table.
 """
 
 import hashlib
 import json
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
-from safetensors.numpy import save as save_tensors
 
-from beexformer.model import folders
-from beexformer.model.config import BEEConfig
-from beexformer.model.embedding import SCALES, packed_bytes
+from beexformer.model import folders, manifest, tensors
 from beexformer.model.errors import CheckpointError
+from beexformer.model.manifest import Manifest
+from beexformer.model.options import ExitOptions, resolve
 
 SHIPPED = Path(__file__).parent / "checkpoints"
-FORMAT = 3
-READABLE = (1, 2, 3)  # every version that was ever shipped
+FORMAT = 4
+READABLE = (1, 2, 3, 4)  # every version that was ever shipped
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 FILES = (WEIGHTS, "tokenizer.json", "evaluation.json", "README.md")
+LARGEST_TEXT = 64 << 20  # bytes of any file but the weights, whose size follows from the config
+LARGEST_HEADER = 1 << 20
 FETCH_AGAIN = "copy the folder again or export it anew with `beexformer train`"
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """What a folder holds, verified: tensors by name as `tensor_spec` lists them."""
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Manifest):
+    """What a folder holds, verified: tensors by name as `tensors.spec` lists them."""
 
-    name: str
-    config: BEEConfig
-    labels: tuple[str, ...]
-    default_delta: float
-    tensors: dict[str, np.ndarray]
+    tensors: Mapping[str, np.ndarray]
     tokenizer: str
-    evaluation: dict[str, Any]
-    card: str
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    card: str = ""
     size_bytes: int = 0
     format_version: int = FORMAT
 
-
-def tensor_spec(config: BEEConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name -> (dtype, shape) of every tensor in a checkpoint of this config."""
-    D = config.d_model
-    int8 = config.embedding == "int8"
-    spec: dict[str, tuple[str, tuple[int, ...]]] = {
-        "embedding.rows": ("int8" if int8 else "uint8", (config.vocab_size, D // 2 if int8 else packed_bytes(D // 2))),
-        SCALES[config.embedding]: ("float32", (config.vocab_size if int8 else D // 2,)),
-    }
-    if config.exact_match:
-        spec["exact_match"] = ("float32", (4, D))  # by token type, from 1
-
-    def linear(name: str, k: int, n: int, thresholds: int = 1) -> None:
-        spec[f"{name}.words"] = ("uint64", (k // 64, n))
-        spec[f"{name}.alpha"] = spec[f"{name}.bias"] = ("float32", (n,))
-        spec[f"{name}.beta"] = ("float32", (k,) if thresholds == 1 else (thresholds, k))
-
-    for c in range(1, config.n_block + 1):
-        linear(f"blocks.{c}.qkv", D, 3 * D)
-        linear(f"blocks.{c}.o", D, D)
-        linear(f"blocks.{c}.gates_h", D, 3 * D)
-        linear(f"blocks.{c}.gates_x", D, 2 * D)
-        for norm in ("norm_x", "norm_h"):
-            spec[f"blocks.{c}.{norm}.weight"] = spec[f"blocks.{c}.{norm}.bias"] = ("float32", (D,))
-    for c in config.exits:
-        linear(f"heads.{c}.hidden", D, config.d_head, config.head_thresholds)
-        linear(f"heads.{c}.out", config.d_head, config.n_class)
-    return spec
+    @property
+    def default_delta(self) -> float:
+        """The delta in effect where a request asks for nothing."""
+        options = {name: profile.options for name, profile in self.profiles.items()}
+        return resolve(ExitOptions(), defaults=self.exit, profiles=options, config=self.config, model=self.name).delta
 
 
 def ensure_writable(folder: Path) -> None:
     """See that a checkpoint may be written to `folder`; see `model.folders.ensure_writable`."""
-    folders.ensure_writable(folder, WEIGHTS, ("config.json", *FILES))
+    folders.ensure_writable(folder, WEIGHTS, (CONFIG, *FILES))
 
 
 def save(checkpoint: Checkpoint, folder: Path) -> None:
     """Write `folder`, replacing a checkpoint that stands there, in one rename. Raises TrainingError where something
     else stands."""
     ensure_writable(folder)
-    _check_tensors(checkpoint.config, checkpoint.tensors, folder)
+    tensors.check(checkpoint.tensors, tensors.spec(checkpoint.config), folder, FETCH_AGAIN)
     contents = {
-        WEIGHTS: save_tensors(checkpoint.tensors),
+        WEIGHTS: tensors.to_bytes(checkpoint.tensors),
         "tokenizer.json": checkpoint.tokenizer.encode(),
         "evaluation.json": _json(checkpoint.evaluation),
         "README.md": checkpoint.card.encode(),
     }
     described = {
         "format_version": FORMAT,
-        "name": checkpoint.name,
-        "network": checkpoint.config.to_dict(),
-        "labels": list(checkpoint.labels),
-        "default_delta": checkpoint.default_delta,
+        **manifest.to_json(checkpoint),
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
+    described["digest"] = digest(described)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
         new = Path(beside) / "new"
         new.mkdir()
-        for name, content in {**contents, "config.json": _json(described)}.items():
+        for name, content in {**contents, CONFIG: _json(described)}.items():
             (new / name).write_bytes(content)
         if folder.exists():
             folder.rename(Path(beside) / "old")
@@ -114,88 +89,115 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
 def read(folder: Path) -> Checkpoint:
     """Read and verify a folder. Raises CheckpointError, one sentence, for whatever is wrong with it."""
     if not folder.is_dir():
-        raise CheckpointError(f"{folder} is no checkpoint folder; give the folder that holds config.json")
-    described = _parse(_bytes(folder / "config.json"), folder / "config.json")
-    version = described.get("format_version")
-    if version not in READABLE:
+        raise CheckpointError(f"{folder} is no checkpoint folder; give the folder that holds {CONFIG}")
+    stated, described, version = _described(folder)
+    wanted = tensors.spec(described.config)
+    contents = {}
+    for name in FILES:
+        most = LARGEST_TEXT
+        if name == WEIGHTS:
+            most = LARGEST_HEADER + sum(
+                int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in wanted.values()
+            )
+        contents[name] = content = _content(folder / name, most)
+        if hashlib.sha256(content.data).hexdigest() != stated["sha256"][name]:
+            raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one in {CONFIG}; {FETCH_AGAIN}")
+    return Checkpoint(
+        **{each.name: getattr(described, each.name) for each in fields(Manifest)},
+        tensors=_tensors(contents[WEIGHTS], described, version, folder / WEIGHTS),
+        tokenizer=_decoded(contents["tokenizer.json"], folder / "tokenizer.json"),
+        evaluation=_evaluation(contents["evaluation.json"], folder / "evaluation.json"),
+        card=_decoded(contents["README.md"], folder / "README.md"),
+        format_version=version,
+        size_bytes=sum(content.size for content in contents.values()) + (folder / CONFIG).stat().st_size,
+    )
+
+
+def digest(described: Mapping[str, Any]) -> str:
+    """SHA-256 of config.json's content but `digest` itself, as JSON with sorted keys and no blanks between them."""
+    content = {name: value for name, value in described.items() if name != "digest"}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _described(folder: Path) -> tuple[dict[str, Any], Manifest, int]:
+    """config.json: as it stands, what it means, and its format version."""
+    path = folder / CONFIG
+    stated = _parsed(_content(path, LARGEST_TEXT), path)
+    version = stated.get("format_version")
+    if type(version) is not int or version not in READABLE:
         raise CheckpointError(
             f"{folder} has checkpoint format {version!r} and this release reads {', '.join(map(str, READABLE))}; "
             "export it anew with `beexformer train` or install the release that wrote it"
         )
-    digests = described.get("sha256")
+    digests = stated.get("sha256")
     if not isinstance(digests, dict) or set(digests) != set(FILES):
-        raise CheckpointError(f"{folder / 'config.json'} must list the SHA-256 of {', '.join(FILES)}; {FETCH_AGAIN}")
-    contents = {}
-    for name in FILES:
-        contents[name] = _bytes(folder / name)
-        if hashlib.sha256(contents[name]).hexdigest() != digests[name]:
-            raise CheckpointError(
-                f"{folder / name} is damaged: its SHA-256 is not the one in config.json; {FETCH_AGAIN}"
-            )
+        raise CheckpointError(f"{path} must list the SHA-256 of {', '.join(FILES)}; {FETCH_AGAIN}")
+    if version >= 4 and stated.get("digest") != digest(stated):
+        raise CheckpointError(f"{path} is damaged: the SHA-256 of its content is not its digest; {FETCH_AGAIN}")
+    meant = {name: value for name, value in stated.items() if name not in ("format_version", "sha256", "digest")}
     try:
-        config = BEEConfig(**described["network"])
-        labels = tuple(str(label) for label in described["labels"])
-        name, delta = str(described["name"]), float(described["default_delta"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} doesn't describe a network ({error}); {FETCH_AGAIN}") from None
-    if len(labels) != config.n_class or len(set(labels)) != len(labels):
-        raise CheckpointError(f"{folder / 'config.json'} must name {config.n_class} different labels; {FETCH_AGAIN}")
-    if not -1 <= delta <= 1:
-        raise CheckpointError(f"{folder / 'config.json'} has default_delta {delta}, not in [-1, 1]; {FETCH_AGAIN}")
-    if not config.binary or config.slfn != "depth":
-        raise CheckpointError(f"{folder} is a full-precision or time-reading network; only 1-bit depth ones are served")
+        return stated, (manifest.from_json if version >= 4 else manifest.from_json_of_old)(meant), version
+    except KeyError as error:
+        raise CheckpointError(f"{path} doesn't describe a network (it lacks {error}); {FETCH_AGAIN}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} doesn't describe a network ({error}); {FETCH_AGAIN}") from None
+
+
+def _tensors(content: np.ndarray, described: Manifest, version: int, where: Path) -> Mapping[str, np.ndarray]:
+    wanted = tensors.spec(described.config)
+    if version >= 4:
+        found = tensors.from_file(content, wanted, where, FETCH_AGAIN)
+        tensors.check(found, wanted, where, FETCH_AGAIN)
+        return found
     try:
-        # copied: what safetensors returns are read-only views into one buffer, at any alignment
-        tensors = {name: tensor.copy() for name, tensor in load_tensors(contents[WEIGHTS]).items()}
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS} can't be read ({error}); {FETCH_AGAIN}") from None
-    _check_tensors(config, tensors, folder / WEIGHTS)
-    return Checkpoint(
-        name=name,
-        config=config,
-        labels=labels,
-        default_delta=delta,
-        tensors=tensors,
-        tokenizer=contents["tokenizer.json"].decode(),
-        evaluation=_parse(contents["evaluation.json"], folder / "evaluation.json"),
-        card=contents["README.md"].decode(),
-        format_version=version,
-        size_bytes=sum(map(len, contents.values())) + (folder / "config.json").stat().st_size,
-    )
+        named = load_tensors(content.tobytes())
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{where} can't be read ({error}); {FETCH_AGAIN}") from None
+    tensors.check(named, tensors.named_spec(described.config), where, FETCH_AGAIN)
+    return tensors.stack(named, described.config)
 
 
-def _check_tensors(config: BEEConfig, tensors: dict[str, np.ndarray], path: Path) -> None:
-    spec = tensor_spec(config)
-    for kind, names in (("lacks", spec.keys() - tensors.keys()), ("has a foreign", tensors.keys() - spec.keys())):
-        if names:
-            raise CheckpointError(f"{path} {kind} tensor {min(names)!r}; {FETCH_AGAIN}")
-    for name, (dtype, shape) in spec.items():
-        found = tensors[name]
-        if found.dtype != dtype or found.shape != shape:
-            raise CheckpointError(
-                f"{path}: tensor {name!r} is {found.dtype} {list(found.shape)} and must be {dtype} {list(shape)}; "
-                + FETCH_AGAIN
-            )
-        if dtype == "float32" and not np.isfinite(found).all():
-            raise CheckpointError(f"{path}: tensor {name!r} holds NaN or infinity; {FETCH_AGAIN}")
+def _evaluation(content: np.ndarray, where: Path) -> dict[str, Any]:
+    """Shown to users and free but for its outermost form."""
+    found = _parsed(content, where)
+    for split in ("dev", "test"):
+        if not isinstance(found.get(split, {}), dict):
+            raise CheckpointError(f"{where}: {split} must be an object; {FETCH_AGAIN}")
+    return found
 
 
-def _bytes(path: Path) -> bytes:
+def _content(path: Path, most: int) -> np.ndarray:
+    """A file's bytes [size] uint8, the first of them aligned; one that is larger than `most` isn't read."""
     try:
-        return path.read_bytes()
+        if not path.is_file():
+            raise CheckpointError(f"{path} can't be read (no such file); {FETCH_AGAIN}")
+        size = path.stat().st_size
+        if size > most:
+            raise CheckpointError(f"{path} has {size} bytes, far more than it can need; {FETCH_AGAIN}")
+        space = np.empty(size + tensors.ALIGNMENT, np.uint8)
+        first = -space.ctypes.data % tensors.ALIGNMENT
+        content = space[first : first + size]
+        with path.open("rb") as file:
+            read = file.readinto(content.data)
+        return content[:read]
     except OSError as error:
         raise CheckpointError(f"{path} can't be read ({error.strerror}); {FETCH_AGAIN}") from None
 
 
-def _json(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
-
-
-def _parse(content: bytes, path: Path) -> dict[str, Any]:
+def _decoded(content: np.ndarray, path: Path) -> str:
     try:
-        parsed = json.loads(content)
-    except ValueError:
-        parsed = None
-    if not isinstance(parsed, dict):
-        raise CheckpointError(f"{path} is no JSON object; {FETCH_AGAIN}")
-    return parsed
+        return content.tobytes().decode()
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{path} is no UTF-8 text; {FETCH_AGAIN}") from None
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _parsed(content: np.ndarray, path: Path) -> dict[str, Any]:
+    try:
+        return manifest.parse(content.tobytes())
+    except ValueError as error:
+        raise CheckpointError(f"{path} can't be understood: {error}; {FETCH_AGAIN}") from None

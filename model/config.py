@@ -6,6 +6,24 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 MOST_SIGNS = 65_535  # that an output may sum: kernels count them in 16 bits
+LARGEST = {
+    "vocab_size": 1_000_000,
+    "n_class": 10_000,
+    "d_model": 4_096,
+    "n_block": 64,
+    "n_head": 4_096,
+    "d_head": MOST_SIGNS,
+    "head_thresholds": 1_023,
+    "max_tokens": 512,
+}
+"""Field -> what is far beyond any network that makes sense; a file that states more is refused before it is read."""
+LEAST = {"n_class": 2, "max_tokens": 3}  # two special tokens and a word; of all others 1
+CHOICES = {
+    "head": ("binary", "linear"),
+    "embedding": ("int8", "int4+2"),
+    "carry": ("x", "h"),
+    "slfn": ("depth", "time"),
+}
 
 
 @dataclass(frozen=True)
@@ -17,8 +35,9 @@ class BEEConfig:
     d_model: int = 512  # D; half of it is learned, half is the sinusoid (eq. 2)
     n_block: int = 6  # C
     n_head: int = 4  # H
-    d_head: int = 768  # width of the hidden layer in every exit's Phi_c (Table 1)
-    head_thresholds: int = 1  # how many thresholds an exit's head puts on each mean
+    head: Literal["binary", "linear"] = "binary"  # an exit's Phi_c: binarized in two layers, or one of 8-bit weights
+    d_head: int = 768  # width of the hidden layer in every binary head (Table 1)
+    head_thresholds: int = 1  # how many thresholds a binary head puts on each mean
     embedding: Literal["int8", "int4+2"] = "int8"  # how the file holds the learned half, see beexformer.model.embedding
     exact_match: bool = False  # of pairs: tokens are marked by their text, and whether the other one has them too
     max_tokens: int = 128  # L at most, special tokens included
@@ -28,25 +47,27 @@ class BEEConfig:
     early_exit: bool = True  # False: the paper's WEE variants, one head after the last block
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "d_model", "n_block", "n_head", "d_head", "head_thresholds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.n_class < 2:
-            raise ValueError(f"n_class={self.n_class} must be at least 2")
-        if self.max_tokens < 3:
-            raise ValueError(f"max_tokens={self.max_tokens} must be at least 3: two special tokens and a word")
+        for name, most in LARGEST.items():
+            value, least = getattr(self, name), LEAST.get(name, 1)
+            if type(value) is not int:  # bool is an int to isinstance
+                raise ValueError(f"{name}={value!r} must be an integer")
+            if not least <= value <= most:
+                raise ValueError(f"{name}={value} must lie in {least}..{most}")
+        for name in ("exact_match", "binary", "early_exit"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be true or false")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {choices}")
         for name in ("d_model", "d_head"):
             if getattr(self, name) % 64:
                 raise ValueError(f"{name}={getattr(self, name)} must be a multiple of 64, the bits of a packed word")
-        for name, k in (("d_model * head_thresholds", self.d_model * self.head_thresholds), ("d_head", self.d_head)):
-            if k > MOST_SIGNS:
-                raise ValueError(f"{name}={k} must be at most {MOST_SIGNS}, what a product of signs can count")
+        if (k := self.d_model * self.head_thresholds) > MOST_SIGNS:
+            raise ValueError(
+                f"d_model * head_thresholds={k} must be at most {MOST_SIGNS}, what a product of signs can count"
+            )
         if self.d_model % self.n_head:
             raise ValueError(f"d_model={self.d_model} is not divisible by n_head={self.n_head}")
-        chosen = (("carry", ("x", "h")), ("slfn", ("depth", "time")), ("embedding", ("int8", "int4+2")))
-        for name, choices in chosen:
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be one of {choices}")
 
     @property
     def exits(self) -> tuple[int, ...]:

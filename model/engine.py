@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from beexformer.model import bits, cost, flops, kernels, target
+from beexformer.model import bits, cost, flops, kernels, probes, reference, target
 from beexformer.model.answer import Answer
 from beexformer.model.checkpoint import Checkpoint, read
 from beexformer.model.embedding import SCALES, sinusoid
@@ -43,8 +43,9 @@ class Engine:
         self.config = checkpoint.config
         self.labels = checkpoint.labels
         self.default_delta = checkpoint.default_delta
-        self.defaults = ExitOptions(delta=checkpoint.default_delta)  # where a request and its profile say nothing
-        self.profiles: dict[str, ExitOptions] = {}
+        self.defaults = checkpoint.exit  # where a request and its profile say nothing
+        self.profiles = {name: profile.options for name, profile in checkpoint.profiles.items()}
+        self.input = checkpoint.input
         self.description: dict[str, Any] = {
             "name": self.name,
             "labels": list(self.labels),
@@ -52,22 +53,20 @@ class Engine:
             "format_version": checkpoint.format_version,
             "size_bytes": checkpoint.size_bytes,
             "config": self.config.to_dict(),
+            **checkpoint.shown(),
             "evaluation": checkpoint.evaluation,
         }
         try:
-            self._tokenizer = Tokenizer(checkpoint.tokenizer, self.config.max_tokens)
+            self._tokenizer = Tokenizer(checkpoint.tokenizer, self.config.max_tokens, self.config.vocab_size)
         except CheckpointError as error:
             raise CheckpointError(f"checkpoint {self.name!r}: {error}") from None
-        if self._tokenizer.vocab_size > self.config.vocab_size:
-            raise CheckpointError(
-                f"checkpoint {self.name!r} has {self.config.vocab_size} embedding rows for a vocabulary of "
-                f"{self._tokenizer.vocab_size}; export it anew with `beexformer train`"
-            )
         self._network = _network(checkpoint)
         self._arrays = kernels.flat(self._network)
         self.cost: cost.CostModel | None = None  # until `calibrate`
         self._flops: dict[int, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
         self.pool = ScratchPool(self.config)
+        self._probes = checkpoint.probes
+        probes.check_ids(self, self._probes)
 
     @classmethod
     def load(cls, folder: Path) -> "Engine":
@@ -75,8 +74,12 @@ class Engine:
         return cls(read(Path(folder)))
 
     def warm(self) -> Answer:
-        """Compile the kernels, or load them from the cache, and answer one row through all blocks."""
-        return self.predict([self.encode("ready", options=ExitOptions(min_blocks=self.config.n_block))])[0]
+        """Compile the kernels, or load them from the cache, answer one row through all blocks, and see that the
+        checkpoint's probes are answered as when it was exported. Raises CheckpointError where they aren't."""
+        options, pair = ExitOptions(min_blocks=self.config.n_block), "ready" if self.input == "pair" else None
+        answer = self.predict([self.encode("ready", pair, options)])[0]
+        probes.check_logits(self, self._probes)
+        return answer
 
     def calibrate(self) -> None:
         """Time some rows, for a second, so that `cost` can say what others will take on this machine."""
@@ -129,6 +132,10 @@ class Engine:
             self.pool.give_back(scratch, len(row.ids))
         return out
 
+    def reference_logits(self, row: Row) -> np.ndarray:
+        """`logits` of one row [exits, m] by the reference implementations of the kernels: slow, to compare with."""
+        return reference.logits(self._network, self.config, row.ids)
+
     def run(self, row: Row, scratch: Scratch, slices: int) -> int:
         """Go on with a row: `kernels.early_exit_forward`. For `Forward`."""
         return kernels.early_exit_forward(  # type: ignore[no-any-return]
@@ -180,29 +187,30 @@ class Engine:
 
 
 def _network(checkpoint: Checkpoint) -> kernels.Network:
-    """Tensors as the kernels read them: weights in tiles, blocks and heads stacked."""
+    """Tensors as the kernels read them. They are those of the checkpoint, without a copy, but for heads of several
+    thresholds and where this level of instructions reads weights in other tiles."""
     tensors, config = checkpoint.tensors, checkpoint.config
 
-    def linear(name: str, of: Sequence[int]) -> kernels.Linear:
-        def stack(part: str) -> np.ndarray:
-            return np.stack([tensors[name.format(c) + part] for c in of])
-
-        beta = stack(".beta").reshape(len(of), -1)
-        packed = stack(".words")  # [layers, W, n]
+    def linear(name: str) -> kernels.Linear:
+        words, alpha, bias, threshold = (tensors[f"{name}.{part}"] for part in ("words", "alpha", "bias", "threshold"))
         # several thresholds share their weights: what reads an input T times is a layer T times as wide
-        packed = np.tile(packed, (1, beta.shape[1] // (packed.shape[1] * bits.WORD), 1))
-        words = np.stack([kernels.arrange(one) for one in packed])
-        alpha, bias = stack(".alpha"), stack(".bias")
-        padding = ((0, 0), (0, -alpha.shape[1] % bits.GROUP))
-        # x + beta < 0 exactly where x < -beta
-        return kernels.Linear(words, np.pad(alpha, padding), np.pad(bias, padding), -beta)
+        if (times := threshold.shape[1] // (words.shape[2] * bits.WORD)) > 1:
+            words = np.tile(words, (1, 1, times, 1))
+        if kernels.arrange is not bits.tile:
+            words = np.stack([kernels.arrange(bits.untile(one)) for one in words])
+        return kernels.Linear(words, alpha, bias, threshold)
 
     def norm(name: str) -> kernels.Norm:
-        return kernels.Norm(
-            *(np.stack([tensors[name.format(c) + part] for c in blocks]) for part in (".weight", ".bias"))
-        )
+        return kernels.Norm(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
 
-    blocks, heads = range(1, config.n_block + 1), config.exits
+    real = np.empty((0, 0), np.float32)
+    if config.head == "linear":
+        without = kernels.Linear(np.empty((0, 0, 0, 0), np.uint64), real, real, real)
+        parts = (tensors[f"heads.{part}"] for part in ("weight", "scale", "bias"))
+        heads = kernels.Head(without, without, kernels.LinearHead(*parts))
+    else:
+        without_linear = kernels.LinearHead(np.empty((0, 0, 0, 0), np.int8), real, real)
+        heads = kernels.Head(linear("heads.hidden"), linear("heads.out"), without_linear)
     return kernels.Network(
         kernels.Embedding(
             tensors["embedding.rows"].view(np.int8),
@@ -211,12 +219,12 @@ def _network(checkpoint: Checkpoint) -> kernels.Network:
             tensors.get("exact_match", np.empty((0, config.d_model), np.float32)),
         ),
         kernels.Block(
-            qkv=linear("blocks.{}.qkv", blocks),
-            o=linear("blocks.{}.o", blocks),
-            gates_h=linear("blocks.{}.gates_h", blocks),
-            gates_x=linear("blocks.{}.gates_x", blocks),
-            norm_x=norm("blocks.{}.norm_x"),
-            norm_h=norm("blocks.{}.norm_h"),
+            qkv=linear("blocks.qkv"),
+            o=linear("blocks.o"),
+            gates_h=linear("blocks.gates_h"),
+            gates_x=linear("blocks.gates_x"),
+            norm_x=norm("blocks.norm_x"),
+            norm_h=norm("blocks.norm_h"),
         ),
-        kernels.Head(linear("heads.{}.hidden", heads), linear("heads.{}.out", heads)),
+        heads,
     )

@@ -68,13 +68,18 @@ def block(config: BEEConfig, tokens: int) -> Count:
 
 
 def head(config: BEEConfig, tokens: int) -> Count:
-    """Phi_c: mean over tokens, two binarized layers with a clip (2) between, entropy of the answer (eq. 13: shift,
-    exp, two sums of products, a division, a logarithm and a difference). A mean with T thresholds is an input T times
-    as wide."""
+    """Phi_c: mean over tokens, its layers, entropy of the answer (eq. 13: shift, exp, two sums of products, a division,
+    a logarithm and a difference).
+
+    Of a binary head two binarized layers with a clip (2) between, a mean with T thresholds being an input T times as
+    wide. Of a linear one a multiplication and an addition for each weight, and a scale and a bias per class; an 8-bit
+    weight is read as a real number, which is no operation."""
     D, m, T = config.d_model, config.n_class, config.head_thresholds
-    pooling = Count(0, tokens * D + D)
+    pooling, answer = Count(0, tokens * D + D), Count(0, 6 * m + 3)
+    if config.head == "linear":
+        return pooling + Count(0, 2 * D * m + 2 * m) + answer
     layers = binary_linear(1, T * D, config.d_head) + Count(0, 2 * config.d_head) + binary_linear(1, config.d_head, m)
-    return pooling + layers + Count(0, 6 * m + 3)
+    return pooling + layers + answer
 
 
 def forward(config: BEEConfig, tokens: int, exit_index: int) -> Count:

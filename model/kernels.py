@@ -33,6 +33,7 @@ from beexformer.model.simd import (
     largest,
     last_reals,
     load_f16,
+    load_i8,
     load_o32,
     load_u8,
     look_up,
@@ -88,11 +89,21 @@ class Block(NamedTuple):
     norm_h: Norm
 
 
+class LinearHead(NamedTuple):
+    """One layer of 8-bit weights on the mean state: weight [m'/16, D, 16] int8, m' being m padded with zeros to a
+    multiple of 16; scale [m'], bias [m'] float32. In a network with binary heads all three are empty."""
+
+    weight: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray
+
+
 class Head(NamedTuple):
-    """Everything one exit has learned."""
+    """Everything one exit has learned: the two layers of a binary head, or a linear one; what it isn't is empty."""
 
     hidden: Linear
     out: Linear
+    linear: LinearHead
 
 
 class Embedding(NamedTuple):
@@ -507,30 +518,63 @@ def block(h: np.ndarray, L: int, layers: Block, n_head: int, carry_x: bool, work
 
 
 def head_reference(h: np.ndarray, layers: Head) -> np.ndarray:
-    """Phi_c of eq. 14 on one row: h_c [L, D] -> logits [m] float32, padded to a multiple of 64 with zeros. The hidden
-    layer's k is T D: the mean, once for each of T thresholds."""
+    """Phi_c of eq. 14 on one row: h_c [L, D] -> logits float32, [m] padded with zeros to a multiple of 64; of a linear
+    head of 16. A binary head's hidden layer has k = T D inputs: the mean, once for each of T thresholds."""
+    pooled = h.mean(0, keepdims=True)
+    if layers.linear.scale.size:
+        return linear_head_reference(pooled[0], layers.linear)
     T = layers.hidden.threshold.size // h.shape[1]
-    pooled = np.tile(h.mean(0, keepdims=True), T)
-    return linear_reference(linear_reference(pooled, layers.hidden).clip(-1, 1), layers.out)[0]
+    return linear_reference(linear_reference(np.tile(pooled, T), layers.hidden).clip(-1, 1), layers.out)[0]
 
 
 @compiled
 def head(h: np.ndarray, L: int, D: int, layers: Head, work: Workspace, out: np.ndarray) -> None:
-    wide, d_head = layers.hidden.threshold.size, layers.out.threshold.size
-    hidden, pooled, one = work.hidden, work.x, splat_f16(1.0)
+    pooled = work.x
     for d in range(0, D, TILE):
         s = splat_f16(0.0)
         for i in range(L):
             s = s + load_f16(h, d * (L | 1) + i * TILE)
-        mean = s / splat_f16(L)
-        for place in range(d, wide, D):
-            store(pooled, place, mean)
+        store(pooled, d, s / splat_f16(L))
+    if layers.linear.scale.size:
+        linear_head(pooled, D, layers.linear, out)
+    else:
+        _binary_head(pooled, D, layers, work, out)
+
+
+@compiled
+def _binary_head(pooled: np.ndarray, D: int, layers: Head, work: Workspace, out: np.ndarray) -> None:
+    """pooled [D] in work.x, which has room for it once for each threshold."""
+    wide, d_head, one = layers.hidden.threshold.size, layers.out.threshold.size, splat_f16(1.0)
+    hidden = work.hidden
+    for place in range(D, wide, TILE):
+        store(pooled, place, load_f16(pooled, place - D))
     linear(pooled, 1, layers.hidden, work.words, hidden)
     for d in range(0, d_head, TILE):
         v = load_f16(hidden, d)
         v = where(v < splat_f16(-1.0), splat_f16(-1.0), v)
         store(hidden, d, where(one < v, one, v))
     linear(hidden, 1, layers.out, work.words, out)
+
+
+def linear_head_reference(pooled: np.ndarray, layer: LinearHead) -> np.ndarray:
+    """pooled [D] -> scale * (W pooled) + bias, [m'] float32."""
+    weight = layer.weight.transpose(0, 2, 1).reshape(-1, pooled.size).astype(np.float32)
+    return weight @ pooled * layer.scale + layer.bias
+
+
+@compiled
+def linear_head(pooled: np.ndarray, D: int, layer: LinearHead, out: np.ndarray) -> None:
+    """16 outputs at a time, each with four partial sums over every fourth input: one order on every machine."""
+    for t in range(layer.weight.shape[0]):
+        s0 = s1 = s2 = s3 = splat_f16(0.0)
+        for d in range(0, D, 4):
+            place = (t * D + d) * TILE
+            s0 = fma(load_i8(layer.weight, place), spread_f16(pooled, d), s0)
+            s1 = fma(load_i8(layer.weight, place + TILE), spread_f16(pooled, d + 1), s1)
+            s2 = fma(load_i8(layer.weight, place + 2 * TILE), spread_f16(pooled, d + 2), s2)
+            s3 = fma(load_i8(layer.weight, place + 3 * TILE), spread_f16(pooled, d + 3), s3)
+        sums = (s0 + s1) + (s2 + s3)
+        store(out, t * TILE, fma(sums, load_f16(layer.scale, t * TILE), load_f16(layer.bias, t * TILE)))
 
 
 @compiled
@@ -625,7 +669,11 @@ def _network_of(p: Any) -> Network:
             Norm(p[20], p[21]),
             Norm(p[22], p[23]),
         ),
-        Head(Linear(p[24], p[25], p[26], p[27]), Linear(p[28], p[29], p[30], p[31])),
+        Head(
+            Linear(p[24], p[25], p[26], p[27]),
+            Linear(p[28], p[29], p[30], p[31]),
+            LinearHead(p[32], p[33], p[34]),
+        ),
     )
 
 
@@ -655,7 +703,8 @@ def block_of(stack: Block, c: int) -> Block:
 @compiled
 def head_of(stack: Head, e: int) -> Head:
     """Head e (from 0) of a network."""
-    return Head(_linear_of(stack.hidden, e), _linear_of(stack.out, e))
+    linear = LinearHead(stack.linear.weight[e], stack.linear.scale[e], stack.linear.bias[e])
+    return Head(_linear_of(stack.hidden, e), _linear_of(stack.out, e), linear)
 
 
 @compiled

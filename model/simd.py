@@ -116,6 +116,19 @@ splat_o32, splat_h32 = _splat(O32), _splat(H32)
 
 
 @intrinsic
+def load_i8(typingctx: Any, array: Any, index: Any) -> Any:
+    """(array of int8, index) -> the 16 elements from index on, as float32."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        octets = ir.VectorType(ir.IntType(8), F16.lanes)
+        address = builder.bitcast(_address(context, builder, sig.args, args), octets.as_pointer())
+        wide = builder.sext(_aligned(builder.load(address), types.int8), ir.VectorType(ir.IntType(32), F16.lanes))
+        return builder.sitofp(wide, F16.llvm)  # SSE and AVX2 convert only int32
+
+    return F16(array, index), codegen
+
+
+@intrinsic
 def store(typingctx: Any, array: Any, index: Any, vector: Any) -> Any:
     """The elements from index on become the lanes."""
 

@@ -14,6 +14,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from beexformer.model.errors import CheckpointError, InputError
 
+EXPORT_ANEW = "export the checkpoint anew"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -28,14 +29,28 @@ class Tokens:
 class Tokenizer:
     """The tokenizer of a checkpoint: cuts to `max_tokens` where allowed, the longer text of a pair first."""
 
-    def __init__(self, json: str, max_tokens: int) -> None:
+    def __init__(self, json: str, max_tokens: int, rows: int | None = None) -> None:
+        """`rows` of the embedding there are; CheckpointError where an id has none, or where this is no tokenizer."""
         try:
             self.inner = WordPieceTokenizer.from_str(json)
-        except Exception as error:  # the library raises nothing narrower
-            raise CheckpointError(f"tokenizer.json holds no tokenizer ({error}); export the checkpoint anew") from None
-        self.inner.no_padding()
-        self.inner.encode_special_tokens = True  # "[SEP]" typed by someone is text, not a separator
-        self.inner.enable_truncation(max_tokens, strategy="longest_first")
+            self.inner.no_padding()
+            self.inner.encode_special_tokens = True  # "[SEP]" typed by someone is text, not a separator
+            self.inner.enable_truncation(max_tokens, strategy="longest_first")
+            special = [self.inner.encode("", pair).ids for pair in (None, "")]
+            largest = max(*self.inner.get_vocab().values(), *special[0], *special[1], -1)
+        except BaseException as error:  # the library raises nothing narrower; where it panics, not even an Exception
+            if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+                raise
+            raise CheckpointError(f"tokenizer.json holds no tokenizer ({error}); {EXPORT_ANEW}") from None
+        if not all(special) or max(map(len, special)) >= max_tokens:
+            raise CheckpointError(
+                f"tokenizer.json puts {len(special[0])} special tokens around a text, {len(special[1])} around a pair; "
+                f"it takes at least one, and room for words among {max_tokens}; {EXPORT_ANEW}"
+            )
+        if rows is not None and largest >= rows:
+            raise CheckpointError(
+                f"tokenizer.json has a token with id {largest} and the embedding has {rows} rows; {EXPORT_ANEW}"
+            )
         self.max_tokens = max_tokens
 
     @property

@@ -15,11 +15,11 @@ from zlib import crc32
 import numpy as np
 
 from beexformer.model import exits
-from beexformer.model.checkpoint import tensor_spec
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError, TrainingError
 from beexformer.model.folders import replacing
+from beexformer.model.tensors import named_spec
 from beexformer.report import baselines, bootstrap
 from beexformer.training import calibrate
 from beexformer.training.data import Rows, key
@@ -246,15 +246,15 @@ def rescaled(task: Task, net: Net, kind: calibrate.Kind) -> Net:
 
 
 def packed_bytes(config: BEEConfig) -> int:
-    """Of a binary network's tensors as a checkpoint holds them; vocabulary and texts apart."""
-    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in tensor_spec(config).values())
+    """Of a binary network's tensors without what fills up rows in its file; vocabulary and texts apart."""
+    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in named_spec(config).values())
 
 
 def real_bytes(config: BEEConfig) -> int:
     """Of the same network in full precision: every weight a float32, no scales or thresholds."""
     count = config.vocab_size * config.d_model // 2
-    for name, (dtype, shape) in tensor_spec(config).items():
-        if not name.endswith((".alpha", ".beta")) and not name.startswith("embedding."):
+    for name, (dtype, shape) in named_spec(config).items():
+        if not name.endswith((".alpha", ".beta", ".scale")) and not name.startswith("embedding."):
             count += int(np.prod(shape)) * (64 if dtype == "uint64" else 1)
     return 4 * count
 

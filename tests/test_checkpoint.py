@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 from tiny import random_checkpoint
 
-from beexformer.model.checkpoint import FILES, Checkpoint, read, save, tensor_spec
+from beexformer.model.checkpoint import FILES, Checkpoint, digest, read, save
+from beexformer.model.engine import Engine
 from beexformer.model.errors import CheckpointError, TrainingError
+from beexformer.model.tensors import named_spec, spec, stack, to_bytes, unstack
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -22,13 +24,14 @@ def redescribe(folder: Path, **changes: Any) -> None:
     described = json.loads((folder / "config.json").read_text())
     described["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
     described.update(changes)
+    described["digest"] = digest(described)
     (folder / "config.json").write_text(json.dumps(described))
 
 
 def edit_tensors(folder: Path, edit: Callable[[dict[str, np.ndarray]], object]) -> None:
     tensors = load_file(folder / "model.safetensors")
     edit(tensors)
-    save_file(tensors, folder / "model.safetensors")
+    (folder / "model.safetensors").write_bytes(to_bytes(tensors))
     redescribe(folder)
 
 
@@ -47,7 +50,7 @@ def cut_the_file(folder: Path) -> None:
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped byte": (flip_a_byte, "model.safetensors is damaged"),
     "truncated, digest right": (cut_the_file, "can't be read"),
-    "other version": (lambda f: redescribe(f, format_version=4), "format 4 and this release reads 1, 2, 3;"),
+    "other version": (lambda f: redescribe(f, format_version=5), "format 5 and this release reads 1, 2, 3, 4;"),
     "no version": (lambda f: redescribe(f, format_version=None), "format None"),
     "missing file": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json can't be read"),
     "missing config": (lambda f: (f / "config.json").unlink(), "config.json can't be read"),
@@ -56,18 +59,18 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "foreign network": (lambda f: redescribe(f, network={"layers": 12}), "doesn't describe a network"),
     "label too many": (lambda f: redescribe(f, labels=["a", "b", "c"]), "must name 2 different labels"),
     "same label twice": (lambda f: redescribe(f, labels=["a", "a"]), "must name 2 different labels"),
-    "delta": (lambda f: redescribe(f, default_delta=3), "not in"),
+    "delta": (lambda f: redescribe(f, exit={"delta": 3}), "delta is 3.0 and must lie in"),
     "missing tensor": (
-        lambda f: edit_tensors(f, lambda t: t.pop("blocks.2.o.alpha")),
-        "lacks tensor 'blocks.2.o.alpha'",
+        lambda f: edit_tensors(f, lambda t: t.pop("blocks.o.alpha")),
+        "lacks tensor 'blocks.o.alpha'",
     ),
-    "extra tensor": (lambda f: edit_tensors(f, lambda t: t.update(x=np.ones(2))), "foreign tensor 'x'"),
+    "extra tensor": (lambda f: edit_tensors(f, lambda t: t.update(x=np.ones(8))), "foreign tensor 'x'"),
     "wrong shape": (
-        lambda f: edit_tensors(f, lambda t: t.update({"heads.1.out.bias": np.ones(3, np.float32)})),
-        r"is float32 \[3\] and must be float32 \[2\]",
+        lambda f: edit_tensors(f, lambda t: t.update({"heads.out.bias": np.ones((6, 16), np.float32)})),
+        r"is F32 \[6, 16\] and must be float32 \[6, 64\]",
     ),
-    "wrong type": (lambda f: edit_tensors(f, lambda t: t.update({"heads.1.out.bias": np.ones(2)})), "is float64"),
-    "NaN scale": (lambda f: edit_tensors(f, lambda t: t["blocks.1.qkv.alpha"].fill(np.nan)), "NaN or infinity"),
+    "wrong type": (lambda f: edit_tensors(f, lambda t: t.update({"heads.out.bias": np.ones((6, 64))})), "is F64"),
+    "NaN scale": (lambda f: edit_tensors(f, lambda t: t["blocks.qkv.alpha"].fill(np.nan)), "NaN or infinity"),
 }
 
 
@@ -89,7 +92,7 @@ def test_what_is_saved_is_read(checkpoint: Checkpoint, folder: Path) -> None:
     found = read(folder)
     assert (found.name, found.config, found.labels) == (checkpoint.name, checkpoint.config, checkpoint.labels)
     assert found.size_bytes == sum(file.stat().st_size for file in folder.iterdir())
-    for name in tensor_spec(checkpoint.config):
+    for name in spec(checkpoint.config):
         assert (found.tensors[name] == checkpoint.tensors[name]).all()
 
 
@@ -97,18 +100,68 @@ def test_a_file_with_packed_embeddings_and_several_thresholds_says_so(tmp_path: 
     save(random_checkpoint(embedding="int4+2", head_thresholds=3, exact_match=True), tmp_path / "tiny")
     found = read(tmp_path / "tiny")
     assert (found.config.embedding, found.config.head_thresholds, found.config.exact_match) == ("int4+2", 3, True)
-    assert found.format_version == 3
+    assert found.format_version == 4
     shapes = {name: (str(tensor.dtype), tensor.shape) for name, tensor in found.tensors.items()}
-    assert shapes["embedding.rows"] == ("uint8", (found.config.vocab_size, 21))
+    assert shapes["embedding.rows"] == ("uint8", (-(-found.config.vocab_size // 64) * 64, 21))
     assert shapes["embedding.step"] == ("float32", (64,))
-    assert shapes["heads.1.hidden.beta"] == ("float32", (3, 128))
-    assert shapes["heads.1.hidden.words"] == ("uint64", (2, 64))
-    assert shapes["heads.1.out.beta"] == ("float32", (64,))
+    assert shapes["heads.hidden.threshold"] == ("float32", (6, 3 * 128))
+    assert shapes["heads.hidden.words"] == ("uint64", (6, 4, 2, 16))
+    assert shapes["heads.out.threshold"] == ("float32", (6, 64))
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "int8": {"carry": "h"},
+    "packed": {"embedding": "int4+2", "head_thresholds": 3, "exact_match": True},
+    "linear": {"head": "linear", "labels": tuple("abcde"), "vocabulary": 130},
+    "one exit": {"early_exit": False, "d_model": 192, "n_head": 6},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_weights_file_can_be_mapped_as_it_is(tmp_path: Path, shape: str) -> None:
+    """Each tensor of a mapped file is aligned to a cache line, and what the engine reads is in the file itself."""
+    checkpoint = random_checkpoint(**SHAPES[shape])
+    save(checkpoint, tmp_path / "tiny")
+    mapped = np.memmap(tmp_path / "tiny" / "model.safetensors", mode="r")
+    start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
+    header = json.loads(mapped[8:start].tobytes())
+    assert header.keys() == spec(checkpoint.config).keys()
+    for name, described in header.items():
+        first, last = (start + offset for offset in described["data_offsets"])
+        assert mapped[first:].ctypes.data % 64 == 0, name
+        wanted = checkpoint.tensors[name]
+        assert (mapped[first:last].view(wanted.dtype).reshape(described["shape"]) == wanted).all()
+    by_library = load_file(tmp_path / "tiny" / "model.safetensors")
+    assert all((by_library[name] == array).all() for name, array in checkpoint.tensors.items())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_stacked_and_named_tensors_are_the_same_numbers(shape: str) -> None:
+    checkpoint = random_checkpoint(**SHAPES[shape])
+    named = unstack(checkpoint.tensors, checkpoint.config)
+    assert {name: (str(array.dtype), array.shape) for name, array in named.items()} == named_spec(checkpoint.config)
+    again = stack(named, checkpoint.config)
+    assert again.keys() == checkpoint.tensors.keys()
+    assert all((again[name] == array).all() for name, array in checkpoint.tensors.items())
+
+
+def test_weights_are_read_once_and_not_copied(folder: Path) -> None:
+    found = read(folder)
+    network = Engine(found)._network
+    for array, name in (
+        (network.blocks.norm_x.weight, "blocks.norm_x.weight"),
+        (network.embedding.rows, "embedding.rows"),
+    ):
+        assert np.shares_memory(array, found.tensors[name])
 
 
 @pytest.mark.parametrize(
     ("version", "later"),
-    [(1, {"embedding": "int8", "head_thresholds": 1, "exact_match": False}), (2, {"exact_match": False})],
+    [
+        (1, {"embedding": "int8", "head_thresholds": 1, "exact_match": False, "head": "binary"}),
+        (2, {"exact_match": False, "head": "binary"}),
+        (3, {"head": "binary"}),
+    ],
 )
 def test_a_folder_of_an_older_format_takes_the_defaults_of_later_fields(version: int, later: dict[str, object]) -> None:
     described = json.loads((GOLDEN / f"v{version}" / "checkpoint" / "config.json").read_text())

@@ -152,6 +152,7 @@ def test_whatever_a_checkpoint_has_the_same_compiled_code_runs_it(engine: Engine
     engine.warm()
     before = list(kernels.early_exit_forward.signatures)
     Engine(random_checkpoint(embedding="int4+2", head_thresholds=4, exact_match=True)).warm()
+    Engine(random_checkpoint(head="linear")).warm()
     assert kernels.early_exit_forward.signatures == before
 
 

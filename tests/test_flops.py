@@ -28,6 +28,12 @@ def test_several_thresholds_widen_the_first_layer_of_a_head_and_packed_rows_cost
     assert flops.embedding(config, 5).flops == 5 * 32 * 2
 
 
+def test_a_linear_head_is_a_product_of_real_numbers() -> None:
+    config = BEEConfig(**{**CONFIG.to_dict(), "head": "linear", "n_class": 5})
+    pooling, product, scales, entropy = 5 * 64 + 64, 2 * 64 * 5, 2 * 5, 6 * 5 + 3
+    assert flops.head(config, 5) == flops.Count(0, pooling + product + scales + entropy)
+
+
 def test_token_types_are_an_addition_an_element() -> None:
     config = BEEConfig(**{**CONFIG.to_dict(), "exact_match": True})
     assert flops.forward(config, 5, 2).flops - flops.forward(CONFIG, 5, 2).flops == 5 * 64

@@ -127,19 +127,35 @@ def test_softmax_is_that_of_exits(m: int) -> None:
     np.testing.assert_allclose(entropy, exits.entropy(logits), rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("m", [2, 16, 17, 1000])
+@pytest.mark.parametrize("d_model", [64, 320])
+def test_a_linear_head_is_its_reference(d_model: int, m: int) -> None:
+    labels = tuple(map(str, range(m)))
+    heads = Engine(random_checkpoint(labels=labels, d_model=d_model, n_head=2, n_block=2, head="linear"))._network.heads
+    pooled, out = real(d_model), np.full(-(-m // bits.TILE) * bits.TILE, np.nan, np.float32)
+    layer = kernels.head_of(heads, 1).linear
+    kernels.linear_head(pooled, d_model, layer, out)
+    expected = kernels.linear_head_reference(pooled, layer)
+    np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)  # sums of 8-bit weights up to 127
+    assert (out[m:] == 0).all(), "what fills a tile is no class"
+
+
+@pytest.mark.parametrize("head", ["binary", "linear"])
 @pytest.mark.parametrize(("d_model", "thresholds"), [(64, 1), (128, 4), (192, 3)])
 @pytest.mark.parametrize("L", LENGTHS)
-def test_block_and_head_are_their_meaning(L: int, d_model: int, thresholds: int) -> None:
-    network = Engine(random_checkpoint(d_model=d_model, n_head=2, n_block=1, head_thresholds=thresholds))._network
-    block, head = kernels.block_of(network.blocks, 0), kernels.head_of(network.heads, 0)
+def test_block_and_head_are_their_reference(L: int, d_model: int, thresholds: int, head: str) -> None:
+    shape = {"d_model": d_model, "n_head": 2, "n_block": 1, "head_thresholds": thresholds, "head": head}
+    network = Engine(random_checkpoint(**shape))._network
+    block, layers = kernels.block_of(network.blocks, 0), kernels.head_of(network.heads, 0)
     work = kernels.workspace(48, d_model, 64)
     h = real(L, d_model)
     expected = kernels.block_reference(h, block, 2, True)
     flat, logits = tiles(h), np.empty(bits.GROUP, np.float32)
     kernels.block(flat, L, block, 2, True, work)
     np.testing.assert_allclose(rows(flat, L, d_model), expected, rtol=1e-4, atol=1e-4)
-    kernels.head(flat, L, d_model, head, work, logits)
-    np.testing.assert_allclose(logits, kernels.head_reference(rows(flat, L, d_model), head), **ULPS)
+    kernels.head(flat, L, d_model, layers, work, logits)
+    expected = kernels.head_reference(rows(flat, L, d_model), layers)
+    np.testing.assert_allclose(logits[: expected.size], expected, rtol=2e-5, atol=2e-5 if head == "linear" else 2e-6)
 
 
 @pytest.mark.parametrize("form", SCALES)

@@ -32,6 +32,8 @@ VARIANTS = {
     "time": {"slfn": "time"},
     "four thresholds": {"head_thresholds": 4},
     "exact match": {"exact_match": True},
+    "linear head": {"head": "linear"},
+    "FP, linear head": {"binary": False, "head": "linear"},
     "FP": {"binary": False},
     "FP of few bits": {"binary": False, "head_thresholds": 4, "embedding": "int4+2"},
     "WEE": {"early_exit": False},

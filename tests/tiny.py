@@ -3,9 +3,10 @@
 import numpy as np
 
 from beexformer.model import bits
-from beexformer.model.checkpoint import Checkpoint, tensor_spec
+from beexformer.model.checkpoint import Checkpoint
 from beexformer.model.config import BEEConfig
 from beexformer.model.embedding import pack, quantize, steps
+from beexformer.model.tensors import named_spec, stack
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
 
 WORDS = [
@@ -40,15 +41,19 @@ def random_checkpoint(
     vocab_size = vocabulary or Tokenizer(tokenizer, 48).vocab_size
     config = BEEConfig(vocab_size=vocab_size, n_class=len(labels), **shape)  # type: ignore[arg-type]
     rng = np.random.default_rng(seed)
-    tensors = {}
-    for name, (dtype, shape_) in tensor_spec(config).items():
+    spec, tensors = named_spec(config), {}
+    for name, (dtype, shape_) in spec.items():
         if dtype == "uint64":
             tensors[name] = bits.pack_weights(rng.normal(size=(shape_[1], shape_[0] * 64)))
         elif name.endswith("alpha"):
-            width = np.prod(tensor_spec(config)[name.replace("alpha", "beta")][1])
+            width = np.prod(spec[name.replace("alpha", "beta")][1])
             tensors[name] = (rng.uniform(0.5, 1.5, shape_) * width**-0.5).astype(np.float32)
         elif "norm" in name and name.endswith("weight"):
             tensors[name] = rng.uniform(0.5, 1.5, shape_).astype(np.float32)
+        elif name.endswith(".weight"):
+            tensors[name] = quantize(rng.normal(size=shape_))[0]
+        elif name.startswith("heads") and name.endswith("scale"):
+            tensors[name] = np.full(shape_, 0.01, np.float32)
         elif dtype == "float32":
             tensors[name] = rng.normal(0, 0.3, shape_).astype(np.float32)
     rows = rng.normal(0, 0.5, (config.vocab_size, config.d_model // 2)).astype(np.float32)
@@ -57,7 +62,14 @@ def random_checkpoint(
     else:
         tensors["embedding.step"] = steps(rows)
         tensors["embedding.rows"] = pack(rows, tensors["embedding.step"])
-    return Checkpoint("tiny", config, labels, 1e-4, tensors, tokenizer, {}, "# tiny\n")
+    return Checkpoint(
+        name="tiny",
+        config=config,
+        labels=labels,
+        tensors=stack(tensors, config),
+        tokenizer=tokenizer,
+        card="# tiny\n",
+    )
 
 
 def random_texts(count: int, seed: int = 0, longest: int = 30) -> list[str]:

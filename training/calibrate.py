@@ -68,11 +68,11 @@ def recorded(evaluation: dict[str, Any], exits: int) -> np.ndarray:
 
 @torch.no_grad()
 def fold(network: BEExformer, temperatures: np.ndarray) -> None:
-    """Divide the scales (a full-precision counterpart's weights) and biases of every head's last layer by its exit's
+    """Divide the scales (of real or 8-bit layers the weights) and biases of every head's last layer by its exit's
     temperature, in place."""
     for c, temperature in zip(network.config.exits, temperatures, strict=True):
         out: Any = network.heads[str(c)].out
-        for part in (out.alpha if network.config.binary else out.weight, out.bias):
+        for part in (out.alpha if hasattr(out, "alpha") else out.weight, out.bias):
             part.div_(float(temperature))
 
 

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from beexformer.model import bits, exits
+from beexformer.model import bits, exits, probes
 from beexformer.model.checkpoint import Checkpoint, save
 from beexformer.model.embedding import SCALES, real
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
+from beexformer.model.tensors import stack, unstack
 from beexformer.training import calibrate, card
 from beexformer.training.batches import pad, sorted_batches
 from beexformer.training.data import Rows
 from beexformer.training.evaluate import encode_rows, evaluate_logits, logits_of
-from beexformer.training.network import BEExformer
+from beexformer.training.network import BEExformer, LinearHead
 
 ROUNDING = 1e-4
 """Largest difference of a logit between torch and the engine where no bit flips; calibrated ones are compared as they
@@ -42,7 +43,7 @@ DIFFER = 0.03
 
 
 def tensors_of(network: BEExformer) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint (see `checkpoint.tensor_spec`) from a binary network."""
+    """The tensors of a checkpoint (see `model.tensors.spec`) from a binary network."""
     if not network.config.binary:
         raise TrainingError("a full-precision network has no signs to export; it is there to be compared with")
     rows, scale = network.stored_embedding()
@@ -58,13 +59,17 @@ def tensors_of(network: BEExformer) -> dict[str, np.ndarray]:
         if isinstance(norm, torch.nn.LayerNorm):
             tensors[f"{_file_name(name)}.weight"] = norm.weight.detach().numpy().copy()
             tensors[f"{_file_name(name)}.bias"] = norm.bias.detach().numpy().copy()
-    return tensors
+    for name, head in network.named_modules():
+        if isinstance(head, LinearHead):
+            tensors[f"{name}.weight"], tensors[f"{name}.scale"] = head.stored_weight()
+            tensors[f"{name}.bias"] = head.out.bias.detach().numpy().copy()
+    return stack(tensors, network.config)
 
 
 def network_of(checkpoint: Checkpoint) -> BEExformer:
     """The torch network of an exported file, in evaluation mode; its latent weights are the signs themselves."""
     network = BEExformer(checkpoint.config).eval()
-    tensors = checkpoint.tensors
+    tensors = unstack(checkpoint.tensors, checkpoint.config)
     with torch.no_grad():
         scale = tensors[SCALES[checkpoint.config.embedding]]
         network.embedding.weight.copy_(torch.from_numpy(real(tensors["embedding.rows"], scale)))
@@ -82,6 +87,11 @@ def network_of(checkpoint: Checkpoint) -> BEExformer:
             if isinstance(norm, torch.nn.LayerNorm):
                 norm.weight.copy_(torch.from_numpy(tensors[f"{_file_name(name)}.weight"]))
                 norm.bias.copy_(torch.from_numpy(tensors[f"{_file_name(name)}.bias"]))
+        for name, head in network.named_modules():
+            if isinstance(head, LinearHead):
+                weight = real(tensors[f"{name}.weight"], tensors[f"{name}.scale"])
+                head.out.weight.copy_(torch.from_numpy(weight))
+                head.out.bias.copy_(torch.from_numpy(tensors[f"{name}.bias"]))
     return network
 
 
@@ -173,7 +183,7 @@ def calibrate_and_export(
             name=name,
             config=network.config,
             labels=tuple(labels),
-            default_delta=exits.DEFAULT_DELTA,
+            input="pair" if dev.pairs else "text",
             tensors=tensors_of(network),
             tokenizer=tokenizer,
             evaluation=evaluation,
@@ -193,7 +203,7 @@ def calibrate_and_export(
     crossed = calibrate.cross_fitted(raw, dev.labels, calibration)
     evaluation = _evaluated(engine, metric, (dev, raw, crossed, logits, tokens), test)
     evaluation["provenance"] = {**provenance, "parity": asdict(parity)}
-    checkpoint = replace(checkpoint, evaluation=evaluation)
+    checkpoint = replace(checkpoint, evaluation=evaluation, probes=probes.make(engine))
     if on_dev:
         on_dev(logits, tokens)
     save(replace(checkpoint, card=card.write(checkpoint, licence)), out)

@@ -106,6 +106,29 @@ class Head(nn.Module):
         return self.out(self.dropout(F.hardtanh(self.hidden(pooled))))
 
 
+class LinearHead(nn.Module):
+    """Phi_c of one layer: mean over real tokens [B, D] -> logits [B, m] (float32).
+
+    A binary network has its weights as its file will have them, int8 rows with a scale each; their gradient goes to the
+    real numbers behind them (straight-through, Bengio et al. 2013). A full-precision one has these themselves."""
+
+    def __init__(self, config: BEEConfig, dropout: float) -> None:
+        super().__init__()
+        self.quantized = config.binary
+        self.out = nn.Linear(config.d_model, config.n_class)
+        self.dropout = _dropout(dropout)
+
+    def stored_weight(self) -> tuple[np.ndarray, np.ndarray]:
+        """int8 rows [m, D] and their scales [m] float32."""
+        return quantize(self.out.weight.detach().numpy())
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        weight = self.out.weight
+        if self.quantized:
+            weight = torch.from_numpy(real(*self.stored_weight())) + (weight - weight.detach())
+        return F.linear(self.dropout(pooled), weight, self.out.bias)
+
+
 class BEExformer(nn.Module):
     """ids [B, L] int64 (0 pads), mask of real tokens [B, L] -> logits of every exit [B, exits, m] (float32)."""
 
@@ -127,7 +150,12 @@ class BEExformer(nn.Module):
         self.register_buffer("positions", torch.from_numpy(sinusoid(config)), persistent=False)
         self.dropout = _dropout(dropout)
         self.blocks = nn.ModuleList(Block(config, precision, dropout) for _ in range(config.n_block))
-        self.heads = nn.ModuleDict({str(c): Head(config, precision, dropout) for c in config.exits})
+        self.heads = nn.ModuleDict(
+            {
+                str(c): LinearHead(config, dropout) if config.head == "linear" else Head(config, precision, dropout)
+                for c in config.exits
+            }
+        )
 
     def embed(self, ids: Tensor) -> Tensor:
         """[B, L] -> [B, L, D]: learned half beside the sinusoid (eq. 2), and where they count plus the token types."""

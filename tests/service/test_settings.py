@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from beexformer import cli
+from beexformer.app import cli
 from beexformer.app.settings import FOREIGN, PREFIX, Settings, cpus, sentences
 
 

@@ -1,0 +1,246 @@
+"""
+What config.json says of a checkpoint beside the digests of its neighbours: fields, their checks, and back to JSON.
+
+Whatever is wrong is a ValueError whose text goes into one sentence; nothing is allocated for what is stated here.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, cast
+
+from beexformer.model.config import BEEConfig
+from beexformer.model.errors import InputError
+from beexformer.model.exits import DEFAULT_DELTA
+from beexformer.model.options import ExitOptions, resolve
+from beexformer.model.probes import Probe
+
+Input = Literal["text", "pair"]
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+"""What models and profiles are called: part of addresses, and labels of metrics."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
+FIELDS = ("name", "network", "input", "labels", "exit", "profiles", "probes", "examples")
+"""Of config.json in format 4, beside format_version, sha256 and digest."""
+
+DEFAULTS = ExitOptions(delta=DEFAULT_DELTA)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Exit options under a name, and what they were seen to do: JSON-ready, shown to users, interpreted by nobody."""
+
+    options: ExitOptions
+    evidence: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text (or pair) to try a model with. Only where its owner has consented is it shown to who opens the page."""
+
+    text: str
+    text_pair: str | None = None
+    consent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """`input` is None where it isn't known, as of formats 1 to 3: single texts and pairs are both answered then. `exit`
+    is in effect where a request and its profile say nothing. ValueError for what can't be."""
+
+    name: str
+    config: BEEConfig
+    labels: tuple[str, ...]
+    input: Input | None = None
+    exit: ExitOptions = DEFAULTS
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    probes: tuple[Probe, ...] = ()
+    examples: tuple[Example, ...] = ()
+
+    def __post_init__(self) -> None:
+        config = self.config
+        if not isinstance(self.name, str) or not NAME.fullmatch(self.name):
+            raise ValueError(f"name is {self.name!r}, and a-z, 0-9, - and _ make one of at most 64 characters")
+        if len(self.labels) != config.n_class or len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"it must name {config.n_class} different labels")
+        for label in self.labels:
+            _text(label, "a label")
+        if self.input not in (None, "text", "pair"):
+            raise ValueError(f"input is {self.input!r} and must be 'text', 'pair' or null")
+        if not config.binary or config.slfn != "depth":
+            raise ValueError("it is a full-precision or time-reading network, and only 1-bit depth ones are served")
+        options = {name: profile.options for name, profile in self.profiles.items()}
+        for name, asked in {"": ExitOptions(), **options}.items():
+            if name and not NAME.fullmatch(name):
+                raise ValueError(f"a profile is named {name!r}, and a-z, 0-9, - and _ make a name")
+            if name and asked.profile is not None:
+                raise ValueError(f"profile {name!r} names another profile")
+            try:
+                resolve(
+                    ExitOptions(profile=name or None),
+                    defaults=self.exit,
+                    profiles=options,
+                    config=config,
+                    model=self.name,
+                )
+            except InputError as error:
+                raise ValueError(str(error)) from None
+        for probe in self.probes:
+            if not SHA256.fullmatch(probe.ids_sha256):
+                raise ValueError(f"probe {probe.text!r} has no SHA-256 of its ids")
+            if [len(exit_) for exit_ in probe.logits] != [config.n_class] * len(config.exits):
+                raise ValueError(
+                    f"probe {probe.text!r} needs {config.n_class} logits for each of {len(config.exits)} exits"
+                )
+
+    def shown(self) -> dict[str, Any]:
+        """What users see of it beside name, labels and network, JSON-ready: texts only with their owner's consent."""
+        found = to_json(self)
+        examples = [
+            {"text": example.text, "text_pair": example.text_pair} for example in self.examples if example.consent
+        ]
+        return {"input": self.input, "exit": found["exit"], "profiles": found["profiles"], "examples": examples}
+
+
+def to_json(described: Manifest) -> dict[str, Any]:
+    """The fields of config.json."""
+    return {
+        "name": described.name,
+        "network": described.config.to_dict(),
+        "input": described.input,
+        "labels": list(described.labels),
+        "exit": _stated(described.exit),
+        "profiles": {
+            name: {"exit": _stated(profile.options), "evidence": profile.evidence}
+            for name, profile in described.profiles.items()
+        },
+        "probes": [asdict(probe) for probe in described.probes],
+        "examples": [asdict(example) for example in described.examples],
+    }
+
+
+def from_json(found: Mapping[str, Any]) -> Manifest:
+    """Format 4's fields. Raises ValueError, also for a field that this release doesn't know: it may change answers."""
+    _fields(found, FIELDS, "config.json")
+    probes = [
+        _fields(probe, ("text", "text_pair", "ids_sha256", "logits"), "a probe") for probe in _list(found, "probes")
+    ]
+    examples = [_fields(each, ("text", "text_pair", "consent"), "an example") for each in _list(found, "examples")]
+    profiles = {
+        name: _fields(profile, ("exit", "evidence"), f"profile {name!r}")
+        for name, profile in _object(found["profiles"], "profiles").items()
+    }
+    if any(type(example["consent"]) is not bool for example in examples):
+        raise ValueError("consent of an example must be true or false")
+    return Manifest(
+        name=found["name"],
+        config=network(found["network"]),
+        input=cast("Input | None", found["input"]),
+        labels=labels(found),
+        exit=_options(found["exit"], "exit"),
+        profiles={
+            name: Profile(_options(profile["exit"], f"profile {name!r}"), _object(profile["evidence"], "evidence"))
+            for name, profile in profiles.items()
+        },
+        probes=tuple(
+            Probe(*_pair(probe), ids_sha256=_text(probe["ids_sha256"], "ids_sha256"), logits=_logits(probe["logits"]))
+            for probe in probes
+        ),
+        examples=tuple(Example(*_pair(example), example["consent"]) for example in examples),
+    )
+
+
+def from_json_of_old(found: Mapping[str, Any]) -> Manifest:
+    """The fields of formats 1 to 3, which have one default, delta. Raises ValueError and KeyError."""
+    delta = found["default_delta"]
+    return Manifest(
+        name=found["name"],
+        config=network(found["network"]),
+        labels=labels(found),
+        exit=_options({"delta": delta}, "default_delta"),
+    )
+
+
+def network(found: Any) -> BEEConfig:
+    try:
+        return BEEConfig(**_object(found, "network"))
+    except TypeError as error:
+        raise ValueError(str(error).replace("BEEConfig.__init__() ", "network ")) from None
+
+
+def labels(found: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(_text(label, "a label") for label in _list(found, "labels"))
+
+
+def _stated(options: ExitOptions) -> dict[str, Any]:
+    return {name: value for name, value in asdict(options).items() if value is not None}
+
+
+def _options(found: Any, where: str) -> ExitOptions:
+    stated = _object(found, where)
+    for name, value in stated.items():
+        kinds: tuple[type, ...] = {"delta": (int, float), "entropy_threshold": (int, float), "profile": (str,)}.get(
+            name, (int,)
+        )
+        if type(value) not in kinds:
+            raise ValueError(f"{where}: {name} is {value!r}, of a wrong type")
+    try:
+        return ExitOptions(**stated)
+    except TypeError:
+        raise ValueError(f"{where} has a field that this release doesn't know") from None
+
+
+def _fields(found: Any, names: tuple[str, ...], where: str) -> Mapping[str, Any]:
+    """`found` as an object of exactly these fields."""
+    for kind, names_ in (("lacks", set(names) - set(_object(found, where))), ("has", set(found) - set(names))):
+        if names_:
+            hint = "" if kind == "lacks" else ", which this release doesn't know"
+            raise ValueError(f"{where} {kind} the field {min(names_)!r}{hint}")
+    return cast("Mapping[str, Any]", found)
+
+
+def _object(found: Any, where: str) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} must be an object")
+    return found
+
+
+def _list(found: Mapping[str, Any], name: str) -> list[Any]:
+    if not isinstance(found[name], list):
+        raise ValueError(f"{name} must be a list")
+    return cast("list[Any]", found[name])
+
+
+def _text(found: Any, where: str) -> str:
+    if not isinstance(found, str) or not found.strip():
+        raise ValueError(f"{where} is {found!r} and must be a text that isn't blank")
+    return found
+
+
+def _pair(found: Mapping[str, Any]) -> tuple[str, str | None]:
+    pair = found["text_pair"]
+    return _text(found["text"], "text"), None if pair is None else _text(pair, "text_pair")
+
+
+def _logits(found: Any) -> tuple[tuple[float, ...], ...]:
+    if not isinstance(found, list) or not all(isinstance(exit_, list) for exit_ in found):
+        raise ValueError("logits of a probe must be a list for each exit")
+    numbers = tuple(tuple(exit_) for exit_ in found)
+    if not all(type(z) in (int, float) and math.isfinite(z) for exit_ in numbers for z in exit_):
+        raise ValueError("logits of a probe must be numbers")
+    return numbers
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """A JSON object of well-formed text and finite numbers. Raises ValueError."""
+    try:
+        found = json.loads(content.decode())
+        # a lone surrogate is valid in JSON, and in no file or address; so is 1e999, which is infinite
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it has a lone surrogate in a text") from None
+    except (ValueError, RecursionError):
+        raise ValueError("it is no JSON object of UTF-8 text and finite numbers") from None
+    return _object(found, "it")
