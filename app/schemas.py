@@ -57,7 +57,11 @@ class ClassifyRequest(ExitOptions):
         extra="forbid", json_schema_extra={"examples": [{"text": "a warm, funny and moving film"}]}
     )
 
-    text: str = described("the text; any script, must hold a visible character", strict=True)
+    text: str = described(
+        "the text; any script, must hold a visible character; compatibility letters (ligatures, full width) are read "
+        "as their plain letters",
+        strict=True,
+    )
     text_pair: str | None = described("a second text, for models trained on pairs", strict=True, default=None)
     model: str | None = described("name of a loaded model; null takes the default one", strict=True, default=None)
     truncate: bool = described(

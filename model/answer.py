@@ -44,6 +44,11 @@ class Answer:
     model: str = described("name of the model that answered")
     tokens: int = described("tokens read, special ones included")
     truncated: bool = described("the text was longer than the model's window and was cut")
+    unknown_ratio: float | None = described(
+        "share of the text's own tokens that the vocabulary doesn't know, as emoji or a foreign script; absent where "
+        "it is 0",
+        default=None,
+    )
     cost: Cost | None = described("what the cost model predicts; only if it was asked for", default=None)
 
     def priced(self, model: CostModel) -> "Answer":

@@ -31,6 +31,7 @@ class Row:
     ids: np.ndarray
     truncated: bool
     exit: ExitSettings
+    unknown_ratio: float = 0.0
 
 
 class Engine:
@@ -104,7 +105,7 @@ class Engine:
         """Check and tokenize one row. Raises InputError, one sentence, for whatever can't be answered."""
         settings = self.resolve(options)
         tokens = self._tokenizer.encode(text, text_pair, truncate=truncate)
-        return Row(tokens.ids, tokens.truncated, settings)
+        return Row(tokens.ids, tokens.truncated, settings, tokens.unknown_ratio)
 
     def predict(self, rows: Sequence[Row], on_exit: Callable[[int, Answer], None] | None = None) -> list[Answer]:
         """Answers in the order of `rows`; `on_exit(i, answer)` is called for row i as soon as it has left."""
@@ -177,6 +178,7 @@ class Engine:
             model=self.name,
             tokens=len(row.ids),
             truncated=row.truncated,
+            unknown_ratio=row.unknown_ratio or None,
         )
 
     def _costs(self, tokens: int) -> list[float]:

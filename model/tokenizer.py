@@ -2,10 +2,10 @@
 Text to token ids: WordPiece from the `tokenizers` library, the vocabulary inside the checkpoint.
 
 A single text becomes `[CLS] a [SEP]`, a pair `[CLS] a [SEP] b [SEP]`; id 0 is the pad (Alg. 1) and is never made here.
-Text of any script, emoji and control characters are fine; what can't be encoded is an InputError.
+Text of any script, emoji and control characters are fine; what can't be encoded is an InputError (model/text.py).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as WordPieceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from beexformer.model.errors import CheckpointError, InputError
+from beexformer.model.text import check, plain
 
 EXPORT_ANEW = "export the checkpoint anew"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -20,10 +21,12 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 @dataclass(frozen=True)
 class Tokens:
-    """Ids of one row [L] int32, special tokens included, and whether the text was cut to fit."""
+    """Ids of one row [L] int32, special tokens included; whether the text was cut to fit; and the share of the text's
+    own tokens that the vocabulary doesn't know ([UNK])."""
 
     ids: np.ndarray
     truncated: bool
+    unknown_ratio: float
 
 
 class Tokenizer:
@@ -52,6 +55,7 @@ class Tokenizer:
                 f"tokenizer.json has a token with id {largest} and the embedding has {rows} rows; {EXPORT_ANEW}"
             )
         self.max_tokens = max_tokens
+        self._unknown = -1 if (unknown := self.inner.token_to_id("[UNK]")) is None else unknown
 
     @property
     def vocab_size(self) -> int:
@@ -59,25 +63,26 @@ class Tokenizer:
 
     def encode(self, text: str, text_pair: str | None = None, *, truncate: bool = True) -> Tokens:
         """Raises InputError for a blank text, a lone surrogate, or a text too long where `truncate` is False."""
-        for name, value in (("text", text), ("text_pair", text_pair)):
-            if value is None:
-                continue
-            if not value.strip():
-                raise InputError(f"{name} is empty or blank; send at least one visible character")
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise InputError(
-                    f"{name} has a lone surrogate at character {error.start}; send well-formed Unicode"
-                ) from None
+        check("text", text)
+        if text_pair is not None:
+            check("text_pair", text_pair)
         # the batch call lets go of the GIL, the single one would hold it over a long text
-        encoding = self.inner.encode_batch_fast([text if text_pair is None else (text, text_pair)])[0]
+        encoding = self.inner.encode_batch_fast(
+            [plain(text) if text_pair is None else (plain(text), plain(text_pair))]
+        )[0]
         truncated = bool(encoding.overflowing)
         if truncated and not truncate:
             raise InputError(
                 f"the text is longer than the model's window of {self.max_tokens} tokens; shorten it or allow truncate"
             )
-        return Tokens(np.array(encoding.ids, dtype=np.int32), truncated)
+        ids = encoding.ids
+        own = len(ids) - (2 if text_pair is None else 3)  # without [CLS] and [SEP]
+        return Tokens(np.array(ids, dtype=np.int32), truncated, ids.count(self._unknown) / own if own else 0.0)
+
+    def encode_rows(self, rows: Sequence[str | tuple[str, str]]) -> list[np.ndarray]:
+        """Ids of many texts or pairs, as `encode` makes them, without its checks: for rows of training."""
+        texts = [plain(row) if isinstance(row, str) else (plain(row[0]), plain(row[1])) for row in rows]
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in self.inner.encode_batch_fast(texts)]
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> str:

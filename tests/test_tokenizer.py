@@ -47,7 +47,7 @@ def test_too_long_is_refused_where_truncation_is_not_allowed(tokenizer: Tokenize
         tokenizer.encode("dull " * 40, truncate=False)
 
 
-@pytest.mark.parametrize("text", ["\x00\x07", "😀😀", "שלום עולם", "مرحبا", "\u202e\u200b", "a" * 5000])
+@pytest.mark.parametrize("text", ["\x00a\x07", "😀😀", "שלום עולם", "مرحبا", "\u202e\u200ba", "a" * 5000])
 def test_strange_text_is_text(tokenizer: Tokenizer, text: str) -> None:
     assert 2 <= len(tokenizer.encode(text).ids) <= 12
 

@@ -290,7 +290,7 @@ def run(recipe: BackboneRecipe, root: Path, out: Path, work: Path, console: Cons
         json_text = (folder / "tokenizer.json").read_text()
         tokenizer = Tokenizer(json_text, recipe.max_tokens)
         text = _read_text(recipe, root, progress)
-        rows = [np.array(e.ids, dtype=np.int32) for e in tokenizer.inner.encode_batch(text)]
+        rows = tokenizer.encode_rows(text)
         encoder = Encoder(folder, tokenizer, np.bincount(np.concatenate(rows), minlength=tokenizer.vocab_size))
         config = BEEConfig(
             vocab_size=tokenizer.vocab_size,

@@ -75,14 +75,11 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
         taught = teaching.teach(recipe, root, work, train, dev, test, targets, progress)
         unlabelled, targets, facts["teacher"] = taught.rows, taught.targets, taught.facts
 
-    def encode(rows: list[Input]) -> list[np.ndarray]:
-        return [np.array(e.ids, dtype=np.int32) for e in tokenizer.inner.encode_batch(rows)]
-
-    ids = encode(train.inputs())
+    ids = tokenizer.encode_rows(train.inputs())
     median, p99 = np.percentile([len(row) for row in ids], [50, 99])
     facts |= {"tokens_median": int(median), "tokens_p99": int(p99)}
-    ids += encode(unlabelled)
-    dev_ids = encode(dev.inputs())
+    ids += tokenizer.encode_rows(unlabelled)
+    dev_ids = tokenizer.encode_rows(dev.inputs())
     return Prepared(
         config, labels, json_text, embedding, ids, targets, train, dev, dev_ids, test, facts, unlabelled, start
     )
