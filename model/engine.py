@@ -7,6 +7,7 @@ The engine: a checkpoint folder in, answers out. Knows tokens, blocks and exits;
   stops on its way: kernels never mix rows, and each has a workspace of its own
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ class Engine:
         out = np.empty((len(rows), len(self.config.exits), m), np.float32)
         for i, row in enumerate(rows):
             scratch = self.pool.take(len(row.ids))
-            self.run(Row(row.ids, False, ExitSettings(0.0, 0.0, C, C)), scratch, C)
+            self.run(Row(row.ids, False, ExitSettings(0.0, 0.0, C, C)), scratch, math.inf)
             out[i] = scratch.logits[:, :m]
             self.pool.give_back(scratch, len(row.ids))
         return out
@@ -137,7 +138,7 @@ class Engine:
         """`logits` of one row [exits, m] by the reference implementations of the kernels: slow, to compare with."""
         return reference.logits(self._network, self.config, row.ids)
 
-    def run(self, row: Row, scratch: Scratch, slices: int) -> int:
+    def run(self, row: Row, scratch: Scratch, blocks: float) -> int:
         """Go on with a row: `kernels.early_exit_forward`. For `Forward`."""
         return kernels.early_exit_forward(  # type: ignore[no-any-return]
             row.ids,
@@ -149,7 +150,7 @@ class Engine:
             self.config.carry == "x",
             self._arrays,
             *scratch,
-            slices,
+            blocks,
         )
 
     def answer(self, row: Row, exit_index: int, scratch: Scratch) -> Answer:

@@ -48,7 +48,7 @@ class ScratchPool:
             scratch = self._kept.pop()  # one step for all threads, as append is
         except IndexError:
             return self._new(self._ordinary)
-        scratch.done[0] = 0
+        scratch.done[:] = 0
         return scratch
 
     def give_back(self, scratch: Scratch, tokens: int) -> None:
@@ -64,7 +64,7 @@ class ScratchPool:
             np.empty((E, -(-m // bits.GROUP) * bits.GROUP), np.float32),
             np.empty(m),
             np.empty(E),
-            np.zeros(1, np.int64),
+            np.zeros(2, np.int64),
         )
 
 
@@ -79,12 +79,13 @@ class Forward:
         self._answer: Answer | None = None
 
     def advance(self, milliseconds: float = math.inf) -> bool:
-        """Go on until the row has left, or for about so long, but at least for one slice of work, a block. Returns
+        """Go on until the row has left, or for about so long, but at least for one slice of work, a
+        group of rows through a part of a block. Returns
         whether the row has left. How much work that is the cost model says beforehand; nothing looks at a clock."""
         if not self._exit_index:
             assert self._scratch, "a row that has not left has no answer yet"
             start = time.perf_counter()
-            self._exit_index = self._engine.run(self._row, self._scratch, self._slices(milliseconds))
+            self._exit_index = self._engine.run(self._row, self._scratch, self._blocks(milliseconds))
             self._seconds += time.perf_counter() - start
         return self._exit_index > 0
 
@@ -102,12 +103,13 @@ class Forward:
                 self._engine.cost.observe(tokens, self._exit_index, 1000 * self._seconds)
         return self._answer
 
-    def _slices(self, milliseconds: float) -> int:
-        C, cost = self._engine.config.n_block, self._engine.cost
+    def _blocks(self, milliseconds: float) -> float:
+        """How many blocks that is enough for, as a fraction."""
+        cost, tokens = self._engine.cost, len(self._row.ids)
         if milliseconds == math.inf:
-            return C
-        if not cost:
-            return 1
-        tokens = len(self._row.ids)
-        block = cost.milliseconds(tokens, 2) - cost.milliseconds(tokens, 1)
-        return max(1, min(C, int(milliseconds / max(block, 1e-6))))
+            return math.inf
+        return (
+            float(milliseconds / max(cost.milliseconds(tokens, 2) - cost.milliseconds(tokens, 1), 1e-6))
+            if cost
+            else 0.0
+        )

@@ -7,9 +7,9 @@ The arithmetic of the engine, compiled by numba for whole rows. Beside each kern
 - kernels hold no GIL and allocate nothing: outputs and scratch are arguments, nothing lives in globals
 
 Shapes: L tokens of one row, D = d_model, H heads, k inputs and n outputs of a binarized layer, W = k/64 words. Between
-kernels, real numbers [L, n] lie as tiles [n/16, S, 16] (`tiles` and `rows` convert): what registers take lies together,
-whatever the width. S is L made odd: at 64 tokens, say, all tiles of a token would meet in the same set of the first
-cache. Arrays are flat, and used from their beginning for as many elements as the row needs.
+kernels real numbers lie as `Tiles` (`tiles` and `rows` convert), and everything but attention goes through a block in
+groups of GROUP rows: what lies between products stays in the second cache, whatever the text's length, and a row can
+stop after any group. Other arrays are flat, and used from their beginning for as many elements as the row needs.
 
 One file, because what numba has cached of a kernel is compiled anew only when that kernel's own file changes. The
 arrays that kernels read by position are here for the same reason: reordered elsewhere, they would meet stale code.
@@ -24,14 +24,17 @@ from numba import float32, njit, uint64
 from beexformer.model import bits, exits, target
 from beexformer.model.simd import (
     absolute,
+    along_columns,
+    along_rows,
     first_reals,
     floor,
     fma,
     high_counts,
     high_nibbles,
-    lanes_between,
-    largest,
+    lanes_below,
     last_reals,
+    load_codes_2,
+    load_codes_4,
     load_f16,
     load_i8,
     load_o32,
@@ -58,7 +61,20 @@ from beexformer.model.simd import (
 
 compiled = njit(nogil=True, cache=True)
 TILE = bits.TILE
+GROUP = 32  # rows that go through a block together; the last ones of a row up to GROUP + TILE
+STEP = GROUP + TILE + 1  # of `Tiles` that hold a group
+KEYS = 8 if target.MANY_REGISTERS else 4  # whose scores, and columns whose means, attention holds in registers
 MOST_OCTETS = 31  # that a byte can count the differing signs of
+
+
+class Tiles(NamedTuple):
+    """Real numbers [L, n] as [n/16, step, 16], from element `start` of a flat float32 array on: what registers take
+    lies together, whatever the width. `step` is odd: at 64 tokens, say, all tiles of a token would meet in the same set
+    of the first cache."""
+
+    numbers: np.ndarray
+    start: int
+    step: int
 
 
 class Linear(NamedTuple):
@@ -127,47 +143,64 @@ class Network(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Scratch of one thread, for rows of up to L tokens; flat, float32 but for the packed words."""
+    """Scratch of one row of up to L tokens: h [D, L] and qkv [3 D, L] as tiles, and scores [L, 32]; the others hold a
+    group of rows, or a head's. Flat, float32 but for the packed words."""
 
     words: np.ndarray
     h: np.ndarray
+    qkv: np.ndarray
     x: np.ndarray
     mixed: np.ndarray
-    wide: np.ndarray
     gates: np.ndarray
-    keys: np.ndarray
+    across: np.ndarray
     scores: np.ndarray
+    sums: np.ndarray
     hidden: np.ndarray
 
 
 def workspace(max_tokens: int, d_model: int, d_head: int, head_thresholds: int = 1) -> Workspace:
-    """Scratch for `early_exit_forward`: 36 D bytes a token and a little more."""
-    S, D, real = max_tokens | 1, d_model, np.float32
-    states = max(S, head_thresholds) * D  # a head reads its mean once for each threshold
-    padded = -(-max_tokens // TILE) * TILE
+    """Scratch for `early_exit_forward`: 16 D + 128 bytes a token, and 0.3 MB at D = 384."""
+    S, D, real, lanes = max_tokens | 1, d_model, np.float32, 2 * TILE
     return Workspace(
-        words=np.empty(max(states, d_head) // 64, np.uint64),
+        words=np.empty(max(2 * STEP * D, head_thresholds * D, d_head) // 64, np.uint64),
         h=np.empty(S * D, real),
-        x=np.empty(states, real),
-        mixed=np.empty(S * D, real),
-        wide=np.empty(S * 3 * D + TILE * TILE, real),  # keys of 16 tokens are read at once
-        gates=np.empty(S * 2 * D, real),
-        keys=np.empty(padded * D, real),
-        scores=np.empty(4 * padded, real),
+        qkv=np.empty(S * 3 * D + lanes * TILE, real),  # whole registers of queries are read at once
+        x=np.empty(max(STEP, head_thresholds) * D, real),
+        mixed=np.empty(STEP * D + TILE * TILE, real),  # and written
+        gates=np.empty(5 * bits.GROUP * STEP, real),
+        across=np.empty(D * lanes, real),
+        scores=np.empty((max_tokens + KEYS) * lanes, real),
+        sums=np.empty(TILE * TILE, real),
         hidden=np.empty(max(D, d_head), real),
     )
 
 
-def tiles(x: np.ndarray) -> np.ndarray:
-    """[L, n] -> [n/16, S, 16], flat."""
+def tiles(x: np.ndarray) -> Tiles:
+    """[L, n] -> tiles of odd step."""
     padded = np.pad(x, ((0, 1 - len(x) % 2), (0, 0)))
-    return np.ascontiguousarray(padded.reshape(len(padded), -1, TILE).transpose(1, 0, 2)).reshape(-1)
+    flat = np.ascontiguousarray(padded.reshape(len(padded), -1, TILE).transpose(1, 0, 2)).reshape(-1)
+    return Tiles(flat, 0, len(padded))
 
 
-def rows(flat: np.ndarray, L: int, n: int) -> np.ndarray:
-    """[n/16, S, 16], flat and perhaps longer -> [L, n]."""
-    S = L | 1
-    return flat[: S * n].reshape(-1, S, TILE).transpose(1, 0, 2).reshape(S, n)[:L]
+def rows(x: Tiles, L: int, n: int) -> np.ndarray:
+    """Tiles -> [L, n]."""
+    return x.numbers[x.start :][: x.step * n].reshape(-1, x.step, TILE).transpose(1, 0, 2).reshape(x.step, n)[:L]
+
+
+@compiled
+def _at(x: Tiles, t: int, i: int) -> int:
+    """Where tile t of row i begins."""
+    return x.start + (t * x.step + i) * TILE
+
+
+@compiled
+def _from_row(x: Tiles, i: int) -> Tiles:
+    return Tiles(x.numbers, x.start + i * TILE, x.step)
+
+
+@compiled
+def _from_tile(x: Tiles, t: int) -> Tiles:
+    return Tiles(x.numbers, x.start + t * x.step * TILE, x.step)
 
 
 # ---------------------------------------------------------------- signs and products
@@ -179,15 +212,15 @@ def pack_reference(x: np.ndarray, threshold: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def pack(x: np.ndarray, L: int, threshold: np.ndarray, out: np.ndarray) -> None:
-    """x in tiles; out [L, W]."""
-    W, S = threshold.size // 64, L | 1
+def pack(x: Tiles, L: int, threshold: np.ndarray, out: np.ndarray) -> None:
+    """out [L, W], flat."""
+    W = threshold.size // 64
     for i in range(L):
         for w in range(W):
             word = uint64(0)
             for part in range(4):
                 t = 4 * w + part
-                signs = mask_bits(load_f16(x, (t * S + i) * TILE) < load_f16(threshold, t * TILE))
+                signs = mask_bits(load_f16(x.numbers, _at(x, t, i)) < load_f16(threshold, t * TILE))
                 word |= signs << uint64(16 * part)
             out[i * W + w] = word
 
@@ -198,11 +231,11 @@ def product_reference(words: np.ndarray, layer: Linear) -> np.ndarray:
 
 
 @compiled
-def product_by_counting(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) -> None:
-    """words [L, W]; out in tiles. Counts of 2 rows by 16 outputs stay in registers; the weights of 16 outputs come into
-    the first cache once for all rows."""
-    W, S = layer.words.shape[1], L | 1
-    for t in range(layer.words.shape[0]):
+def product_by_counting(words: np.ndarray, L: int, layer: Linear, first: int, last: int, out: Tiles) -> None:
+    """words [L, W]; out has the layer's tiles first..last - 1, whole groups of 64 outputs. Counts of 2 rows by 16
+    outputs stay in registers; the weights of 16 outputs come into the first cache once for all rows."""
+    W = layer.words.shape[1]
+    for t in range(first, last):
         i = 0
         while i + 2 <= L:
             a0 = a1 = b0 = b1 = splat_u8(0)
@@ -212,8 +245,8 @@ def product_by_counting(words: np.ndarray, L: int, layer: Linear, out: np.ndarra
                 a0, b0 = a0 + popcount(a ^ x), b0 + popcount(b ^ x)
                 x = spread_u8(words, (i + 1) * W + w)
                 a1, b1 = a1 + popcount(a ^ x), b1 + popcount(b ^ x)
-            _scale(to_real(a0, b0), layer, t, out, (t * S + i) * TILE)
-            _scale(to_real(a1, b1), layer, t, out, (t * S + i + 1) * TILE)
+            _scale(to_real(a0, b0), layer, t, out, t - first, i)
+            _scale(to_real(a1, b1), layer, t, out, t - first, i + 1)
             i += 2
         while i < L:
             a0 = b0 = splat_u8(0)
@@ -221,17 +254,17 @@ def product_by_counting(words: np.ndarray, L: int, layer: Linear, out: np.ndarra
                 x = spread_u8(words, i * W + w)
                 a0 = a0 + popcount(load_u8(layer.words, (t * W + w) * TILE) ^ x)
                 b0 = b0 + popcount(load_u8(layer.words, (t * W + w) * TILE + 8) ^ x)
-            _scale(to_real(a0, b0), layer, t, out, (t * S + i) * TILE)
+            _scale(to_real(a0, b0), layer, t, out, t - first, i)
             i += 1
 
 
 @compiled
-def product_by_table(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) -> None:
+def product_by_table(words: np.ndarray, L: int, layer: Linear, first: int, last: int, out: Tiles) -> None:
     """The same with `bits.tile_octets`. The four signs of an input say which table of 16 counts applies, those of 32
     outputs which counts are taken from it: two instructions for 128 signs. Counts of 4 rows by 64 outputs stay in
     registers, as bytes, for as many octets as a byte can count."""
-    octets, S = 8 * layer.words.shape[1], L | 1
-    for t in range(0, layer.words.shape[0], 4):
+    octets = 8 * layer.words.shape[1]
+    for t in range(first, last, 4):
         weights = t * octets * 2  # words before these 64 outputs, 8 for each octet
         i = 0
         while i + 4 <= L:
@@ -248,10 +281,10 @@ def product_by_table(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) 
                     c3, d3 = _differing(c3, d3, words, x3 + o, c_low, c_high, d_low, d_high)
                 a0, a1, a2, a3 = a0 + widen(c0), a1 + widen(c1), a2 + widen(c2), a3 + widen(c3)
                 b0, b1, b2, b3 = b0 + widen(d0), b1 + widen(d1), b2 + widen(d2), b3 + widen(d3)
-            _scale_64(a0, b0, layer, t, out, i, S)
-            _scale_64(a1, b1, layer, t, out, i + 1, S)
-            _scale_64(a2, b2, layer, t, out, i + 2, S)
-            _scale_64(a3, b3, layer, t, out, i + 3, S)
+            _scale_64(a0, b0, layer, t, out, t - first, i)
+            _scale_64(a1, b1, layer, t, out, t - first, i + 1)
+            _scale_64(a2, b2, layer, t, out, t - first, i + 2)
+            _scale_64(a3, b3, layer, t, out, t - first, i + 3)
             i += 4
         while i < L:
             a0 = b0 = splat_h32(0)
@@ -262,7 +295,7 @@ def product_by_table(words: np.ndarray, L: int, layer: Linear, out: np.ndarray) 
                     c_low, c_high, d_low, d_high = low_nibbles(c), high_nibbles(c), low_nibbles(d), high_nibbles(d)
                     c0, d0 = _differing(c0, d0, words, i * octets + o, c_low, c_high, d_low, d_high)
                 a0, b0 = a0 + widen(c0), b0 + widen(d0)
-            _scale_64(a0, b0, layer, t, out, i, S)
+            _scale_64(a0, b0, layer, t, out, t - first, i)
             i += 1
 
 
@@ -276,19 +309,20 @@ def _differing(
 
 
 @compiled
-def _scale_64(a: Any, b: Any, layer: Linear, t: int, out: np.ndarray, i: int, S: int) -> None:
-    """`_scale` of the 64 outputs from tile t on, of row i."""
-    _scale(first_reals(a), layer, t, out, (t * S + i) * TILE)
-    _scale(last_reals(a), layer, t + 1, out, ((t + 1) * S + i) * TILE)
-    _scale(first_reals(b), layer, t + 2, out, ((t + 2) * S + i) * TILE)
-    _scale(last_reals(b), layer, t + 3, out, ((t + 3) * S + i) * TILE)
+def _scale_64(a: Any, b: Any, layer: Linear, t: int, out: Tiles, to: int, i: int) -> None:
+    """`_scale` of the layer's 64 outputs from tile t on."""
+    _scale(first_reals(a), layer, t, out, to, i)
+    _scale(last_reals(a), layer, t + 1, out, to + 1, i)
+    _scale(first_reals(b), layer, t + 2, out, to + 2, i)
+    _scale(last_reals(b), layer, t + 3, out, to + 3, i)
 
 
 @compiled
-def _scale(differ: Any, layer: Linear, t: int, out: np.ndarray, place: int) -> None:
-    """Differing signs of 16 outputs -> alpha * (k - 2 differ) + bias, rounded twice like the meaning."""
+def _scale(differ: Any, layer: Linear, t: int, out: Tiles, to: int, i: int) -> None:
+    """Differing signs of the 16 outputs of the layer's tile t -> alpha * (k - 2 differ) + bias, rounded twice like the
+    meaning, in tile `to` of row i."""
     dot = splat_f16(layer.threshold.size) - (differ + differ)
-    store(out, place, dot * load_f16(layer.alpha, t * TILE) + load_f16(layer.bias, t * TILE))
+    store(out.numbers, _at(out, to, i), dot * load_f16(layer.alpha, t * TILE) + load_f16(layer.bias, t * TILE))
 
 
 product = product_by_table if target.LOOK_UP else product_by_counting
@@ -302,9 +336,9 @@ def linear_reference(x: np.ndarray, layer: Linear) -> np.ndarray:
 
 
 @compiled
-def linear(x: np.ndarray, L: int, layer: Linear, words: np.ndarray, out: np.ndarray) -> None:
+def linear(x: Tiles, L: int, layer: Linear, words: np.ndarray, out: Tiles) -> None:
     pack(x, L, layer.threshold, words)
-    product(words, L, layer, out)
+    product(words, L, layer, 0, layer.words.shape[0], out)
 
 
 # ---------------------------------------------------------------- functions of one number
@@ -356,66 +390,115 @@ def attend_reference(qkv: np.ndarray, n_head: int) -> np.ndarray:
     return heads.transpose(1, 0, 2).reshape(L, D)
 
 
-@compiled
-def attend(qkv: np.ndarray, L: int, D: int, n_head: int, keys: np.ndarray, scores: np.ndarray, out: np.ndarray) -> None:
-    """Four queries at a time, 16 keys or 16 columns of v in a register; the last four overlap where L isn't 4 m."""
-    width, padded, S = D // n_head, -(-L // TILE) * TILE, L | 1
-    scale = splat_f16(1.0 / math.sqrt(width))
-    for t in range(D // TILE):  # keys [padded/16, D, 16]: a register holds the same column of 16 of them
-        for j in range(0, padded, TILE):
-            transpose_f16(qkv, ((D // TILE + t) * S + j) * TILE, TILE, keys, j * D + t * TILE * TILE, TILE)
-    for head in range(n_head):
-        lo, hi = head * width, (head + 1) * width
-        for i in range(0, L, 4):
-            r0, r1, r2, r3 = i * TILE, min(i + 1, L - 1) * TILE, min(i + 2, L - 1) * TILE, min(i + 3, L - 1) * TILE
-            for j in range(0, padded, TILE):
-                s0 = s1 = s2 = s3 = splat_f16(0.0)
-                for d in range(lo, hi):
-                    key, q = load_f16(keys, j * D + d * TILE), (d // TILE) * S * TILE + d % TILE
-                    s0 = fma(key, spread_f16(qkv, q + r0), s0)
-                    s1 = fma(key, spread_f16(qkv, q + r1), s1)
-                    s2 = fma(key, spread_f16(qkv, q + r2), s2)
-                    s3 = fma(key, spread_f16(qkv, q + r3), s3)
-                store(scores, j, s0 * scale)
-                store(scores, padded + j, s1 * scale)
-                store(scores, 2 * padded + j, s2 * scale)
-                store(scores, 3 * padded + j, s3 * scale)
-            t0 = splat_f16(_softmax(scores, 0, L, padded))
-            t1 = splat_f16(_softmax(scores, padded, L, padded))
-            t2 = splat_f16(_softmax(scores, 2 * padded, L, padded))
-            t3 = splat_f16(_softmax(scores, 3 * padded, L, padded))
-            for t in range(lo // TILE, (hi + TILE - 1) // TILE):
-                v, to = (2 * D // TILE + t) * S * TILE, t * S * TILE
-                m0 = m1 = m2 = m3 = splat_f16(0.0)
-                for j in range(L):
-                    value = load_f16(qkv, v + j * TILE)
-                    m0 = fma(value, spread_f16(scores, j), m0)
-                    m1 = fma(value, spread_f16(scores, padded + j), m1)
-                    m2 = fma(value, spread_f16(scores, 2 * padded + j), m2)
-                    m3 = fma(value, spread_f16(scores, 3 * padded + j), m3)
-                mine = lanes_between(lo - t * TILE, hi - t * TILE)  # of narrow heads, several share a tile
-                store(out, to + r0, where(mine, m0 * t0, load_f16(out, to + r0)))
-                store(out, to + r1, where(mine, m1 * t1, load_f16(out, to + r1)))
-                store(out, to + r2, where(mine, m2 * t2, load_f16(out, to + r2)))
-                store(out, to + r3, where(mine, m3 * t3, load_f16(out, to + r3)))
+_scores_by_16, _scores_by_32 = along_columns(KEYS, 1), along_columns(KEYS, 2)
+_scores_4_by_16, _scores_4_by_32 = along_columns(4, 1), along_columns(4, 2)
+_means_by_16, _means_by_32 = along_rows(KEYS, 1), along_rows(KEYS, 2)
+_means_4_by_16, _means_4_by_32 = along_rows(4, 1), along_rows(4, 2)
+_means_1_by_16, _means_1_by_32 = along_rows(1, 1), along_rows(1, 2)
 
 
 @compiled
-def _softmax(scores: np.ndarray, start: int, L: int, padded: int) -> float:
-    """Scores of L keys -> their exp after subtracting the largest, in place; returns 1 / sum."""
-    for j in range(start + L, start + padded):
-        scores[j] = float32(-np.inf)
-    top = load_f16(scores, start)
-    for j in range(start + TILE, start + padded, TILE):
-        v = load_f16(scores, j)
-        top = where(top < v, v, top)
-    shift = splat_f16(largest(top))
-    sums = splat_f16(0.0)
-    for j in range(start, start + padded, TILE):
-        v = _exp(load_f16(scores, j) - shift)
-        store(scores, j, v)
-        sums = sums + v  # the padding adds exp(-87), nothing beside the 1 that is among the rest
-    return float32(1.0) / total(sums)
+def attend(qkv: Tiles, L: int, D: int, n_head: int, first: int, n: int, work: Workspace, out: Tiles) -> None:
+    """Queries first..first + n - 1 -> rows 0..n - 1 of `out`. Queries are the lanes, one or two registers of them, so
+    that nothing adds across lanes; keys and values are read where they lie. Scores of these queries stay in the first
+    cache, or the second where L is in the hundreds, until all keys have theirs: no running maximum is needed."""
+    i = 0
+    while i < n:
+        lanes = 2 * TILE if target.MANY_REGISTERS and n - i > TILE else TILE
+        for t in range(D // TILE):  # across [D, lanes]: queries, and in their place means, once a head is done
+            for lane in range(0, lanes, TILE):
+                place = _at(qkv, t, first + i + lane)
+                transpose_f16(qkv.numbers, place, TILE, work.across, t * TILE * lanes + lane, lanes)
+        for head in range(n_head):
+            _attend_head(qkv, L, D, head, D // n_head, lanes, work)
+        for t in range(D // TILE):  # rows beyond n fall on the next tile's first, which come after
+            for lane in range(0, lanes, TILE):
+                place = _at(out, t, i + lane)
+                transpose_f16(work.across, t * TILE * lanes + lane, lanes, out.numbers, place, TILE)
+        i += lanes
+
+
+@compiled
+def _attend_head(qkv: Tiles, L: int, D: int, head: int, width: int, lanes: int, work: Workspace) -> None:
+    """Queries of one head [width, lanes] -> their means of values, in place."""
+    low, high, step = head * width, (head + 1) * width, qkv.step * TILE
+    across, scores, numbers = work.across, work.scores, qkv.numbers
+    j = 0
+    while j < L:  # what is read of keys beyond L is never looked at
+        keys, to = _at(qkv, D // TILE, j), j * lanes
+        if L - j > 4:
+            if lanes == TILE:
+                _scores_by_16(numbers, keys, step, low, high, across, 0, scores, to)
+            else:
+                _scores_by_32(numbers, keys, step, low, high, across, 0, scores, to)
+            j += KEYS
+        else:
+            if lanes == TILE:
+                _scores_4_by_16(numbers, keys, step, low, high, across, 0, scores, to)
+            else:
+                _scores_4_by_32(numbers, keys, step, low, high, across, 0, scores, to)
+            j += 4
+    scale = 1.0 / math.sqrt(width)
+    first_shares = _softmax(scores, L, lanes, 0, scale, work.sums)
+    last_shares = _softmax(scores, L, lanes, TILE, scale, work.sums) if lanes > TILE else first_shares
+    d = low
+    while d < high:
+        values, to = _at(qkv, (2 * D + d) // TILE, 0) + d % TILE, d * lanes
+        together = min(high, (d // TILE + 1) * TILE) - d  # of one tile
+        if together >= KEYS:
+            together = KEYS
+            if lanes == TILE:
+                _means_by_16(numbers, values, TILE, 0, L, scores, 0, across, to)
+            else:
+                _means_by_32(numbers, values, TILE, 0, L, scores, 0, across, to)
+        elif together >= 4:
+            together = 4
+            if lanes == TILE:
+                _means_4_by_16(numbers, values, TILE, 0, L, scores, 0, across, to)
+            else:
+                _means_4_by_32(numbers, values, TILE, 0, L, scores, 0, across, to)
+        else:
+            together = 1
+            if lanes == TILE:
+                _means_1_by_16(numbers, values, TILE, 0, L, scores, 0, across, to)
+            else:
+                _means_1_by_32(numbers, values, TILE, 0, L, scores, 0, across, to)
+        for place in range(to, to + together * lanes, lanes):
+            store(across, place, load_f16(across, place) * first_shares)
+            if lanes > TILE:
+                store(across, place + TILE, load_f16(across, place + TILE) * last_shares)
+        d += together
+
+
+@compiled
+def _softmax(scores: np.ndarray, L: int, lanes: int, lane: int, scale: float, sums: np.ndarray) -> Any:
+    """Scores of L keys, each for `lanes` queries -> of 16 of these queries their exp after subtracting the largest, in
+    place; returns 1 / sums. The sum of every 16th key, from each of the first 16 on, and then these by halves."""
+    factor = splat_f16(scale)
+    m0 = m1 = m2 = m3 = load_f16(scores, lane)
+    for place in range(lane, lane + L // 4 * 4 * lanes, 4 * lanes):
+        v0, v1 = load_f16(scores, place), load_f16(scores, place + lanes)
+        v2, v3 = load_f16(scores, place + 2 * lanes), load_f16(scores, place + 3 * lanes)
+        m0, m1, m2, m3 = where(m0 < v0, v0, m0), where(m1 < v1, v1, m1), where(m2 < v2, v2, m2), where(m3 < v3, v3, m3)
+    for place in range(lane + L // 4 * 4 * lanes, lane + L * lanes, lanes):
+        v0 = load_f16(scores, place)
+        m0 = where(m0 < v0, v0, m0)
+    m0, m2 = where(m0 < m1, m1, m0), where(m2 < m3, m3, m2)
+    shift = where(m0 < m2, m2, m0) * factor
+    for place in range(0, TILE * TILE, TILE):
+        store(sums, place, splat_f16(0.0))
+    for start in range(0, L, TILE):
+        for j in range(min(TILE, L - start)):
+            place = lane + (start + j) * lanes
+            v = _exp(load_f16(scores, place) * factor - shift)
+            store(scores, place, v)
+            store(sums, j * TILE, load_f16(sums, j * TILE) + v)
+    half = TILE // 2
+    while half:
+        for place in range(0, half * TILE, TILE):
+            store(sums, place, load_f16(sums, place) + load_f16(sums, place + half * TILE))
+        half //= 2
+    return splat_f16(1.0) / load_f16(sums, 0)
 
 
 def add_norm_reference(a: np.ndarray, b: np.ndarray, norm: Norm) -> np.ndarray:
@@ -426,35 +509,33 @@ def add_norm_reference(a: np.ndarray, b: np.ndarray, norm: Norm) -> np.ndarray:
 
 
 @compiled
-def add_norm(a: np.ndarray, b: np.ndarray, L: int, norm: Norm, out: np.ndarray) -> None:
-    """Tiles in, tiles out. 64 partial sums, which is what D is a multiple of. `out` may be a or b."""
-    D, S = norm.weight.size, L | 1
-    step = S * TILE
+def add_norm(a: Tiles, b: Tiles, L: int, norm: Norm, out: Tiles) -> None:
+    """64 partial sums, which is what D is a multiple of. `out` may be a or b."""
+    D, y = norm.weight.size, out.numbers
     for i in range(L):
         s0 = s1 = s2 = s3 = splat_f16(0.0)
         for t in range(0, D // TILE, 4):
-            p0 = (t * S + i) * TILE
-            p1, p2, p3 = p0 + step, p0 + 2 * step, p0 + 3 * step
-            y0, y1 = load_f16(a, p0) + load_f16(b, p0), load_f16(a, p1) + load_f16(b, p1)
-            y2, y3 = load_f16(a, p2) + load_f16(b, p2), load_f16(a, p3) + load_f16(b, p3)
+            y0 = load_f16(a.numbers, _at(a, t, i)) + load_f16(b.numbers, _at(b, t, i))
+            y1 = load_f16(a.numbers, _at(a, t + 1, i)) + load_f16(b.numbers, _at(b, t + 1, i))
+            y2 = load_f16(a.numbers, _at(a, t + 2, i)) + load_f16(b.numbers, _at(b, t + 2, i))
+            y3 = load_f16(a.numbers, _at(a, t + 3, i)) + load_f16(b.numbers, _at(b, t + 3, i))
             s0, s1, s2, s3 = s0 + y0, s1 + y1, s2 + y2, s3 + y3
-            store(out, p0, y0)
-            store(out, p1, y1)
-            store(out, p2, y2)
-            store(out, p3, y3)
+            store(y, _at(out, t, i), y0)
+            store(y, _at(out, t + 1, i), y1)
+            store(y, _at(out, t + 2, i), y2)
+            store(y, _at(out, t + 3, i), y3)
         mean = splat_f16(total((s0 + s1) + (s2 + s3)) / float32(D))
         s0 = s1 = s2 = s3 = splat_f16(0.0)
         for t in range(0, D // TILE, 4):
-            p0 = (t * S + i) * TILE
-            y0, y1 = load_f16(out, p0) - mean, load_f16(out, p0 + step) - mean
-            y2, y3 = load_f16(out, p0 + 2 * step) - mean, load_f16(out, p0 + 3 * step) - mean
+            y0, y1 = load_f16(y, _at(out, t, i)) - mean, load_f16(y, _at(out, t + 1, i)) - mean
+            y2, y3 = load_f16(y, _at(out, t + 2, i)) - mean, load_f16(y, _at(out, t + 3, i)) - mean
             s0, s1, s2, s3 = fma(y0, y0, s0), fma(y1, y1, s1), fma(y2, y2, s2), fma(y3, y3, s3)
         variance = total((s0 + s1) + (s2 + s3)) / float32(D)
         scale = splat_f16(float32(1.0) / np.sqrt(variance + float32(1e-5)))
         for t in range(D // TILE):
-            place = (t * S + i) * TILE
-            y = (load_f16(out, place) - mean) * scale
-            store(out, place, fma(y, load_f16(norm.weight, t * TILE), load_f16(norm.bias, t * TILE)))
+            place = _at(out, t, i)
+            centred = (load_f16(y, place) - mean) * scale
+            store(y, place, fma(centred, load_f16(norm.weight, t * TILE), load_f16(norm.bias, t * TILE)))
 
 
 def select_reference(
@@ -476,18 +557,19 @@ def select_reference(
 
 
 @compiled
-def select(
-    carry: np.ndarray, L: int, D: int, gates_x: np.ndarray, gates_h: np.ndarray, kept: np.ndarray, new: np.ndarray
-) -> None:
-    """carry is x or h. `kept` and `new` may be it."""
-    n, one, two, half = (L | 1) * D, splat_f16(1.0), splat_f16(2.0), splat_f16(0.5)
-    for p in range(0, n, TILE):
-        sh = half * (_tanh(half * load_f16(gates_h, p)) + one)
-        sg = half * (_tanh(half * (load_f16(gates_x, p) + load_f16(gates_h, n + p))) + one)
-        tg = _tanh(load_f16(gates_x, n + p) + load_f16(gates_h, 2 * n + p))
-        carried = load_f16(carry, p)
-        store(kept, p, sh * (two - sh) * carried)
-        store(new, p, sg * (two - sg) * (tg * (two - absolute(tg))))
+def select(carry: Tiles, L: int, gates: Tiles, kept: Tiles, new: Tiles) -> None:
+    """For 64 axes: `gates` are 64 numbers each of Sh, Sg and Tg of h, then of Sg and Tg of x. carry is x or h; `kept`
+    and `new` may be it."""
+    one, two, half, z = splat_f16(1.0), splat_f16(2.0), splat_f16(0.5), gates.numbers
+    for t in range(4):
+        for i in range(L):
+            sh = half * (_tanh(half * load_f16(z, _at(gates, t, i))) + one)
+            sg = load_f16(z, _at(gates, 12 + t, i)) + load_f16(z, _at(gates, 4 + t, i))
+            sg = half * (_tanh(half * sg) + one)
+            tg = _tanh(load_f16(z, _at(gates, 16 + t, i)) + load_f16(z, _at(gates, 8 + t, i)))
+            carried = load_f16(carry.numbers, _at(carry, t, i))
+            store(kept.numbers, _at(kept, t, i), sh * (two - sh) * carried)
+            store(new.numbers, _at(new, t, i), sg * (two - sg) * (tg * (two - absolute(tg))))
 
 
 # ---------------------------------------------------------------- a block, an exit, a row
@@ -504,17 +586,58 @@ def block_reference(h: np.ndarray, layers: Block, n_head: int, carry_x: bool) ->
 
 
 @compiled
-def block(h: np.ndarray, L: int, layers: Block, n_head: int, carry_x: bool, work: Workspace) -> None:
-    """In place: h holds L D numbers."""
+def block(h: Tiles, L: int, layers: Block, n_head: int, carry_x: bool, work: Workspace) -> None:
+    """All of a block, in place; `early_exit_forward` may stop between groups."""
+    for group in range(groups(L)):
+        first, n = _rows_of(group, L)
+        block_qkv(h, L, first, n, layers, work)
+    for group in range(groups(L)):
+        first, n = _rows_of(group, L)
+        block_rest(h, L, first, n, layers, n_head, carry_x, work)
+
+
+@compiled
+def groups(L: int) -> int:
+    """How many groups of rows a text goes through a block in."""
+    return max(1, (L - TILE + GROUP - 1) // GROUP)
+
+
+@compiled
+def _rows_of(group: int, L: int) -> tuple[int, int]:
+    """A group's first row, and its number of rows."""
+    first = group * GROUP
+    return first, L - first if group == groups(L) - 1 else GROUP
+
+
+@compiled
+def block_qkv(h: Tiles, L: int, first: int, n: int, layers: Block, work: Workspace) -> None:
+    """The first half of a block, for n rows: q, k and v. Comes for all rows before `block_rest` of any."""
+    linear(_from_row(h, first), n, layers.qkv, work.words, Tiles(work.qkv, first * TILE, L | 1))
+
+
+@compiled
+def block_rest(
+    h: Tiles, L: int, first: int, n: int, layers: Block, n_head: int, carry_x: bool, work: Workspace
+) -> None:
+    """The second half, for n rows: attention to all rows, gates and norms; these rows of h become those of h_c."""
     D = layers.norm_x.weight.size
-    linear(h, L, layers.qkv, work.words, work.wide)
-    attend(work.wide, L, D, n_head, work.keys, work.scores, work.mixed)
-    linear(work.mixed, L, layers.o, work.words, work.x)
-    add_norm(h, work.x, L, layers.norm_x, work.x)
-    linear(h, L, layers.gates_h, work.words, work.wide)
-    linear(work.x, L, layers.gates_x, work.words, work.gates)
-    select(work.x if carry_x else h, L, D, work.gates, work.wide, work.mixed, work.x)
-    add_norm(work.mixed, work.x, L, layers.norm_h, h)
+    of, x, mixed = _from_row(h, first), Tiles(work.x, 0, STEP), Tiles(work.mixed, 0, STEP)
+    attend(Tiles(work.qkv, 0, L | 1), L, D, n_head, first, n, work, mixed)
+    linear(mixed, n, layers.o, work.words, x)
+    add_norm(of, x, n, layers.norm_x, x)
+    words_h, words_x = work.words, work.words[n * D // 64 :]
+    pack(of, n, layers.gates_h.threshold, words_h)
+    pack(x, n, layers.gates_x.threshold, words_x)
+    gates, each = Tiles(work.gates, 0, STEP), D // TILE
+    for t in range(0, each, 4):  # what selects 64 axes stays in the first cache
+        for part in range(3):
+            start = part * each + t
+            product(words_h, n, layers.gates_h, start, start + 4, _from_tile(gates, 4 * part))
+        for part in range(2):
+            start = part * each + t
+            product(words_x, n, layers.gates_x, start, start + 4, _from_tile(gates, 12 + 4 * part))
+        select(_from_tile(x if carry_x else of, t), n, gates, _from_tile(mixed, t), _from_tile(x, t))
+    add_norm(mixed, x, n, layers.norm_h, of)
 
 
 def head_reference(h: np.ndarray, layers: Head) -> np.ndarray:
@@ -528,13 +651,13 @@ def head_reference(h: np.ndarray, layers: Head) -> np.ndarray:
 
 
 @compiled
-def head(h: np.ndarray, L: int, D: int, layers: Head, work: Workspace, out: np.ndarray) -> None:
+def head(h: Tiles, L: int, D: int, layers: Head, work: Workspace, out: np.ndarray) -> None:
     pooled = work.x
-    for d in range(0, D, TILE):
+    for t in range(D // TILE):
         s = splat_f16(0.0)
         for i in range(L):
-            s = s + load_f16(h, d * (L | 1) + i * TILE)
-        store(pooled, d, s / splat_f16(L))
+            s = s + load_f16(h.numbers, _at(h, t, i))
+        store(pooled, t * TILE, s / splat_f16(L))
     if layers.linear.scale.size:
         linear_head(pooled, D, layers.linear, out)
     else:
@@ -545,15 +668,15 @@ def head(h: np.ndarray, L: int, D: int, layers: Head, work: Workspace, out: np.n
 def _binary_head(pooled: np.ndarray, D: int, layers: Head, work: Workspace, out: np.ndarray) -> None:
     """pooled [D] in work.x, which has room for it once for each threshold."""
     wide, d_head, one = layers.hidden.threshold.size, layers.out.threshold.size, splat_f16(1.0)
-    hidden = work.hidden
+    hidden = Tiles(work.hidden, 0, 1)
     for place in range(D, wide, TILE):
         store(pooled, place, load_f16(pooled, place - D))
-    linear(pooled, 1, layers.hidden, work.words, hidden)
+    linear(Tiles(pooled, 0, 1), 1, layers.hidden, work.words, hidden)
     for d in range(0, d_head, TILE):
-        v = load_f16(hidden, d)
+        v = load_f16(work.hidden, d)
         v = where(v < splat_f16(-1.0), splat_f16(-1.0), v)
-        store(hidden, d, where(one < v, one, v))
-    linear(hidden, 1, layers.out, work.words, out)
+        store(work.hidden, d, where(one < v, one, v))
+    linear(hidden, 1, layers.out, work.words, Tiles(out, 0, 1))
 
 
 def linear_head_reference(pooled: np.ndarray, layer: LinearHead) -> np.ndarray:
@@ -578,31 +701,36 @@ def linear_head(pooled: np.ndarray, D: int, layer: LinearHead, out: np.ndarray) 
 
 
 @compiled
-def embed(ids: np.ndarray, embedding: Embedding, out: np.ndarray) -> None:
-    """`embedding.embed` of a text's tokens: their learned halves beside their positions (eq. 2); out in tiles."""
-    L, half = ids.size, embedding.positions.shape[1]
-    packed = embedding.rows.shape[1] < half
+def embed(ids: np.ndarray, embedding: Embedding, out: Tiles) -> None:
+    """`embedding.embed` of a text's tokens: their learned halves beside their positions (eq. 2)."""
+    rows, step, half = embedding.rows, embedding.rows.shape[1], embedding.positions.shape[1]
+    packed = step < half
     fours = half // 3 // 4 * 4  # `embedding.fours`
-    for i in range(L):
-        row = embedding.rows[ids[i]]
-        for d in range(half):
+    four, two = splat_f16(7.5), splat_f16(1.5)
+    for i in range(ids.size):
+        start = ids[i] * step
+        for d in range(0, half, TILE):
             if not packed:
-                value = float32(row[d]) * embedding.scale[ids[i]]
-            elif d < fours:
-                value = (float32(_code(row, 4 * d, 15)) - float32(7.5)) * embedding.scale[d]
+                value = load_i8(rows, start + d) * splat_f16(embedding.scale[ids[i]])
             else:
-                value = (float32(_code(row, 2 * (fours + d), 3)) - float32(1.5)) * embedding.scale[d]
-            out[_place(d, i, L)] = value
-            out[_place(half + d, i, L)] = embedding.positions[i, d]
+                if d + TILE <= fours:
+                    code = load_codes_4(rows, start + d // 2) - four
+                else:
+                    code = load_codes_2(rows, start + (fours + d) // 4) - two
+                    if d < fours:  # both in one tile
+                        code = where(lanes_below(fours - d), load_codes_4(rows, start + d // 2) - four, code)
+                value = code * load_f16(embedding.scale, d)
+            store(out.numbers, _at(out, d // TILE, i), value)
+            store(out.numbers, _at(out, (half + d) // TILE, i), load_f16(embedding.positions, i * half + d))
     if embedding.exact_match.shape[0]:
         _add_token_types(ids, embedding.exact_match, out)
 
 
 @compiled
-def _add_token_types(ids: np.ndarray, exact_match: np.ndarray, out: np.ndarray) -> None:
-    """Add to each token of a pair what was learned of its type (`embedding.token_types`); out in tiles. Every token is
-    compared with the other text's: as long as a thirtieth of a block, from 25 tokens to 128."""
-    L, between = ids.size, 0
+def _add_token_types(ids: np.ndarray, exact_match: np.ndarray, out: Tiles) -> None:
+    """Add to each token of a pair what was learned of its type (`embedding.token_types`). Every token is compared with
+    the other text's: as long as a thirtieth of a block, from 25 tokens to 128."""
+    L, between, D = ids.size, 0, exact_match.shape[1]
     while ids[between] != ids[L - 1]:
         between += 1
     if between == L - 1:
@@ -616,19 +744,9 @@ def _add_token_types(ids: np.ndarray, exact_match: np.ndarray, out: np.ndarray) 
             if ids[j] == ids[i]:
                 kind += 1
                 break
-        for d in range(exact_match.shape[1]):
-            out[_place(d, i, L)] += exact_match[kind, d]
-
-
-@compiled
-def _code(row: np.ndarray, bit: int, mask: int) -> int:
-    """The code that begins at this bit of a packed row; the mask takes away what the sign of an int8 shifts in."""
-    return (row[bit // 8] >> (bit % 8)) & mask
-
-
-@compiled
-def _place(d: int, i: int, L: int) -> int:
-    return (d // TILE * (L | 1) + i) * TILE + d % TILE
+        for t in range(D // TILE):
+            place = _at(out, t, i)
+            store(out.numbers, place, load_f16(out.numbers, place) + load_f16(exact_match, kind * D + t * TILE))
 
 
 @compiled
@@ -722,32 +840,51 @@ def early_exit_forward(
     scores: np.ndarray,
     entropies: np.ndarray,
     done: np.ndarray,
-    slices: int,
+    blocks: float,
 ) -> int:
-    """Alg. 2 on one row: token ids [L] int32 and `flat(network)` -> the block it leaves after, from 1; or 0 where
-    `slices`, so many blocks at most, ended first. `done` [1] int64 is 0 for a new row; called again with the same
-    arrays, the row goes on where it stopped.
+    """Alg. 2 on one row: token ids [L] int32 and `flat(network)` -> the block it leaves after, from 1; or 0 where the
+    work of `blocks` blocks, a fraction perhaps, came first. `done` [2] int64 counts blocks, and steps of the next one;
+    it is 0 for a new row, and called again with the same arrays, the row goes on where it stopped. A step is half of a
+    block for one group of rows, and one is always taken.
 
     Exit e (from 0) on the way leaves its logits in logits[e] (float32, padded to a multiple of 64) and its entropy in
     entropies[e] (nats, float64); scores [m] float64 is the softmax of the last one.
     """
     network = _network_of(arrays)
     L, C, E = ids.size, network.blocks.norm_x.weight.shape[0], entropies.size
-    D = network.blocks.norm_x.weight.shape[1]
-    if done[0] == 0:
-        embed(ids, network.embedding, work.h)
-    most = math.log(scores.size)
-    for c in range(done[0] + 1, min(C, done[0] + slices) + 1):
-        block(work.h, L, block_of(network.blocks, c - 1), n_head, carry_x, work)
-        done[0] = c
-        e = c - 1 - (C - E)  # without early exit, the only head is the last block's
-        if e < 0:
-            continue
-        head(work.h, L, D, head_of(network.heads, e), work, logits[e])
-        entropies[e] = softmax(logits[e, : scores.size], scores)
-        previous = entropies[e - 1] if e else most
-        if c >= max_blocks or (
-            c >= min_blocks and exits.should_exit(previous, entropies[e], delta, entropy_threshold * most)
-        ):
-            return c
-    return C if done[0] == C else 0
+    D, h = network.blocks.norm_x.weight.shape[1], Tiles(work.h, 0, ids.size | 1)
+    most, of_qkv = math.log(scores.size), _share_of_qkv(L)
+    if done[0] == 0 and done[1] == 0:
+        embed(ids, network.embedding, h)
+    while True:
+        layers = block_of(network.blocks, done[0])
+        first, n = _rows_of(done[1] % groups(L), L)
+        if done[1] < groups(L):
+            block_qkv(h, L, first, n, layers, work)
+            blocks -= n / L * of_qkv
+        else:
+            block_rest(h, L, first, n, layers, n_head, carry_x, work)
+            blocks -= n / L * (1 - of_qkv)
+        done[1] += 1
+        if done[1] == 2 * groups(L):
+            done[0], done[1] = done[0] + 1, 0
+            c = done[0]
+            e = c - 1 - (C - E)  # without early exit, the only head is the last block's
+            if e >= 0:
+                head(h, L, D, head_of(network.heads, e), work, logits[e])
+                entropies[e] = softmax(logits[e, : scores.size], scores)
+                previous = entropies[e - 1] if e else most
+                if c >= max_blocks or (
+                    c >= min_blocks and exits.should_exit(previous, entropies[e], delta, entropy_threshold * most)
+                ):
+                    return c
+            if c == C:
+                return c
+        if blocks <= 0:
+            return 0
+
+
+@compiled
+def _share_of_qkv(L: int) -> float:
+    """About what part of a block's time `block_qkv` takes of a text of L tokens, measured with AVX-512."""
+    return 1 / (4.5 + L / 90)

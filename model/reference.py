@@ -12,9 +12,9 @@ from beexformer.model.config import BEEConfig
 
 def logits(network: kernels.Network, config: BEEConfig, ids: np.ndarray) -> np.ndarray:
     """Token ids [L] int32 -> logits of every exit [exits, m] float32."""
-    flat = np.empty((len(ids) | 1) * config.d_model, np.float32)
-    kernels.embed(ids, network.embedding, flat)  # no sums in there, so there is one order
-    h = kernels.rows(flat, len(ids), config.d_model)
+    tiles = kernels.tiles(np.empty((len(ids), config.d_model), np.float32))
+    kernels.embed(ids, network.embedding, tiles)  # no sums in there, so there is one order
+    h = kernels.rows(tiles, len(ids), config.d_model)
     found = []
     for c in range(1, config.n_block + 1):
         h = kernels.block_reference(h, _of(network.blocks, c - 1), config.n_head, config.carry == "x")

@@ -225,19 +225,39 @@ def power_of_two(typingctx: Any, n: Any) -> Any:
 
 
 @intrinsic
-def lanes_between(typingctx: Any, low: Any, high: Any) -> Any:
-    """The mask of lanes i with low <= i < high."""
+def lanes_below(typingctx: Any, high: Any) -> Any:
+    """The mask of lanes i with i < high."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         vector = Vector(types.uint64, B16.lanes)
         counting = ir.Constant(vector.llvm, list(range(B16.lanes)))
-        low, high = (
-            _same(builder, context.cast(builder, arg, kind, types.int64), vector)
-            for arg, kind in zip(args, sig.args, strict=True)
-        )
-        return builder.and_(builder.icmp_signed(">=", counting, low), builder.icmp_signed("<", counting, high))
+        high = _same(builder, context.cast(builder, args[0], sig.args[0], types.int64), vector)
+        return builder.icmp_signed("<", counting, high)
 
-    return B16(low, high), codegen
+    return B16(high), codegen
+
+
+def _load_codes(width: int) -> Any:
+    """(array of bytes, index) -> 16 numbers of `width` bits from that byte on, the first in the lowest, as float32."""
+    octets, integers = ir.VectorType(ir.IntType(8), 2 * width), ir.VectorType(ir.IntType(32), F16.lanes)
+    each = 8 // width
+
+    def load(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            address = builder.bitcast(_address(context, builder, sig.args, args), octets.as_pointer())
+            packed = builder.load(address)
+            packed.align = 1
+            place = ir.Constant(ir.VectorType(INDEX, F16.lanes), [i // each for i in range(F16.lanes)])
+            shifts = ir.Constant(integers, [i % each * width for i in range(F16.lanes)])
+            shifted = builder.lshr(builder.zext(builder.shuffle_vector(packed, packed, place), integers), shifts)
+            return builder.sitofp(builder.and_(shifted, ir.Constant(integers, [2**width - 1] * F16.lanes)), F16.llvm)
+
+        return F16(array, index), codegen
+
+    return intrinsic(load)
+
+
+load_codes_4, load_codes_2 = _load_codes(4), _load_codes(2)
 
 
 # ---------------------------------------------------------------- signs by table, on AVX2 only (target.LOOK_UP)
@@ -336,6 +356,85 @@ def _reals(first: int) -> Any:
 first_reals, last_reals = _reals(0), _reals(16)  # 32 counts (uint16) -> the first or the last 16 as float32
 
 
+# ---------------------------------------------------------------- sums of products that stay in registers
+
+
+def _products(rows: int, registers: int, offset: Callable[[Any, Any, Any], Any], row_step: int) -> Any:
+    """(a, a's start, a's step, first, last, b, b's start, out, out's start): for k in first..last - 1 add, rounding
+    once, element `offset(k, step) + r row_step` of a times 16 `registers` numbers of b to row r of a sum. Rows of b and
+    of `out` follow each other. One chain of additions for each number, in the order of k, whatever the shape."""
+    width = registers * F16.lanes
+
+    def products(
+        typingctx: Any,
+        a: Any,
+        a_start: Any,
+        a_step: Any,
+        first: Any,
+        last: Any,
+        b: Any,
+        b_start: Any,
+        out: Any,
+        out_start: Any,
+    ) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            def whole(i: int) -> Any:
+                return context.cast(builder, args[i], sig.args[i], types.intp)
+
+            def vector_at(i: int, index: Any) -> Any:
+                place = _address(context, builder, (sig.args[i], types.intp), (args[i], index))
+                return builder.bitcast(place, F16.llvm.as_pointer())
+
+            word = context.get_value_type(types.intp)
+            a_start, a_step, first, last, b_start, out_start = (whole(i) for i in (1, 2, 3, 4, 6, 8))
+            zero = ir.Constant(F16.llvm, [0.0] * F16.lanes)
+            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(registers)] for _ in range(rows)]
+            with cgutils.for_range_slice(builder, first, last, word(1), word) as (k, _):
+                at_b = builder.add(b_start, builder.mul(k, word(width)))
+                vectors = [
+                    _aligned(builder.load(vector_at(5, builder.add(at_b, word(F16.lanes * t)))), F16.element)
+                    for t in range(registers)
+                ]
+                at_a = builder.add(a_start, offset(builder, k, a_step))
+                for r in range(rows):
+                    index = builder.add(at_a, word(r * row_step))
+                    number = builder.load(_address(context, builder, (sig.args[0], types.intp), (args[0], index)))
+                    same = _same(builder, number, F16)
+                    for t in range(registers):
+                        total_ = builder.load(sums[r][t])
+                        builder.store(_llvm_intrinsic("fma", builder, (vectors[t], same, total_)), sums[r][t])
+            for r in range(rows):
+                for t in range(registers):
+                    place = vector_at(7, builder.add(out_start, word(r * width + F16.lanes * t)))
+                    _aligned(builder.store(builder.load(sums[r][t]), place), F16.element)
+            return context.get_dummy_value()
+
+        return types.none(a, a_start, a_step, first, last, b, b_start, out, out_start), codegen
+
+    return intrinsic(products)
+
+
+def _in_tiles(builder: Any, k: Any, step: Any) -> Any:
+    """Column k of a token, tiles being `step` apart."""
+    return builder.add(builder.mul(builder.lshr(k, k.type(4)), step), builder.and_(k, k.type(F16.lanes - 1)))
+
+
+def _in_rows(builder: Any, k: Any, step: Any) -> Any:
+    return builder.mul(k, step)
+
+
+def along_columns(rows: int, registers: int) -> Any:
+    """Rows of a are tokens, one after another in a tile, and k their columns: scores of `rows` keys by 16 `registers`
+    queries, which are the lanes."""
+    return _products(rows, registers, _in_tiles, F16.lanes)
+
+
+def along_rows(rows: int, registers: int) -> Any:
+    """Rows of a are columns of one tile, and k its tokens: `rows` columns of a mean of values for 16 `registers`
+    queries, which are the lanes."""
+    return _products(rows, registers, _in_rows, 1)
+
+
 # ---------------------------------------------------------------- across lanes
 
 
@@ -401,4 +500,3 @@ def _fold(combine: Callable[[Any, Any, Any], Any]) -> Any:
 
 
 total = _fold(lambda builder, a, b: builder.fadd(a, b))  # sum of the lanes
-largest = _fold(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))

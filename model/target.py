@@ -67,3 +67,6 @@ def _has() -> Collection[str]:
 
 LOOK_UP = looks_up(_has())
 """Which of the two products of model/kernels.py is compiled."""
+
+MANY_REGISTERS = "avx512f" in _has()
+"""Whether 16 sums of 16 real numbers fit into registers; else the kernels hold 4."""

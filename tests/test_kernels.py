@@ -11,10 +11,10 @@ from beexformer.model import bits, exits, kernels
 from beexformer.model.embedding import SCALES, embed, token_types
 from beexformer.model.embedding import real as real_rows
 from beexformer.model.engine import Engine, Row
-from beexformer.model.kernels import rows, tiles
+from beexformer.model.kernels import Tiles, rows, tiles
 from beexformer.model.options import ExitSettings
 
-LENGTHS = [1, 2, 3, 7, 16, 17, 48]
+LENGTHS = [1, 2, 3, 7, 16, 17, 48, 49, 81]
 ULPS = {"rtol": 2e-5, "atol": 2e-6}  # sums of up to 512 terms in another order, and tanh and exp of a few ulp
 
 
@@ -36,6 +36,10 @@ def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     return kernel
 
 
+def empty(L: int, n: int) -> Tiles:
+    return tiles(np.full((L, n), np.nan, np.float32))
+
+
 def layer(k: int, n: int, seed: int = 0) -> kernels.Linear:
     padded = -(-n // bits.GROUP) * bits.GROUP
     words = np.random.default_rng(seed).integers(0, 2**64, (k // 64, n), dtype=np.uint64)
@@ -45,7 +49,7 @@ def layer(k: int, n: int, seed: int = 0) -> kernels.Linear:
 def test_tiles_and_rows_undo_each_other() -> None:
     x = real(7, 64)
     assert (rows(tiles(x), 7, 64) == x).all()
-    assert tiles(x)[16:32].tolist() == x[1, :16].tolist()
+    assert tiles(x).numbers[16:32].tolist() == x[1, :16].tolist()
 
 
 @pytest.mark.parametrize("k", [64, 128, 320, 512, 768])
@@ -65,9 +69,11 @@ def test_product_is_exact(product: Any, n: int, k: int, L: int) -> None:
     words = np.random.default_rng(k).integers(0, 2**64, (L, k // 64), dtype=np.uint64)
     weights = layer(k, n)
     padded = weights.alpha.size
-    out = np.empty((L | 1) * padded, np.float32)
-    product(words, L, weights, out)
-    assert (rows(out, L, padded) == kernels.product_reference(words, weights)).all()
+    out, expected = empty(L, padded), kernels.product_reference(words, weights)
+    product(words, L, weights, 0, padded // 16, out)
+    assert (rows(out, L, padded) == expected).all()
+    product(words, L, weights, padded // 16 - 4, padded // 16, out)
+    assert (rows(out, L, 64) == expected[:, -64:]).all(), "a group of outputs alone"
 
 
 @pytest.mark.parametrize("extreme", [0, 2**64 - 1])
@@ -75,19 +81,23 @@ def test_product_is_exact(product: Any, n: int, k: int, L: int) -> None:
 def test_product_holds_the_largest_counts(product: Any, L: int, extreme: int) -> None:
     words = np.full((L, 64), extreme, np.uint64)
     weights = layer(4096, 64)._replace(words=np.zeros((4, 64, 16), np.uint64))
-    out = np.empty((L | 1) * 64, np.float32)
-    product(words, L, weights, out)
+    out = empty(L, 64)
+    product(words, L, weights, 0, 4, out)
     assert (rows(out, L, 64) == (4096 if extreme == 0 else -4096) * weights.alpha + weights.bias).all()
 
 
 def attended(qkv: np.ndarray, heads: int) -> np.ndarray:
     L, D = len(qkv), qkv.shape[1] // 3
     work = kernels.workspace(L, D, 64)
-    work.wide[:] = np.nan  # what is read beyond a row must not matter
-    work.wide[: (L | 1) * 3 * D] = tiles(qkv)
-    work.keys[:] = work.scores[:] = np.nan
-    kernels.attend(work.wide, L, D, heads, work.keys, work.scores, work.mixed)
-    return rows(work.mixed, L, D)
+    for part in work[1:]:
+        part[:] = np.nan  # what is read beyond a row must not matter
+    work.qkv[: (L | 1) * 3 * D] = tiles(qkv).numbers
+    found, out = [], Tiles(work.mixed, 0, kernels.STEP)
+    for group in range(kernels.groups(L)):
+        first, n = kernels._rows_of(group, L)
+        kernels.attend(Tiles(work.qkv, 0, L | 1), L, D, heads, first, n, work, out)
+        found.append(rows(out, n, D))
+    return np.concatenate(found)
 
 
 @pytest.mark.parametrize("L", LENGTHS)
@@ -105,18 +115,18 @@ def test_attend_survives_scores_that_overflow_exp() -> None:
 @pytest.mark.parametrize("L", LENGTHS)
 def test_add_norm(L: int) -> None:
     a, b, norm = real(L, 128), real(L, 128, seed=1), kernels.Norm(real(128, seed=2), real(128, seed=3))
-    out = np.empty(tiles(a).size, np.float32)
+    out = empty(L, 128)
     kernels.add_norm(tiles(a), tiles(b), L, norm, out)
     np.testing.assert_allclose(rows(out, L, 128), kernels.add_norm_reference(a, b, norm), **ULPS)
 
 
 @pytest.mark.parametrize("carry_x", [True, False])
 def test_select_also_where_gates_saturate(carry_x: bool) -> None:
-    x, h, gates_x, gates_h = real(7, 128), real(7, 128, seed=1), 9 * real(7, 256, seed=2), 9 * real(7, 384, seed=3)
-    kept, new = np.empty((2, tiles(x).size), np.float32)
-    kernels.select(tiles(x if carry_x else h), 7, 128, tiles(gates_x), tiles(gates_h), kept, new)
+    x, h, gates_x, gates_h = real(7, 64), real(7, 64, seed=1), 9 * real(7, 128, seed=2), 9 * real(7, 192, seed=3)
+    kept, new = empty(7, 64), empty(7, 64)
+    kernels.select(tiles(x if carry_x else h), 7, tiles(np.hstack([gates_h, gates_x])), kept, new)
     expected = kernels.select_reference(x, h, gates_x, gates_h, carry_x)
-    np.testing.assert_allclose(np.stack([rows(kept, 7, 128), rows(new, 7, 128)]), expected, **ULPS)
+    np.testing.assert_allclose(np.stack([rows(kept, 7, 64), rows(new, 7, 64)]), expected, **ULPS)
 
 
 @pytest.mark.parametrize("m", [2, 5, 19])
@@ -147,7 +157,7 @@ def test_block_and_head_are_their_reference(L: int, d_model: int, thresholds: in
     shape = {"d_model": d_model, "n_head": 2, "n_block": 1, "head_thresholds": thresholds, "head": head}
     network = Engine(random_checkpoint(**shape))._network
     block, layers = kernels.block_of(network.blocks, 0), kernels.head_of(network.heads, 0)
-    work = kernels.workspace(48, d_model, 64)
+    work = kernels.workspace(max(LENGTHS), d_model, 64)
     h = real(L, d_model)
     expected = kernels.block_reference(h, block, 2, True)
     flat, logits = tiles(h), np.empty(bits.GROUP, np.float32)
@@ -163,7 +173,7 @@ def test_block_and_head_are_their_reference(L: int, d_model: int, thresholds: in
 def test_embed_is_its_meaning(d_model: int, form: str) -> None:
     checkpoint = random_checkpoint(d_model=d_model, n_block=1, embedding=form)
     embedding = Engine(checkpoint)._network.embedding
-    ids, out = np.arange(checkpoint.config.vocab_size, dtype=np.int32)[-47:], np.empty(47 * d_model, np.float32)
+    ids, out = np.arange(checkpoint.config.vocab_size, dtype=np.int32)[-47:], empty(47, d_model)
     kernels.embed(ids, embedding, out)
     learned = real_rows(checkpoint.tensors["embedding.rows"], checkpoint.tensors[SCALES[form]])
     assert (rows(out, 47, d_model) == embed(learned[ids], embedding.positions)).all()
@@ -184,7 +194,7 @@ PAIRS = {
 def test_token_types_are_their_meaning(ids: list[int]) -> None:
     checkpoint = random_checkpoint(exact_match=True, n_block=1)
     embedding = Engine(checkpoint)._network.embedding
-    pair, out, L = np.array(ids, np.int32), np.empty(9 * 128, np.float32), len(ids)
+    pair, out, L = np.array(ids, np.int32), empty(len(ids), 128), len(ids)
     kernels.embed(pair, embedding, out)
     learned = real_rows(checkpoint.tensors["embedding.rows"], checkpoint.tensors[SCALES["int8"]])
     added = np.concatenate([np.zeros((1, 128), np.float32), checkpoint.tensors["exact_match"]])[token_types(pair)]
@@ -199,10 +209,10 @@ def test_token_types_are_their_meaning(ids: list[int]) -> None:
         {"d_model": 64, "head_thresholds": 9, "embedding": "int4+2", "exact_match": True},
     ],
 )
-@pytest.mark.parametrize("L", [1, 2, 3, 15, 16, 17, 48])
+@pytest.mark.parametrize("L", [1, 2, 3, 15, 16, 17, 48, 49, 80])
 def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str, Any]) -> None:
     """Nothing checks bounds in compiled code, so guards stand behind every array."""
-    engine = Engine(random_checkpoint(n_block=2, **shape))
+    engine = Engine(random_checkpoint(n_block=2, max_tokens=80, **shape))
     config, guard = engine.config, 64
     exact = kernels.workspace(L, config.d_model, config.d_head, config.head_thresholds)
     behind = [np.full(part.size + guard, 7, part.dtype) for part in exact]
@@ -211,7 +221,7 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
     ids = np.arange(L, dtype=np.int32)
     ids[-1] = ids[L // 2]  # a pair, from three tokens on
     kernels.early_exit_forward(
-        ids, 0.0, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies, np.zeros(1, int), 2
+        ids, 0.0, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies, np.zeros(2, int), 2.0
     )
     assert all((part[-guard:] == 7).all() for part in behind)
     row = Row(ids, False, ExitSettings(0.0, 0.0, 2, 2))

@@ -76,7 +76,7 @@ def test_torch_and_engine_read_the_same_embedding_to_the_bit(form: str) -> None:
     ids[30:34], ids[-1] = ids[2:6], ids[20]
     assert (network.exported_embedding() - network.embedding.weight).abs().max() < (1e-6 if form == "int8" else 1e-45)
     h = network.embed(torch.from_numpy(ids)[None])[0].detach().numpy()
-    out = np.empty(49 * 128, np.float32)
+    out = kernels.tiles(np.empty((48, 128), np.float32))
     kernels.embed(ids, Engine(checkpoint)._network.embedding, out)
     assert (kernels.rows(out, 48, 128) == h).all()
 
@@ -93,7 +93,7 @@ def test_a_head_of_several_thresholds_counts_in_torch_what_it_counts_in_the_engi
     layer = layer._replace(alpha=np.ones_like(layer.alpha), bias=np.zeros_like(layer.bias))
     expected = hidden(pooled).detach().numpy()
     words, out = np.empty(8, np.uint64), np.empty(64, np.float32)
-    kernels.linear(np.tile(pooled.numpy(), 4), 1, layer, words, out)
+    kernels.linear(kernels.tiles(np.tile(pooled.numpy(), 4)), 1, layer, words, kernels.Tiles(out, 0, 1))
     assert (out == expected).all()
     assert (kernels.linear_reference(np.tile(pooled.numpy(), 4), layer) == expected).all()
 
