@@ -589,10 +589,10 @@ def block_reference(h: np.ndarray, layers: Block, n_head: int, carry_x: bool) ->
 def block(h: Tiles, L: int, layers: Block, n_head: int, carry_x: bool, work: Workspace) -> None:
     """All of a block, in place; `early_exit_forward` may stop between groups."""
     for group in range(groups(L)):
-        first, n = _rows_of(group, L)
+        first, n = rows_of(group, L)
         block_qkv(h, L, first, n, layers, work)
     for group in range(groups(L)):
-        first, n = _rows_of(group, L)
+        first, n = rows_of(group, L)
         block_rest(h, L, first, n, layers, n_head, carry_x, work)
 
 
@@ -603,7 +603,7 @@ def groups(L: int) -> int:
 
 
 @compiled
-def _rows_of(group: int, L: int) -> tuple[int, int]:
+def rows_of(group: int, L: int) -> tuple[int, int]:
     """A group's first row, and its number of rows."""
     first = group * GROUP
     return first, L - first if group == groups(L) - 1 else GROUP
@@ -858,7 +858,7 @@ def early_exit_forward(
         embed(ids, network.embedding, h)
     while True:
         layers = block_of(network.blocks, done[0])
-        first, n = _rows_of(done[1] % groups(L), L)
+        first, n = rows_of(done[1] % groups(L), L)
         if done[1] < groups(L):
             block_qkv(h, L, first, n, layers, work)
             blocks -= n / L * of_qkv

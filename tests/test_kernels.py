@@ -94,7 +94,7 @@ def attended(qkv: np.ndarray, heads: int) -> np.ndarray:
     work.qkv[: (L | 1) * 3 * D] = tiles(qkv).numbers
     found, out = [], Tiles(work.mixed, 0, kernels.STEP)
     for group in range(kernels.groups(L)):
-        first, n = kernels._rows_of(group, L)
+        first, n = kernels.rows_of(group, L)
         kernels.attend(Tiles(work.qkv, 0, L | 1), L, D, heads, first, n, work, out)
         found.append(rows(out, n, D))
     return np.concatenate(found)
