@@ -41,13 +41,17 @@ class Line(BaseModel):
 
 def is_file(source: str, jsonl: bool) -> bool:
     """Whether the argument names a file or stdin; everything else is a sentence. Raises BEEError for other files."""
-    if jsonl or source == "-" or Path(source).suffix in (".txt", *JSONL):
+    if jsonl or source == "-":
         return True
+    readable = Path(source).suffix.lower() in (".txt", *JSONL)
     if os.path.exists(source):  # never raises, however long the sentence is
+        if readable:
+            return True
         raise BEEError(
-            f"{source} is a file or folder; texts are read from .txt, a line each, from .jsonl, or from - (stdin)"
+            f"{source} is a file or folder; texts are read from .txt, a line each, from .jsonl, or from - (stdin); "
+            "rows of other files with --output"
         )
-    return False
+    return readable and " " not in source  # a sentence may end in the name of a file
 
 
 def classify_text(engine: Engine, text: str, text_pair: str | None, options: ExitOptions) -> str:
@@ -59,7 +63,7 @@ def classify_text(engine: Engine, text: str, text_pair: str | None, options: Exi
 def classify_file(engine: Engine, source: str, options: ExitOptions, *, jsonl: bool, threads: int) -> int:
     """Answer each line on stdout; the number of lines that couldn't be answered."""
     engine.resolve(options)  # an option that no line can have is refused before the first one
-    work = partial(_classify, engine, options, jsonl or Path(source).suffix in JSONL)
+    work = partial(_classify, engine, options, jsonl or Path(source).suffix.lower() in JSONL)
     # reading ahead would keep back the answer to a line from a pipe until more lines come
     rows, ahead = (1, 0) if source == "-" else (ROWS, 2 * threads)
     bad = 0

@@ -9,12 +9,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from beexformer.model import kernel_cache
 from beexformer.model.errors import BEEError
+
+if TYPE_CHECKING:
+    from beexformer.app.scoring import Scored
 
 app = typer.Typer(
     name="beexformer",
@@ -77,12 +81,42 @@ def serve(context: typer.Context) -> None:
     run(settings)
 
 
-@app.command()
+class TextCommand(TyperCommand):
+    """A command whose argument may be a text that begins with a dash: what has a blank in it is no option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        takes_value = {flag for option in self.params if not getattr(option, "is_flag", True) for flag in option.opts}
+        moved = [
+            i
+            for i, (before, argument) in enumerate(zip(["", *args], args, strict=False))
+            if argument.startswith("-") and " " in argument.split("=")[0] and before not in takes_value
+        ]
+        if "--" in args or not moved:
+            return super().parse_args(ctx, args)
+        others = [argument for i, argument in enumerate(args) if i not in moved]
+        return super().parse_args(ctx, [*others, "--", *(args[i] for i in moved)])
+
+
+@app.command(cls=TextCommand)
 def classify(
     source: Annotated[
-        str, typer.Argument(help="A sentence; or a .txt file, one text a line; or .jsonl; or - for stdin.")
+        str,
+        typer.Argument(
+            help="A sentence; or a .txt file, one text a line; or .jsonl; or - for stdin; with --output a file of rows."
+        ),
     ],
-    text_pair: Annotated[str | None, typer.Option(help="The second text of a sentence pair.")] = None,
+    text_pair: Annotated[
+        str | None,
+        typer.Option(help="The second text of a sentence pair; with --output the column of second texts."),
+    ] = None,
+    text: Annotated[str, typer.Option(help="With --output: column of the text.")] = "text",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Score a file of rows into this .csv, .tsv, .jsonl or .parquet file."),
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="With --output: of a file that is not UTF-8 or UTF-16, as cp1252.")
+    ] = None,
     checkpoint: Checkpoint = None,
     model: Annotated[str | None, typer.Option(help="Name of the model, where there are several.")] = None,
     delta: Annotated[float | None, typer.Option(help="Leave when a block gains less than this; -1 to 1.")] = None,
@@ -93,13 +127,18 @@ def classify(
     max_blocks: Annotated[int | None, typer.Option(help="Run at most so many blocks.")] = None,
     profile: Annotated[str | None, typer.Option(help="A profile of the model, which sets the options above.")] = None,
     jsonl: Annotated[bool, typer.Option("--jsonl", help="Lines are JSON objects whatever the file's name.")] = False,
-    threads: Annotated[int, typer.Option(help="Engine threads; 0 for one a CPU.", min=0)] = 0,
+    threads: Annotated[int, typer.Option(help="Engine threads, with --output processes; 0 for one a CPU.", min=0)] = 0,
 ) -> None:
     """Classify a sentence, a file or stdin; one JSON object a line on stdout, in order.
 
-    A line that can't be answered gives a problem with its line number; the rest goes on, and the exit code is 1."""
+    With --output the rows of a CSV, TSV, JSONL, Excel or Parquet file are written with all their columns and what was
+    predicted; after a kill the same command goes on. What can't be answered gives a problem, the rest goes on, and the
+    exit code is 1."""
+    from rich.console import Console
+
     from beexformer.app.batch_inference import classify_file, classify_text, is_file
     from beexformer.app.registry import Registry
+    from beexformer.app.scoring import Scoring, score
     from beexformer.app.settings import cpus
     from beexformer.model.options import ExitOptions
 
@@ -111,6 +150,12 @@ def classify(
         max_blocks=max_blocks,
         profile=profile,
     )
+    if output:
+        scoring = Scoring(
+            Path(source), output, text, text_pair, encoding, options, tuple(_paths(checkpoint)), engine.name
+        )
+        _scored(score(scoring, engine, threads or cpus(), Console(stderr=True)), output)
+        return
     if is_file(source, jsonl):
         if text_pair is not None:
             raise BEEError("--text-pair goes with a sentence; in a .jsonl file each line may have a text_pair")
@@ -120,6 +165,12 @@ def classify(
             raise SystemExit(1)
         return
     print(classify_text(engine, source, text_pair, options))
+
+
+def _scored(found: "Scored", output: Path) -> None:
+    print(f"beexformer: {output} has {found.rows} rows, {found.bad} of them without an answer", file=sys.stderr)
+    if found.bad:
+        raise SystemExit(1)
 
 
 @app.command()

@@ -113,7 +113,7 @@ def _open(
         header, records = _sheet(path)
     else:
         header, records = delimited.records(open_lines, suffix, wanted)
-    columns = _distinct(header)
+    columns = distinct(header)
     return columns, (dict(zip(columns, record, strict=True)) for record in records)
 
 
@@ -132,7 +132,7 @@ def _cut_off(path: Path, suffix: str) -> Iterator[None]:
         raise DataError(f"{path}: can't be read as {kind}: {error}; the file is cut off or damaged") from None
 
 
-def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
     """Names of columns as pandas makes them distinct: the second x is x.1."""
     taken: list[str] = []
     for name in names:
@@ -236,7 +236,7 @@ def _parquet(path: Path) -> tuple[tuple[str, ...], Iterator[Row]]:
         file = pyarrow.parquet.ParquetFile(path)
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: can't be read as PARQUET: {error}") from None
-    columns = _distinct(file.schema_arrow.names)
+    columns = distinct(file.schema_arrow.names)
 
     def rows() -> Iterator[Row]:
         try:

@@ -125,6 +125,24 @@ def test_lines_are_text_or_json_as_asked(run: Any, tmp_path: Path) -> None:
     assert classify(run, tmp_path / "lines.log", "--jsonl")[1] == answers
 
 
+@pytest.mark.parametrize("text", ["-1 of 5 stars, awful", "--delta of the Nile, a film", "I saved it in notes.txt"])
+def test_a_text_may_look_like_an_option_or_end_in_a_name(run: Any, text: str, client: TestClient) -> None:
+    code, [answer], _ = classify(run, text, "--min-blocks", "2")
+    assert code == 0
+    assert answer == client.post("/classify", json={"text": text, "min_blocks": 2}).json()
+    code, [answer], _ = classify(run, "a film", "--text-pair", text)
+    assert answer == client.post("/classify", json={"text": "a film", "text_pair": text}).json()
+
+
+def test_rows_of_a_file_are_scored_into_another(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("id,review\n1,a warm film\n2,\n")
+    code, _, err = run(
+        "classify", tmp_path / "rows.csv", "--text", "review", "-o", tmp_path / "out.csv", "--checkpoint", GOLDEN
+    )
+    assert (code, "out.csv has 2 rows, 1 of them without an answer" in err) == (1, True)
+    assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("1,a warm film,")
+
+
 def test_an_empty_file_gives_nothing(run: Any, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").touch()
     assert classify(run, tmp_path / "empty.txt") == (0, [], "")

@@ -1,0 +1,72 @@
+"""
+What `beexformer classify rows.csv -o out.csv` does with 100,000 rows: rows/s of one process and of two, and that a run
+which is killed three times ends with every row once, in order.
+
+    python bench/scoring.py --data $BEE_DATA [--rows 100000]
+"""
+
+import argparse
+import csv
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from beexformer.model import tables
+
+COMMAND = [sys.executable, "-c", "from beexformer.cli import main; main()", "classify"]
+
+
+def write(source: Path, data: Path, rows: int) -> list[str]:
+    """A file of so many phrases of SST-2 with ids; the ids."""
+    phrases = tables.strings(tables.read(data / "glue" / "sst2" / "train.tsv.gz"), ["sentence"])[0]
+    ids = [f"{i:07}" for i in range(rows)]
+    with source.open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["id", "review"])
+        writer.writerows([name, phrases[i % len(phrases)]] for i, name in enumerate(ids))
+    return ids
+
+
+def start(source: Path, out: Path, processes: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*COMMAND, str(source), "--text", "review", "-o", str(out), "--threads", str(processes)])
+
+
+def seconds(source: Path, out: Path, processes: int) -> float:
+    begun = time.perf_counter()
+    assert start(source, out, processes).wait() == 0
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rows", type=int, default=100_000)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ids = write(folder / "rows.csv", asked.data, asked.rows)
+        took = {n: seconds(folder / "rows.csv", folder / f"of{n}.csv", n) for n in (1, 2)}
+        for kill in range(3):
+            process = start(folder / "rows.csv", folder / "killed.csv", 2)
+            while (parts := len([*(folder / "killed.csv.partial").glob("[0-9]*.csv")])) < (
+                kill + 1
+            ) * asked.rows / 2000:
+                time.sleep(0.05)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            print(f"kill {kill + 1}: {parts} parts were there", flush=True)
+        assert start(folder / "rows.csv", folder / "killed.csv", 2).wait() == 0
+        whole = (folder / "killed.csv").read_bytes() == (folder / "of1.csv").read_bytes()
+        in_order = tables.strings(tables.read(folder / "killed.csv"), ["id"])[0] == ids
+    print(f"one process {asked.rows / took[1]:,.0f} rows/s, two {asked.rows / took[2]:,.0f}")
+    print(json.dumps({"seconds": took, "ratio": took[1] / took[2], "same_bytes": whole, "in_order": in_order}))
+    assert whole
+    assert in_order
+
+
+if __name__ == "__main__":
+    main()
