@@ -75,7 +75,9 @@ def serve(context: typer.Context) -> None:
         raise BEEError("\nbeexformer: ".join(sentences(error))) from None
     except SettingsError as error:
         raise BEEError(str(error)) from None
-    os.environ["BEE_CPU"] = settings.cpu  # the kernels read it when they are imported, here and in worker processes
+    os.environ["BEE_CPU"] = settings.cpu  # the kernels read it when they are imported
+    # no thread may be alive where workers are forked; neither library has use for any here
+    os.environ |= {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     from beexformer.app.main import serve as run
 
     run(settings)

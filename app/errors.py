@@ -3,7 +3,7 @@ Exceptions to problems: one table, one shape (RFC 9457). What isn't in the table
 """
 
 from collections.abc import Sequence
-from http import HTTPStatus
+from http.client import responses as phrases
 from typing import Any
 from urllib.parse import quote
 
@@ -24,6 +24,13 @@ TYPES = "urn:problem-type:beexformer:"
 
 class NotJSON(Exception):
     """The body is no JSON at all."""
+
+
+class NotHTTP(HTTPException):
+    """What came in breaks the rules of HTTP/1.1."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(400, detail)
 
 
 class NotReady(Exception):
@@ -47,14 +54,19 @@ class ClientGone(Exception):
 TABLE: dict[type[Exception] | int, tuple[int, str, str]] = {
     NotJSON: (400, "not-json", "The body is not JSON"),
     400: (400, "not-json", "The body is not JSON"),
+    NotHTTP: (400, "not-http", "The request is not valid HTTP"),
     401: (401, "unauthorized", "A valid API key is required"),
     UnknownModel: (404, "unknown-model", "No model of that name is loaded"),
     404: (404, "not-found", "There is nothing at this path"),
     405: (405, "method-not-allowed", "This path does not take this method"),
+    408: (408, "too-slow", "The request took too long to arrive"),
     413: (413, "too-large", "The body or the batch is too large"),
+    414: (414, "long-path", "The path is too long"),
     415: (415, "not-json-type", "The content type must be application/json"),
     RequestValidationError: (422, "invalid-field", "A field is missing, unknown or has an invalid value"),
     InputError: (422, "invalid-input", "The text or its options can't be answered"),
+    431: (431, "large-head", "The headers are too many or too large"),
+    499: (499, "client-gone", "The client left"),
     ClientGone: (499, "client-gone", "The client left"),
     Overloaded: (503, "overloaded", "Too many rows are waiting"),
     Draining: (503, "draining", "The service is shutting down"),
@@ -72,9 +84,8 @@ def kind(error: Exception) -> tuple[int, str, str]:
     """(status, slug, title) of an exception."""
     if isinstance(error, RequestValidationError) and _no_json(error):
         return TABLE[NotJSON]
-    if isinstance(error, HTTPException):
-        return TABLE.get(error.status_code, BUG)
-    return next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), BUG)
+    default = TABLE.get(error.status_code, BUG) if isinstance(error, HTTPException) else BUG
+    return next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), default)
 
 
 def problem(error: Exception, *, instance: str | None = None, request_id: str | None = None) -> Problem:
@@ -85,11 +96,7 @@ def problem(error: Exception, *, instance: str | None = None, request_id: str | 
         detail = "the service failed to answer; the log has the details under this request id"
     elif isinstance(error, HTTPException):
         # the framework's own words repeat the status or, for 400, hide what the caller can do
-        detail = (
-            title
-            if error.detail in (HTTPStatus(status).phrase, "There was an error parsing the body")
-            else error.detail
-        )
+        detail = title if error.detail in (phrases.get(status), "There was an error parsing the body") else error.detail
     elif isinstance(error, RequestValidationError) and _no_json(error):
         detail = _json_detail(error)
     elif isinstance(error, RequestValidationError):

@@ -1,47 +1,46 @@
 """
-Puts the service together: settings -> registry of engines -> scheduler -> routes, and runs it under uvicorn.
+Puts the service together: settings -> registry of engines -> scheduler -> routes; and runs it, supervised.
 
-Start: checkpoints are read and verified when the app is made, before anything listens, so a damaged one ends the
-process with one sentence. Then the server listens and /livez answers, while a thread compiles the kernels (or loads
-them from the cache) and runs a real forward; only then does /readyz say ready.
+Start: checkpoints are read and verified before anything listens, so a damaged one ends the process with one sentence.
+Then a first process, the doorkeeper, answers probes (and 503 to the rest), while its parent compiles the kernels or
+loads them from the cache and runs real forwards. Workers are forked from that parent and serve at once.
 
-End: SIGTERM flips /readyz at once and new texts get 503, while the listening socket stays; queued texts are answered,
-at most `shutdown_seconds` long; then the server closes.
+End: app/supervisor.py and app/worker.py.
 """
 
 import asyncio
 import contextlib
 import functools
 import logging
-import os
+import logging.config
 import signal
 import sys
-import tempfile
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import FrameType
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
-from uvicorn.supervisors import Multiprocess
 
 from beexformer.app import errors, logs
-from beexformer.app.metrics import MULTIPROCESS, Metrics
-from beexformer.app.middleware import RequestMiddleware
+from beexformer.app.connections import Connections, Limits
+from beexformer.app.listener import address, listen
+from beexformer.app.metrics import Metrics
+from beexformer.app.middleware import RequestMiddleware, log_refused
 from beexformer.app.page import add_page
-from beexformer.app.protocol import Protocol
+from beexformer.app.processes import Processes, counting
 from beexformer.app.registry import Registry
 from beexformer.app.routes import Service, router
 from beexformer.app.scheduler import Scheduler
 from beexformer.app.settings import Settings
+from beexformer.app.supervisor import Supervisor, Work
+from beexformer.app.worker import Place, Worker
 from beexformer.model.answer import Answer
 from beexformer.model.engine import Engine, Row
 
+END_SECONDS = 10  # beyond the deadline of requests, after the last one was taken, until workers are killed
 log = logging.getLogger("bee.main")
 
 
@@ -51,18 +50,21 @@ def load_registry(settings: Settings, load: Callable[[Path], Engine] = Engine.lo
 
 
 def create_app(settings: Settings | None = None, load: Callable[[Path], Engine] = Engine.load) -> FastAPI:
-    """The app of one server process."""
+    """The app as one process alone serves it: it gets ready by itself once its lifespan has begun."""
     settings = settings or Settings()
     service = _assemble(settings, load_registry(settings, load))
+    return _app(service, functools.partial(_warm, service))
 
+
+def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | None = None) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        warming = asyncio.create_task(_warm(service))
-        with _draining_on_signals(service.scheduler, settings.shutdown_seconds):
-            yield
+        warming = asyncio.create_task(warm()) if warm else None
+        yield
         service.scheduler.close()
         service.tokenizing.shutdown(cancel_futures=True)
-        await warming
+        if warming:
+            await warming
 
     app = FastAPIOffline(  # FastAPI with the scripts of /docs from the package instead of from somebody's CDN
         title="BEExformer",
@@ -78,8 +80,8 @@ def create_app(settings: Settings | None = None, load: Callable[[Path], Engine] 
     add_page(app)
     app.add_middleware(
         RequestMiddleware,
-        keys=settings.api_keys,
-        max_body_bytes=settings.max_body_bytes,
+        keys=service.settings.api_keys,
+        max_body_bytes=service.settings.max_body_bytes,
         refused=functools.partial(_count_refused, service.metrics),
     )
     for kind in (HTTPException, RequestValidationError, *errors.TABLE):
@@ -88,40 +90,72 @@ def create_app(settings: Settings | None = None, load: Callable[[Path], Engine] 
     return app
 
 
-def serve(settings: Settings) -> None:
-    """Run the service until it is told to stop."""
-    config = uvicorn.Config(
-        functools.partial(create_app, settings),
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        log_config=logs.config(settings.log_level),
-        access_log=False,
-        server_header=False,
-        http=Protocol,
-        ws="none",
-        timeout_graceful_shutdown=settings.shutdown_seconds,
-        timeout_worker_healthcheck=60,  # a worker is silent while it imports and may be while it compiles
+def serve(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> None:
+    """Run the service until it is told to stop. Ends the process where something is wrong."""
+    logging.config.dictConfig(logs.config(settings.log_level))
+    registry = load_registry(settings, load)
+    with listen(settings.host, settings.port) as listener, contextlib.ExitStack() as stack:
+        supervisor = Supervisor(
+            listener,
+            settings.worker_processes,
+            health_seconds=settings.health_seconds,
+            drain_seconds=settings.drain_seconds,
+            end_seconds=settings.request_timeout_ms / 1000 + END_SECONDS,
+            ended=lambda slot: processes.leave(slot),
+            reload=lambda: work_of(_ready(load_registry(settings, load))),
+        )
+        processes = stack.enter_context(counting(supervisor.board.pids))
+        stack.callback(supervisor.kill)
+
+        def work_of(registry: Registry) -> Work:
+            return functools.partial(_work, settings, registry, processes)
+
+        # until signals are the supervisor's
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+        signal.signal(signal.SIGINT, lambda number, frame: sys.exit(0))
+        supervisor.open_door(work_of(registry))
+        log.info("listening on %s", address(listener))
+        try:
+            work = work_of(_ready(registry))
+        except Exception:
+            log.exception("an engine failed its first forward")
+            sys.exit(1)
+        sys.exit(supervisor.run(work))
+
+
+def _ready(registry: Registry) -> Registry:
+    registry.warm()
+    return registry
+
+
+def _work(settings: Settings, registry: Registry, processes: Processes, place: Place) -> None:
+    """What a worker does from its fork on. With a registry that isn't ready yet, it is the doorkeeper."""
+    processes.enter(place.slot)
+    service = _assemble(settings, registry, processes)
+    limits = Limits(
+        settings.head_seconds, settings.body_seconds, settings.keep_alive_seconds, settings.connection_seconds
     )
-    if settings.workers == 1:
-        config.load()  # makes the app: whatever is wrong with it is raised here
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # uvicorn raises it again once it has closed
-        with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run()
-        return
-    load_registry(settings)  # the workers load for themselves; here only to refuse before they start
-    with tempfile.TemporaryDirectory(prefix="beexformer-metrics-") as folder:
-        os.environ[MULTIPROCESS] = folder  # read by prometheus-client when a worker imports it
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
+
+    def refused(path: str, status: int, seconds: float, request_id: str) -> None:
+        _count_refused(service.metrics, path, status, seconds)
+        log_refused(path, status, seconds, request_id)
+
+    connections = Connections(limits, refused)
+    if registry.state == "ready":
+        service.metrics.ready.set(1)
+        log.info("ready", extra={"fields": {"models": [engine.name for engine in registry]}})
+    else:
+        connections.drain()  # who comes back meets a worker
+    Worker(_app(service), place, connections, settings.drain_seconds, settings.request_timeout_ms / 1000 + 1).run()
 
 
-def _assemble(settings: Settings, registry: Registry) -> Service:
+def _assemble(settings: Settings, registry: Registry, processes: Processes | None = None) -> Service:
     metrics = Metrics(
         list(registry),
         threads=settings.engine_threads,
         max_batch_rows=settings.max_batch_rows,
         max_queue=settings.max_queue,
+        processes=processes,
     )
 
     def run(engine: Engine, rows: list[Row]) -> list[Answer]:
@@ -145,47 +179,6 @@ async def _warm(service: Service) -> None:
         log.info("ready", extra={"fields": {"models": [engine.name for engine in service.registry]}})
     except Exception:  # whatever it is, the process must stay up to answer 503, and the log has it
         log.exception("an engine failed its first forward; /livez and /readyz answer 503")
-
-
-@contextlib.contextmanager
-def _draining_on_signals(scheduler: Scheduler[Engine, Row, Answer], seconds: int) -> Iterator[None]:
-    """Put ourselves before the server's own handlers of SIGTERM and SIGINT: drain first, then let it close.
-
-    uvicorn would close the listening socket first: a load balancer would see refused connections instead of a 503."""
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's; so in tests
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    servers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def close(number: int, frame: FrameType | None = None) -> None:
-        handler = servers[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
-
-    async def drain_then_close(number: int) -> None:
-        log.info("draining", extra={"fields": {"rows": scheduler.waiting}})
-        try:
-            await asyncio.wait_for(scheduler.drain(), seconds)
-        except TimeoutError:
-            log.warning("%d rows were still waiting after %d s", scheduler.waiting, seconds)
-        close(number)
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if scheduler.draining:
-            close(number, frame)  # asked twice: at once
-        else:
-            scheduler.draining = True
-            loop.call_soon_threadsafe(lambda: tasks.append(loop.create_task(drain_then_close(number))))
-
-    tasks: list[asyncio.Task[None]] = []  # the loop itself keeps only weak references
-    for number in servers:
-        signal.signal(number, on_signal)
-    try:
-        yield
-    finally:
-        for number, handler in servers.items():
-            signal.signal(number, handler)
 
 
 def _count_refused(metrics: Metrics, path: str, status: int, seconds: float) -> None:

@@ -3,30 +3,25 @@ Counters and histograms, named once. Knows prometheus-client, engines and their 
 
 - label values come from configuration only: a model name that isn't loaded is counted under model=""
 - a "request" is a text to classify: each item of a batch counts, and a body refused as a whole counts once
-- with several server processes (PROMETHEUS_MULTIPROC_DIR is set) a scrape of any of them sums over all; only process_*
-  stand one by one there, told apart by pid, because a sum of CPU seconds would fall when a process dies
+- a scrape of one server process sums over all of them (app/processes.py)
 """
 
 import math
-import os
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
-    Metric,
     ProcessCollector,
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
-from prometheus_client.registry import Collector
 
+from beexformer.app.processes import Processes
 from beexformer.model.answer import Answer
 from beexformer.model.engine import Engine, Row
 from beexformer.model.options import NOTHING_ASKED
@@ -35,19 +30,25 @@ SECONDS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.1
 ENTROPIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 PHASES = ("tokenize", "queue", "compute")
 FAILURES = (500, 503, 504)  # at 0 from the start: a rate never sees the first of what wasn't there before it
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+OPEN_METRICS = "application/openmetrics-text"
 
 
 class Metrics:
     """All that /metrics shows of `engines`, and of the queue and threads before them."""
 
-    def __init__(self, engines: Collection[Engine], *, threads: int, max_batch_rows: int, max_queue: int) -> None:
+    def __init__(
+        self,
+        engines: Collection[Engine],
+        *,
+        threads: int,
+        max_batch_rows: int,
+        max_queue: int,
+        processes: Processes | None = None,
+    ) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = registry = CollectorRegistry()
-        self._folder = os.environ.get(MULTIPROCESS)
-        if self._folder:
-            _bury_the_dead(Path(self._folder))
-        else:
+        self._processes = processes
+        if not processes:
             ProcessCollector(registry=registry)
         blocks = max(engine.config.n_block for engine in engines)
         rows = [1 << i for i in range(max_batch_rows.bit_length())]
@@ -141,13 +142,9 @@ class Metrics:
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """(body, content type) of a scrape, of all processes together where there are several."""
-        encode, content_type = choose_encoder(accept)
-        registry = self._registry
-        if self._folder:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry, self._folder)  # type: ignore[no-untyped-call]
-            registry.register(_Processes(Path(self._folder)))
-        return encode(registry), content_type
+        # only what matters of the header: prometheus-client fails on versions that are none
+        encode, content_type = choose_encoder(OPEN_METRICS if OPEN_METRICS in accept else "")
+        return encode(self._processes.registry() if self._processes else self._registry), content_type
 
 
 class _OfModel:
@@ -179,31 +176,3 @@ def training_exits(engine: Engine) -> list[int]:
     if not isinstance(counts, list) or len(counts) != engine.config.n_block:
         return []
     return counts if all(type(count) is int and count >= 0 for count in counts) and any(counts) else []
-
-
-class _Processes(Collector):
-    """process_* of every living server process, by pid."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def collect(self) -> Iterable[Metric]:
-        families: dict[str, Metric] = {}
-        for pid in sorted({_pid(file) for file in self._folder.glob("gauge_live*.db")}):
-            for one in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
-                family = families.setdefault(one.name, Metric(one.name, one.documentation, one.type))
-                for sample in one.samples:
-                    family.add_sample(sample.name, {"pid": str(pid)}, sample.value)
-        return families.values()
-
-
-def _pid(file: Path) -> int:
-    return int(file.stem.rpartition("_")[2])
-
-
-def _bury_the_dead(folder: Path) -> None:
-    """A worker that was killed must not be summed as if it lived: its gauges go when its successor starts."""
-    for file in folder.glob("gauge_live*.db"):
-        pid = _pid(file)
-        if not Path(f"/proc/{pid}").exists():
-            mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]

@@ -73,10 +73,16 @@ class RequestMiddleware:
         exchange = RequestContext(_request_id(headers), time.perf_counter())
         scope.setdefault("state", {})["exchange"] = exchange
         status, received = 0, 0
+        unfinished = "content-length" in headers or "transfer-encoding" in headers  # more of the body is to come
 
-        async def receive_limited() -> Message:
-            nonlocal received
+        async def receive_bounded() -> Message:
+            nonlocal received, unfinished
             message = await receive()
+            if unfinished and "bee.refused" in scope:
+                raise scope["bee.refused"]
+            if unfinished and message["type"] == "http.disconnect":
+                raise HTTPException(499, "the client left before it had sent the whole body")
+            unfinished = message.get("more_body", False)
             received += len(message.get("body", b""))
             if received > self.max_body_bytes:  # a body without a length: refused as soon as it has grown too long
                 raise self._too_large()
@@ -96,7 +102,9 @@ class RequestMiddleware:
         try:
             try:
                 self._admit(scope["path"], headers)
-                await self.app(scope, receive_limited, send_with_headers)
+                # HEAD is answered as GET; the server leaves the body out
+                routed = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+                await self.app(routed, receive_bounded, send_with_headers)
             except Exception as error:
                 if status:
                     raise  # too late for a problem: the server closes the connection
@@ -119,7 +127,11 @@ class RequestMiddleware:
             if not any(matches):
                 detail = "send a valid key as X-API-Key or as Authorization: Bearer"
                 raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
-        if int(headers.get("content-length", 0)) > self.max_body_bytes:
+        length = headers.get("content-length", "0")
+        if not (length.isascii() and length.isdigit()):
+            raise HTTPException(400, "Content-Length is no number")
+        length = length.lstrip("0")  # thousands of digits are more than int() takes
+        if len(length) > len(str(self.max_body_bytes)) or int(length or 0) > self.max_body_bytes:
             raise self._too_large()
 
     def _too_large(self) -> HTTPException:
@@ -143,6 +155,12 @@ class RequestMiddleware:
         log.log(
             level, "request", extra={"fields": {name: value for name, value in fields.items() if value is not None}}
         )
+
+
+def log_refused(path: str, status: int, seconds: float, request_id: str) -> None:
+    """The line of a request that was refused before it came here."""
+    fields = {"request_id": request_id, "path": quote(path), "status": status, "ms": round(seconds * 1000, 3)}
+    log.info("request", extra={"fields": fields})
 
 
 def _request_id(headers: Headers) -> str:

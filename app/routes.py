@@ -53,7 +53,7 @@ TimeoutMs = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Service:
     """What the endpoints work with (request.app.state.service)."""
 
@@ -62,10 +62,9 @@ class Service:
     scheduler: Scheduler[Engine, Row, Answer]
     metrics: Metrics
     tokenizing: ThreadPoolExecutor  # one thread, for long texts
+    draining: bool = False  # SIGTERM has come: no longer ready, but what comes is still answered
 
     def refuse_unless_ready(self) -> None:
-        if self.scheduler.draining:
-            raise Draining
         if self.registry.state != "ready":
             raise NotReady(self.registry.state)
 
@@ -172,6 +171,8 @@ async def livez(request: Request) -> Health:
 @router.get("/readyz", responses=responses(503), tags=["operation"])
 async def readyz(request: Request) -> Health:
     """Every engine has answered a real forward. 503 while starting and from the moment of SIGTERM."""
+    if _service(request).draining:
+        raise Draining
     _service(request).refuse_unless_ready()
     return Health(status="ready")
 

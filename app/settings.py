@@ -15,8 +15,11 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "BEE_"
+REPLACED = {"BEE_SHUTDOWN_SECONDS": "BEE_DRAIN_SECONDS"}  # what was a setting once, and what is in its place
 FOREIGN = {"BEE_DATA"}  # the data folder of `make train`; not ours to read, but no misspelling either
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
+PARENT_BYTES, WORKER_BYTES = 250 << 20, 60 << 20  # what the first process has, and each more has to itself, at most
 
 
 class Settings(BaseSettings):
@@ -47,7 +50,13 @@ class Settings(BaseSettings):
         description="model that answers when a request names none; unset takes the first one loaded, of the shipped "
         "ones `sst2`",
     )
-    workers: int = Field(default=1, ge=1, le=256, description="server processes; each loads the checkpoints itself")
+    workers: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="server processes; 0 makes one for each CPU that the container's limit or the machine gives, "
+        "as far as the container's memory goes",
+    )
     threads: int = Field(
         default=0, ge=0, le=1024, description="engine threads of a process; 0 shares the CPUs among workers"
     )
@@ -79,9 +88,32 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe log lines written; info has one line a request"
     )
-    shutdown_seconds: int = Field(
-        default=5, ge=0, le=3600, description="time that queued requests get to finish after SIGTERM; new ones get 503"
+    drain_seconds: int = Field(
+        default=5,
+        ge=0,
+        le=3600,
+        description="seconds from SIGTERM, when `/readyz` turns to 503, until the socket is closed; up to then and of "
+        "what has come by then everything is answered",
     )
+    health_seconds: int = Field(
+        default=10, ge=1, le=3600, description="a worker whose event loop stands still so long is killed and replaced"
+    )
+    keep_alive_seconds: int = Field(
+        default=150,
+        ge=1,
+        le=86400,
+        description="an idle connection is closed after so long; longer than a proxy keeps its own, or it will lose "
+        "requests",
+    )
+    connection_seconds: int = Field(
+        default=600,
+        ge=0,
+        le=86400,
+        description="age at which a connection is ended with `Connection: close`, so that clients spread over new "
+        "replicas; 0 for never",
+    )
+    head_seconds: int = Field(default=10, ge=1, le=3600, description="time for a client to send a head; then 408")
+    body_seconds: int = Field(default=30, ge=1, le=3600, description="time for a client to send a body; then 408")
 
     @model_validator(mode="before")
     @classmethod
@@ -89,6 +121,8 @@ class Settings(BaseSettings):
         known = {f"{PREFIX}{name.upper()}" for name in cls.model_fields}
         unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
         for name in unknown:
+            if name.upper() in REPLACED:
+                raise ValueError(f"{name} is no setting any more; its place has {REPLACED[name.upper()]}")
             if name not in FOREIGN:
                 near = difflib.get_close_matches(name.upper(), known, n=1)
                 raise ValueError(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
@@ -108,9 +142,14 @@ class Settings(BaseSettings):
         return keys
 
     @property
+    def worker_processes(self) -> int:
+        """Processes, with 0 worked out."""
+        return self.workers or max(1, min(cpus(), 256, (memory() - PARENT_BYTES) // WORKER_BYTES))
+
+    @property
     def engine_threads(self) -> int:
         """Threads of this process, with 0 worked out."""
-        return self.threads or max(1, cpus() // self.workers)
+        return self.threads or max(1, cpus() // self.worker_processes)
 
 
 def cpus() -> int:
@@ -121,6 +160,15 @@ def cpus() -> int:
     except (OSError, ValueError):  # no control group of version 2, or no limit ("max") in it
         return usable
     return min(usable, math.ceil(quota / period))
+
+
+def memory() -> int:
+    """Bytes that this container may use, or that the machine has."""
+    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(has, int(MEMORY_LIMIT.read_text()))
+    except (OSError, ValueError):
+        return has
 
 
 def sentences(error: ValidationError) -> list[str]:

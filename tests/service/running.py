@@ -76,7 +76,7 @@ class Server:
     def ready(self) -> bool:
         try:
             return httpx2.get(f"{self.url}/readyz", timeout=PATIENCE).status_code == 200
-        except httpx2.ConnectError:  # several workers: the port is bound before the first one listens
+        except httpx2.HTTPError:  # a connection that the doorkeeper closes while it leaves
             return False
 
     def lines(self) -> list[dict[str, Any]]:
@@ -91,10 +91,10 @@ def server_of(folder: Path, *command: str | Path, **env: str) -> Iterator[Server
         process = subprocess.Popen([str(part) for part in command], stderr=stderr, env={**os.environ, **env})
         try:
             server = Server(process, "", log)
-            wait_until(lambda: process.poll() is not None or "Uvicorn running on" in log.read_text())
+            wait_until(lambda: process.poll() is not None or "listening on" in log.read_text())
             assert process.poll() is None, log.read_text()
-            running = next(line for line in server.lines() if line["message"].startswith("Uvicorn running on"))
-            server.url = running["message"].split()[3]
+            running = next(line for line in server.lines() if line["message"].startswith("listening on"))
+            server.url = running["message"].split()[2]
             wait_until(server.ready)
             yield server
         finally:

@@ -1,14 +1,11 @@
-"""A real server whose engine takes its time, one row a batch, so that a test can send SIGTERM while texts wait."""
+"""A real server whose engine takes its time, so that a test can send SIGTERM while texts are being answered."""
 
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
-from beexformer.app import logs
-from beexformer.app.main import create_app
+from beexformer.app.main import serve
 from beexformer.app.settings import Settings
 from beexformer.model.engine import Engine
 
@@ -24,7 +21,12 @@ class Slow(Engine):
 
 if __name__ == "__main__":
     settings = Settings(
-        checkpoints=(Path(sys.argv[1]),), threads=1, max_batch_rows=1, request_timeout_ms=60_000, shutdown_seconds=60
+        checkpoints=(Path(sys.argv[1]),),
+        port=0,
+        workers=1,
+        threads=1,
+        max_batch_rows=1,
+        request_timeout_ms=60_000,
+        drain_seconds=1,
     )
-    app = create_app(settings, Slow.load)
-    uvicorn.run(app, port=0, log_config=logs.config("info"), access_log=False, timeout_graceful_shutdown=60)
+    serve(settings, Slow.load)

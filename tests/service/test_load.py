@@ -203,12 +203,13 @@ def test_an_engine_that_fails_its_first_forward_is_never_ready_nor_alive() -> No
         assert "no such instruction" not in client.get("/readyz").text
 
 
-def test_draining_refuses_texts_and_readiness_but_lives() -> None:
+def test_draining_is_not_ready_but_answers() -> None:
     with client_of() as client:
-        client.app.state.service.scheduler.draining = True  # type: ignore[attr-defined]
-        for response in (client.get("/readyz"), client.post("/classify", json=ONE)):
-            problem(response, 503, "draining")
-            assert response.headers["retry-after"] == "1"
+        client.app.state.service.draining = True  # type: ignore[attr-defined]
+        refused = client.get("/readyz")
+        problem(refused, 503, "draining")
+        assert refused.headers["retry-after"] == "1"
+        assert client.post("/classify", json=ONE).status_code == 200
         assert client.get("/livez").status_code == 200
 
 

@@ -1,0 +1,35 @@
+"""
+A few numbers in memory that the parent and all workers share: who is there, is it alive, how much has it to do.
+
+Each number is written by one process only and read at a glance; nothing is locked.
+"""
+
+import mmap
+
+EMPTY, STARTING, SERVING = 0, 1, 2  # states of a slot
+
+
+class Board:
+    """One column a slot; a slot has one process at a time."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        rows = memoryview(mmap.mmap(-1, 4 * slots * 8)).cast("q")
+        self.pid, self.state, self.beats, self.connections = (rows[i * slots : (i + 1) * slots] for i in range(4))
+
+    def clear(self, slot: int) -> None:
+        """The process of the slot has ended."""
+        self.pid[slot] = self.state[slot] = self.beats[slot] = self.connections[slot] = 0
+
+    def pids(self) -> list[int]:
+        """The processes that are there."""
+        return [pid for pid in self.pid if pid]
+
+    def crowded(self, slot: int) -> bool:
+        """Some other serving worker has fewer connections."""
+        own = self.connections[slot]
+        return any(
+            self.state[other] == SERVING and self.connections[other] < own
+            for other in range(self.slots)
+            if other != slot
+        )

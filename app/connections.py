@@ -1,0 +1,82 @@
+"""
+The open connections of a process: the bounds they share, and what happens to all of them at once.
+
+Knows when a connection's time is up; what is said on it is app/protocol.py's.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from uvicorn.server import ServerState
+
+if TYPE_CHECKING:
+    from beexformer.app.protocol import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds: that a client may take for a head and for a body, that a connection may idle, and that it may last (0
+    for ever)."""
+
+    head: float
+    body: float
+    keep_alive: float
+    connection: float
+
+
+class Connections(ServerState):
+    """uvicorn's state of a server, with our limits.
+
+    `refused(path, status, seconds, request_id)` is told of each answer that a protocol gives before any app is asked,
+    `counted(n)` of how many connections are open."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        refused: Callable[[str, int, float, str], None] = lambda *_: None,
+        counted: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        super().__init__()
+        self.limits, self.refused, self.counted = limits, refused, counted
+        self.draining = False  # each answer from now on is the last of its connection
+        self.half_closed: set[Protocol] = set()
+
+    def drain(self) -> None:
+        """Every answer that hasn't begun yet says `Connection: close`."""
+        self.draining = True
+        for connection in self._all():
+            connection.announce_close()
+
+    def sweep(self) -> None:
+        """End what has taken too long. To be called about once a second."""
+        now = time.monotonic()
+        for connection in self._all():
+            if connection.deadline < now:
+                connection.expire(now)
+
+    def probe(self) -> None:
+        """Find out which of the half-closed ones have left. To be called a few times a second."""
+        for connection in list(self.half_closed):
+            connection.probe()
+
+    def close_idle(self, share: float = 1.0, *, fresh: bool = False) -> int:
+        """Close that share of those between two requests, the longest idle first; the number closed.
+
+        `fresh`: and of those that have not sent anything yet."""
+        idle = sorted((one for one in self._all() if one.idle or (fresh and one.fresh)), key=lambda one: one.deadline)
+        closed = idle[: int(len(idle) * share + 0.5)]
+        for connection in closed:
+            connection.close()
+        return len(closed)
+
+    def abort(self) -> int:
+        """Cut all of them; the number cut."""
+        cut = self._all()
+        for connection in cut:
+            connection.transport.abort()
+        return len(cut)
+
+    def _all(self) -> "list[Protocol]":
+        return cast("list[Protocol]", list(self.connections))

@@ -1,0 +1,252 @@
+"""
+The parent of the workers: forks them, replaces the dead and the hung, passes signals on. It serves nothing itself.
+
+- A worker is a fork of this process, in which everything is loaded and compiled: a successor is there at once, and what
+  isn't written to is in memory once. No thread may be alive here, nor an event loop: neither survives a fork.
+- A worker that ends is noticed by SIGCHLD; one whose event loop stands still, by its beats on the board, counted in
+  looks of this process, so that a machine that was suspended doesn't look like hung workers.
+- Workers end with this process: the kernel sees to it (PR_SET_PDEATHSIG), and a pipe where there is none.
+- SIGTERM drains, a second one ends at once; SIGINT (a terminal) skips the drain; SIGHUP loads the checkpoints anew.
+"""
+
+import ctypes
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from beexformer.app.board import SERVING, STARTING, Board
+from beexformer.app.listener import shut_out
+from beexformer.app.worker import Place
+from beexformer.model.errors import BEEError
+
+SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+LOOK_SECONDS, QUICK_LOOK_SECONDS = 0.5, 0.02  # between two looks at the workers; where one is about to be ready
+MAX_DELAY_SECONDS, MAX_FAILURES = 2.0, 10  # of workers that end before they serve
+PR_SET_PDEATHSIG = 1
+Work = Callable[[Place], None]
+log = logging.getLogger("bee.supervisor")
+
+
+@dataclass(slots=True)
+class Child:
+    """A worker as its parent sees it."""
+
+    slot: int
+    generation: int
+    beats: int = 0
+    still: float = 0.0  # seconds of looks at which its beats had not moved
+    retired: bool = False
+    killed: bool = False
+
+
+class Supervisor:
+    """Keeps `workers` processes that each run `work(place)` and serve on `listener`.
+
+    `ended(slot)` is told when the process of a slot is gone; `reload()` returns new work or raises BEEError; a
+    replaced worker has `drain_seconds` for its connections, the end `end_seconds` in all."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        workers: int,
+        *,
+        health_seconds: float,
+        drain_seconds: float,
+        end_seconds: float,
+        ended: Callable[[int], None],
+        reload: Callable[[], Work],
+    ) -> None:
+        self.board = Board(2 * workers + 1)  # two generations at a reload, and the doorkeeper
+        self._listener, self._workers = listener, workers
+        self._health_seconds, self._drain_seconds, self._end_seconds = health_seconds, drain_seconds, end_seconds
+        self._ended, self._reload = ended, reload
+        self._work: Work | None = None
+        self._children: dict[int, Child] = {}
+        self._generation = 0
+        self._failures = 0  # workers in a row that ended before they served
+        self._not_before = 0.0
+        self._drained: float | None = None  # when the drain is over
+        self._over: float | None = None  # when patience is
+        self._lifeline, self._held = os.pipe()  # children read the one and see its end, once nobody holds the other
+
+    def open_door(self, work: Work) -> None:
+        """A process that answers while this one gets ready; it retires when the first worker serves."""
+        self._fork(work)
+
+    def run(self, work: Work) -> int:
+        """Supervise until told to end. The exit code."""
+        self._work = work
+        self._generation = 1
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        self._warn_of_threads()
+        gc.collect()
+        gc.freeze()  # or the first collection of each worker would write to, and so copy, what they share
+        last = time.monotonic()
+        while True:
+            self._reap()
+            if self._over is None:
+                self._replenish()
+            elif not self._children:
+                return 0
+            if self._failures >= MAX_FAILURES:
+                log.error("%d workers in a row have ended before they served; so does the service", self._failures)
+                self.kill()
+                return 1
+            hurry = any(self.board.state[child.slot] == STARTING for child in self._children.values())
+            received = signal.sigtimedwait(SIGNALS, QUICK_LOOK_SECONDS if hurry else LOOK_SECONDS)
+            now = time.monotonic()
+            self._look(min(now - last, LOOK_SECONDS))
+            last = now
+            if received and self._told(received.si_signo):
+                self.kill()
+                return 0
+            self._keep_time(now)
+
+    def kill(self) -> None:
+        """End all workers now, and wait for that."""
+        self._send(signal.SIGKILL)
+        while self._children:
+            pid, _ = os.waitpid(-1, 0)
+            self._bury(pid)
+
+    def _told(self, number: int) -> bool:
+        """Act on a signal. True if all is to end at once."""
+        if number == signal.SIGHUP and self._drained is None:
+            self._renew()
+        elif number in (signal.SIGTERM, signal.SIGINT):
+            if self._drained is not None:
+                log.warning("told twice: ending at once")
+                return True
+            drain = self._drain_seconds if number == signal.SIGTERM else 0.0
+            log.info("draining", extra={"fields": {"seconds": drain}})
+            self._drained = time.monotonic() + drain
+            self._send(signal.SIGTERM)
+        return False
+
+    def _keep_time(self, now: float) -> None:
+        if self._over is not None:
+            if now > self._over:
+                log.warning("%d workers had to be killed", len(self._children))
+                self.kill()
+        elif self._drained is not None and now >= self._drained:
+            self._over = now + self._end_seconds
+            shut_out(self._listener)
+            self._listener.close()
+            self._send(signal.SIGQUIT)
+
+    def _renew(self) -> None:
+        """Load what is served anew and put other workers in the place of those that are there."""
+        try:
+            self._work = self._reload()
+        except BEEError as error:
+            log.error("reload: %s; what was loaded stays", error)
+            return
+        except Exception:
+            log.exception("reload failed; what was loaded stays")
+            return
+        self._generation += 1
+        gc.collect()
+        gc.freeze()
+
+    def _replenish(self) -> None:
+        """Fork what is missing; let go of those whose successors serve."""
+        current = [child for child in self._children.values() if child.generation == self._generation]
+        if time.monotonic() >= self._not_before:
+            assert self._work
+            for _ in range(self._workers - len(current)):
+                self._fork(self._work)
+        serving = [child for child in current if self.board.state[child.slot] == SERVING]
+        if serving:
+            self._failures = 0
+        if len(serving) == self._workers or (serving and self._generation == 1):
+            for pid, child in self._children.items():
+                if child.generation < self._generation and not child.retired:
+                    child.retired = True
+                    os.kill(pid, signal.SIGUSR1)
+
+    def _fork(self, work: Work) -> None:
+        used = {child.slot for child in self._children.values()}
+        slot = next(slot for slot in range(self.board.slots) if slot not in used)
+        self.board.state[slot] = STARTING
+        parent = os.getpid()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # in the child until it has handlers
+        pid = os.fork()
+        if pid == 0:
+            self._become(parent, work, Place(self.board, slot, self._listener, self._lifeline))
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self.board.pid[slot] = pid
+        self._children[pid] = Child(slot, self._generation)
+        if self._drained is not None:
+            os.kill(pid, signal.SIGTERM)
+
+    def _become(self, parent: int, work: Work, place: Place) -> None:
+        """The child's way from here; it never returns."""
+        code = 1
+        try:
+            if sys.platform == "linux":
+                ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            os.close(self._held)
+            if os.getppid() == parent:  # else it went before the kernel was told
+                work(place)
+                code = 0
+        except BaseException:  # nothing of the parent's may run in here, its clean-up least of all
+            log.exception("a worker failed")
+        finally:
+            os._exit(code)
+
+    def _reap(self) -> None:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            child = self._bury(pid)
+            if child is None or child.retired or self._over is not None:
+                continue
+            served = self.board.state[child.slot] == SERVING
+            self.board.clear(child.slot)
+            if child.generation < self._generation:
+                continue
+            how = f"signal {signal.Signals(-code).name}" if (code := os.waitstatus_to_exitcode(status)) < 0 else code
+            log.error("a worker has ended (%s); another takes its place", how, extra={"fields": {"worker": pid}})
+            if not served:
+                self._failures += 1
+                self._not_before = time.monotonic() + min(MAX_DELAY_SECONDS, 0.05 * 2**self._failures)
+
+    def _bury(self, pid: int) -> Child | None:
+        child = self._children.pop(pid, None)
+        if child:
+            self._ended(child.slot)
+        return child
+
+    def _look(self, seconds: float) -> None:
+        """Kill who has not moved for too long; `seconds` since the last look."""
+        for pid, child in self._children.items():
+            beats = self.board.beats[child.slot]
+            child.still = 0.0 if beats != child.beats else child.still + seconds
+            child.beats = beats
+            if child.still > self._health_seconds and not child.killed:
+                log.error(
+                    "a worker's event loop has stood still for %g s; it is killed",
+                    self._health_seconds,
+                    extra={"fields": {"worker": pid}},
+                )
+                child.killed = True
+                os.kill(pid, signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        for pid in self._children:
+            os.kill(pid, number)
+
+    def _warn_of_threads(self) -> None:
+        try:
+            threads = len(os.listdir("/proc/self/task"))
+        except OSError:
+            return
+        if threads > 1:
+            log.warning("%d threads are alive where workers are forked; they won't be in the workers", threads)

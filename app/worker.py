@@ -1,0 +1,136 @@
+"""
+One serving process, from its fork to its end: event loop, connections, signs of life, drain.
+
+SIGTERM  drain: not ready any more, each answer the last of its connection; new connections are still taken
+SIGUSR1  retire: others take the new connections; ends when its own have had their last answer
+SIGQUIT  finish: take what waits in the queue of the socket, answer it, end
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from email.utils import formatdate
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from beexformer.app.board import SERVING, Board
+from beexformer.app.connections import Connections
+from beexformer.app.listener import Acceptor
+from beexformer.app.protocol import Protocol
+
+TICK_SECONDS = 0.25  # signs of life
+FIRST_REQUEST_SECONDS = 1.0  # at the end, for a connection that has sent nothing yet
+log = logging.getLogger("bee.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker stands: its slot of the board, the socket it takes from, a pipe that ends with its parent."""
+
+    board: Board
+    slot: int
+    listener: socket.socket
+    parent: int
+
+
+class Worker:
+    """Serves `app`. `drain_seconds` after SIGTERM, or `answer_seconds` after it stopped listening, its time is up."""
+
+    def __init__(
+        self, app: FastAPI, place: Place, connections: Connections, drain_seconds: float, answer_seconds: float
+    ) -> None:
+        self.app, self.place, self.connections = app, place, connections
+        self.drain_seconds, self.answer_seconds = drain_seconds, answer_seconds
+        self._ticks = 0
+        self._patience = 0.0  # for idle connections to ask once more
+        self._takes_last = True
+        connections.counted = self._count
+
+    def run(self) -> None:
+        """Until the end."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent decides
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._ending = asyncio.Event()
+        for number, act in (
+            (signal.SIGTERM, self._drain),
+            (signal.SIGUSR1, self._retire),
+            (signal.SIGQUIT, self._ending.set),
+        ):
+            loop.add_signal_handler(number, act)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())  # what came before the handlers comes now
+        loop.add_reader(self.place.parent, self._orphaned)
+        config = uvicorn.Config(
+            self.app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
+            proxy_headers=False,
+        )  # fmt: skip
+        config.load()
+        self._acceptor = Acceptor(
+            self.place.listener,
+            lambda: Protocol(config, self.connections, {}, loop),
+            self.connections,
+            self.place.board,
+            self.place.slot,
+        )
+        self._tick()
+        async with self.app.router.lifespan_context(self.app):
+            self.place.board.state[self.place.slot] = SERVING
+            self._acceptor.start()
+            await self._ending.wait()
+            await self._end()
+
+    def _drain(self) -> None:
+        self.app.state.service.draining = True
+        self.connections.drain()
+        self._loop.call_later(self.drain_seconds + 2, self._ending.set)  # where no parent says when
+
+    def _retire(self) -> None:
+        self._takes_last, self._patience = False, self.drain_seconds
+        self._ending.set()
+
+    async def _end(self) -> None:
+        if self._takes_last:
+            await self._acceptor.take_last()
+        else:
+            self._acceptor.stop()
+        self.connections.drain()
+        await self._all_gone(self._patience)
+        self.connections.close_idle()
+        await self._all_gone(FIRST_REQUEST_SECONDS)
+        self.connections.close_idle(fresh=True)
+        await self._all_gone(self.answer_seconds)
+        cut = self.connections.abort()
+        if cut:
+            log.warning("%d connections were still open %g s after the last was taken", cut, self.answer_seconds)
+
+    async def _all_gone(self, seconds: float) -> None:
+        """Until no connection is left, or the time is up."""
+        end = time.monotonic() + seconds
+        while self.connections.connections and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+
+    def _tick(self) -> None:
+        board, slot = self.place.board, self.place.slot
+        board.beats[slot] += 1
+        self.connections.probe()
+        if self._ticks % round(1 / TICK_SECONDS) == 0:
+            self.connections.sweep()
+            self.connections.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        self._ticks += 1
+        self._loop.call_later(TICK_SECONDS, self._tick)
+
+    def _count(self, connections: int) -> None:
+        self.place.board.connections[self.place.slot] = connections
+
+    def _orphaned(self) -> None:
+        log.error("the parent process is gone; so ends this one")
+        os._exit(1)
