@@ -33,6 +33,7 @@ TRAINING = [
     "report",
     "teacher",
     "train",
+    "tuning",
 ]
 WITHOUT_TRAINING = importlib.util.find_spec("torch") is None
 collect_ignore = [f"test_{name}.py" for name in TRAINING] if WITHOUT_TRAINING else []

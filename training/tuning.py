@@ -1,0 +1,191 @@
+"""
+Exit options for what is wanted of them: a share of full depth's FLOPs, milliseconds, agreement with full depth, or a
+bound on the risk of leaving early that holds with a stated confidence.
+
+The bound is Learn then Test (Angelopoulos et al. 2021). A loss of 0 or 1 a row; candidates in an order that no row has
+a say in, from full depth to the first exit; each is tested against the hypothesis that its risk is above the bound, by
+the exact tail of the binomial distribution; the last one before the first that fails is taken (fixed sequence testing).
+So the risk is above the bound in at most 1 - confidence of all draws of rows. Pure functions on logits of all exits.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import binom
+
+from beexformer.model import exits
+from beexformer.model.config import BEEConfig
+from beexformer.model.errors import TrainingError
+from beexformer.model.options import ExitOptions
+from beexformer.training.evaluate import DELTAS, NO_DELTA, flops_saved
+
+STEPS = 50  # of the entropy threshold, from 0 to 1
+Want = Literal["flops", "ms", "agree", "risk"]
+LOSSES = {
+    True: "1 where full depth is right and the exit taken is wrong, else 0: bounds the error above full depth's",
+    False: "1 where the exit taken gives another label than full depth, else 0",
+}
+"""What a row costs, with labels and without."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """What a network said of some rows: logits of all exits [N, E, m], tokens [N], labels [N] where they are known."""
+
+    config: BEEConfig
+    logits: np.ndarray
+    tokens: np.ndarray
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @property
+    def full_depth(self) -> np.ndarray:
+        """Classes at full depth [N]."""
+        return self.logits[:, -1].argmax(-1)
+
+    def taken(self, options: ExitOptions) -> np.ndarray:
+        """Exits that rows take under these options, 1-based positions [N]; what they leave out is in effect nowhere."""
+        policy = exits.entropy_gain(
+            NO_DELTA if options.delta is None else options.delta, options.entropy_threshold or 0.0
+        )
+        blocks = np.array(self.config.exits)
+        low = int(np.searchsorted(blocks, options.min_blocks or 1)) + 1
+        high = int(np.searchsorted(blocks, options.max_blocks or blocks[-1], side="right"))
+        found = np.full(len(self), high, dtype=np.int64)
+        traces = np.moveaxis(self.logits, 1, 0)
+        for c in range(high - 1, low - 1, -1):
+            found[np.asarray(policy(traces[:c]))] = c
+        return found
+
+    def answers(self, options: ExitOptions) -> np.ndarray:
+        """Classes under these options [N]."""
+        answered: np.ndarray = self.logits[np.arange(len(self)), self.taken(options) - 1].argmax(-1)
+        return answered
+
+    def losses(self, options: ExitOptions) -> np.ndarray:
+        """Of LOSSES, [N] bool."""
+        answered = self.answers(options)
+        if self.labels is None:
+            return np.asarray(answered != self.full_depth)
+        return np.asarray((answered != self.labels) & (self.full_depth == self.labels))
+
+    def measure(self, options: ExitOptions) -> dict[str, Any]:
+        """FLOPs as a share of full depth's, agreement with it, rows by block, and with labels the accuracy of both."""
+        answered, left = self.answers(options), np.array(self.config.exits)[self.taken(options) - 1]
+        found = {
+            "flops_ratio": 1 - flops_saved(self.config, self.tokens, left),
+            "agreement": float((answered == self.full_depth).mean()),
+            "exits": [int((left == c).sum()) for c in range(1, self.config.n_block + 1)],
+        }
+        if self.labels is not None:
+            found["accuracy"] = float((answered == self.labels).mean())
+            found["full_depth_accuracy"] = float((self.full_depth == self.labels).mean())
+        return found
+
+    def milliseconds(self, options: ExitOptions, cost: Callable[[int, int], float]) -> float:
+        """Mean time of a row, by a cost model's `milliseconds(tokens, blocks)`."""
+        left = np.array(self.config.exits)[self.taken(options) - 1]
+        return float(np.mean([cost(n, c) for n, c in zip(self.tokens.tolist(), left.tolist(), strict=True)]))
+
+
+def path(config: BEEConfig) -> list[ExitOptions]:
+    """Candidates from full depth to the first exit: entropy thresholds that rise, with as good as no delta."""
+    rising = [ExitOptions(delta=NO_DELTA, entropy_threshold=round(i / STEPS, 4)) for i in range(1, STEPS + 1)]
+    return [ExitOptions(min_blocks=config.n_block), *rising]
+
+
+def candidates(config: BEEConfig) -> list[ExitOptions]:
+    """All that is tried where nothing is guaranteed: `path`, every delta, and every exit for all rows."""
+    fixed = [ExitOptions(min_blocks=c, max_blocks=c) for c in config.exits]
+    return [*path(config), *(ExitOptions(delta=d, entropy_threshold=0.0) for d in DELTAS), *fixed]
+
+
+def rows_needed(risk: float, confidence: float) -> int:
+    """The fewest rows with which anything can be said: as many without a single loss are just unlikely enough."""
+    return math.ceil(math.log(1 - confidence) / math.log(1 - risk))
+
+
+def p_value(losses: np.ndarray, risk: float) -> float:
+    """How probable so few losses are at most where the risk is above the bound: P(Bin(N, risk) <= losses)."""
+    return float(binom.cdf(int(losses.sum()), len(losses), risk))
+
+
+def learn_then_test(losses: Sequence[np.ndarray], risk: float, confidence: float) -> int:
+    """The last of the candidates, whose losses [N] come in their order, before the first that isn't shown to have at
+    most this risk; -1 where the first one isn't."""
+    for i, each in enumerate(losses):
+        if p_value(each, risk) > 1 - confidence:
+            return i - 1
+    return len(losses) - 1
+
+
+def tune(
+    observed: Observed,
+    want: Want,
+    value: float,
+    confidence: float = 0.95,
+    cost: Callable[[int, int], float] | None = None,
+) -> tuple[ExitOptions, dict[str, Any]]:
+    """Options for what is wanted and their evidence, JSON-ready.
+
+    Of FLOPs or milliseconds `value` is the most, and the best score is taken (agreement, without labels); of agreement
+    it is the least, and the fewest FLOPs are taken; of risk it is the bound. Raises TrainingError where rows are too
+    few, or nothing does it.
+    """
+    if want == "risk":
+        options, evidence = _bounded(observed, value, confidence)
+        return options, {**evidence, **observed.measure(options)}
+    if want == "ms" and cost is None:
+        raise ValueError("milliseconds need a cost model")
+    found = [(options, observed.measure(options)) for options in candidates(observed.config)]
+    if want == "agree":
+        fit = [(options, seen) for options, seen in found if seen["agreement"] >= value]
+        best = min(fit, key=lambda each: each[1]["flops_ratio"])  # full depth agrees with itself
+        return best[0], {"want": {want: value}, **best[1]}
+
+    def spent(options: ExitOptions, seen: dict[str, Any]) -> float:
+        if want == "flops":
+            return float(seen["flops_ratio"])
+        assert cost is not None
+        return observed.milliseconds(options, cost)
+
+    costs = [spent(*each) for each in found]
+    fit = [each for each, c in zip(found, costs, strict=True) if c <= value]
+    if not fit:
+        unit = "of full depth's FLOPs" if want == "flops" else "ms"
+        raise TrainingError(f"no exit options come down to {value:g} {unit}; the first exit takes {min(costs):.3g}")
+    score = "agreement" if observed.labels is None else "accuracy"
+    options, seen = max(fit, key=lambda each: (each[1][score], -each[1]["flops_ratio"]))
+    evidence = {"want": {want: value}, **seen}
+    if cost is not None:
+        evidence["predicted_ms"] = observed.milliseconds(options, cost)
+    return options, evidence
+
+
+def _bounded(observed: Observed, risk: float, confidence: float) -> tuple[ExitOptions, dict[str, Any]]:
+    if not (0 < risk < 1 and 0 < confidence < 1):
+        raise TrainingError(f"risk is {risk:g} and confidence {confidence:g}; both lie between 0 and 1")
+    needed = rows_needed(risk, confidence)
+    if len(observed) < needed:
+        raise TrainingError(
+            f"{len(observed)} rows show no risk of at most {risk:g} with confidence {confidence:g}; give {needed} or "
+            "more, or ask for less"
+        )
+    tried = path(observed.config)
+    losses = [observed.losses(options) for options in tried]
+    taken = learn_then_test(losses, risk, confidence)  # full depth loses nothing against itself: at least 0
+    return tried[taken], {
+        "want": {"risk": risk, "confidence": confidence},
+        "guarantee": (
+            f"with confidence {confidence:g} the mean loss on rows like these is at most {risk:g} (Learn then Test, "
+            "fixed sequence, binomial tail)"
+        ),
+        "loss": LOSSES[observed.labels is not None],
+        "loss_seen": float(losses[taken].mean()),
+        "p_value": p_value(losses[taken], risk),
+    }
