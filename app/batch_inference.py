@@ -57,7 +57,7 @@ def is_file(source: str, jsonl: bool) -> bool:
 def classify_text(engine: Engine, text: str, text_pair: str | None, options: ExitOptions) -> str:
     """The answer to one text as a line of JSON."""
     [answer] = engine.predict([engine.encode(text, text_pair, options)])
-    return to_json(answer)
+    return to_json(answer).decode()
 
 
 def classify_file(engine: Engine, source: str, options: ExitOptions, *, jsonl: bool, threads: int) -> int:
@@ -95,7 +95,7 @@ def _classify(
             outcomes.append(json.dumps({"line": number, **found}, ensure_ascii=False))
     rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
     answers = iter(engine.predict(rows))
-    lines = [outcome if isinstance(outcome, str) else to_json(next(answers)) for outcome in outcomes]
+    lines = [outcome if isinstance(outcome, str) else to_json(next(answers)).decode() for outcome in outcomes]
     return lines, len(outcomes) - len(rows)
 
 

@@ -67,8 +67,12 @@ def serve(context: typer.Context) -> None:
     from pydantic import ValidationError
     from pydantic_settings import CliApp, SettingsError
 
-    from beexformer.app.settings import Settings, sentences
+    from beexformer.app.settings import RETIRED, Settings, sentences
 
+    for flag in context.args:
+        name = "BEE_" + flag.partition("=")[0].removeprefix("--").replace("-", "_").upper()
+        if name in RETIRED:
+            raise BEEError(f"{flag} is no setting any more; {RETIRED[name]}")
     try:
         settings = CliApp.run(Settings, cli_args=context.args)
     except ValidationError as error:

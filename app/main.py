@@ -16,7 +16,6 @@ import logging.config
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -25,20 +24,21 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from beexformer.app import errors, logs
+from beexformer.app.classify import Classifier
 from beexformer.app.connections import Connections, Limits
+from beexformer.app.counters import Processes, counting
+from beexformer.app.fast_path import FastPath
 from beexformer.app.listener import address, listen
 from beexformer.app.metrics import Metrics
 from beexformer.app.middleware import RequestMiddleware, log_refused
 from beexformer.app.page import add_page
-from beexformer.app.processes import Processes, counting
 from beexformer.app.registry import Registry
-from beexformer.app.routes import Service, router
+from beexformer.app.routes import Service, endpoints, refuse, router
 from beexformer.app.scheduler import Scheduler
 from beexformer.app.settings import Settings
 from beexformer.app.supervisor import Supervisor, Work
 from beexformer.app.worker import Place, Worker
-from beexformer.model.answer import Answer
-from beexformer.model.engine import Engine, Row
+from beexformer.model.engine import Engine
 
 END_SECONDS = 10  # beyond the deadline of requests, after the last one was taken, until workers are killed
 log = logging.getLogger("bee.main")
@@ -60,9 +60,12 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.create_task(warm()) if warm else None
+        watching = asyncio.create_task(service.metrics.watch(lambda: service.scheduler.backlog))
         yield
         service.scheduler.close()
-        service.tokenizing.shutdown(cancel_futures=True)
+        service.classifier.close()
+        logs.access.write()
+        watching.cancel()
         if warming:
             await warming
 
@@ -78,6 +81,7 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
     app.state.service = service
     app.include_router(router)
     add_page(app)
+    app.add_middleware(FastPath, endpoints=endpoints(), refuse=functools.partial(refuse, service))
     app.add_middleware(
         RequestMiddleware,
         keys=service.settings.api_keys,
@@ -101,7 +105,6 @@ def serve(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> N
             health_seconds=settings.health_seconds,
             drain_seconds=settings.drain_seconds,
             end_seconds=settings.request_timeout_ms / 1000 + END_SECONDS,
-            ended=lambda slot: processes.leave(slot),
             reload=lambda: work_of(_ready(load_registry(settings, load))),
         )
         processes = stack.enter_context(counting(supervisor.board.pids))
@@ -142,7 +145,7 @@ def _work(settings: Settings, registry: Registry, processes: Processes, place: P
 
     connections = Connections(limits, refused)
     if registry.state == "ready":
-        service.metrics.ready.set(1)
+        service.metrics.ready()
         log.info("ready", extra={"fields": {"models": [engine.name for engine in registry]}})
     else:
         connections.drain()  # who comes back meets a worker
@@ -150,32 +153,16 @@ def _work(settings: Settings, registry: Registry, processes: Processes, place: P
 
 
 def _assemble(settings: Settings, registry: Registry, processes: Processes | None = None) -> Service:
-    metrics = Metrics(
-        list(registry),
-        threads=settings.engine_threads,
-        max_batch_rows=settings.max_batch_rows,
-        max_queue=settings.max_queue,
-        processes=processes,
-    )
-
-    def run(engine: Engine, rows: list[Row]) -> list[Answer]:
-        with metrics.batch(len(rows)):
-            return engine.predict(rows)
-
-    scheduler = Scheduler(
-        run,
-        threads=settings.engine_threads,
-        max_batch_rows=settings.max_batch_rows,
-        max_queue=settings.max_queue,
-        on_depth=metrics.queue_depth.set,
-    )
-    return Service(settings, registry, scheduler, metrics, ThreadPoolExecutor(1, thread_name_prefix="tokenize"))
+    wait_limit = settings.max_wait_ms / 1000
+    metrics = Metrics(list(registry), wait_limit=wait_limit, processes=processes)
+    scheduler = Scheduler(limit=wait_limit)
+    return Service(settings, registry, scheduler, metrics, Classifier(registry, scheduler, metrics))
 
 
 async def _warm(service: Service) -> None:
     try:
         await asyncio.to_thread(service.registry.warm)
-        service.metrics.ready.set(1)
+        service.metrics.ready()
         log.info("ready", extra={"fields": {"models": [engine.name for engine in service.registry]}})
     except Exception:  # whatever it is, the process must stay up to answer 503, and the log has it
         log.exception("an engine failed its first forward; /livez and /readyz answer 503")

@@ -1,168 +1,197 @@
 """
-Counters and histograms, named once. Knows prometheus-client, engines and their answers; nothing of HTTP or queues.
+What is counted, named once. Knows engines and their answers, and the event loop; nothing of HTTP.
 
 - label values come from configuration only: a model name that isn't loaded is counted under model=""
 - a "request" is a text to classify: each item of a batch counts, and a body refused as a whole counts once
-- a scrape of one server process sums over all of them (app/processes.py)
+- with several server processes a scrape of any of them sums over all; only process_* stand one by one there, told apart
+  by pid, because a sum of CPU seconds would fall when a process dies
 """
 
+import asyncio
 import math
 import time
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from bisect import bisect_left
+from collections.abc import Callable, Collection
+from http import HTTPStatus
+from typing import Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-)
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import Metric
 
-from beexformer.app.processes import Processes
+from beexformer.app import exposition
+from beexformer.app.counters import PID, Counters, Processes
+from beexformer.app.exposition import Layout, Writing, gauge
 from beexformer.model.answer import Answer
 from beexformer.model.engine import Engine, Row
 from beexformer.model.options import NOTHING_ASKED
 
 SECONDS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2.5, 5, 10)
 ENTROPIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+TOKENS = (4, 8, 16, 32, 64, 128, 256, 512)
 PHASES = ("tokenize", "queue", "compute")
 FAILURES = (500, 503, 504)  # at 0 from the start: a rate never sees the first of what wasn't there before it
-OPEN_METRICS = "application/openmetrics-text"
+CLIENT_GONE = 499  # no status of HTTP; nobody sees it but log and metrics
+BEAT = 0.05  # seconds between two looks at the event loop
 
 
 class Metrics:
-    """All that /metrics shows of `engines`, and of the queue and threads before them."""
+    """All that /metrics shows of `engines` and of the event loop before them; `wait_limit` is in seconds."""
 
-    def __init__(
-        self,
-        engines: Collection[Engine],
-        *,
-        threads: int,
-        max_batch_rows: int,
-        max_queue: int,
-        processes: Processes | None = None,
-    ) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._registry = registry = CollectorRegistry()
-        self._processes = processes
-        if not processes:
-            ProcessCollector(registry=registry)
-        blocks = max(engine.config.n_block for engine in engines)
-        rows = [1 << i for i in range(max_batch_rows.bit_length())]
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(name, text, labels, registry=registry)
-
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(name, text, labels, registry=registry, buckets=buckets)
-
-        def gauge(name: str, text: str, *labels: str, over_processes: str = "livesum") -> Gauge:
-            return Gauge(name, text, labels, registry=registry, multiprocess_mode=over_processes)  # type: ignore[arg-type]
-
-        self._requests = counter("bee_requests", "Texts to classify, by status code of the outcome", "model", "code")
-        self._duration = histogram("bee_request_duration_seconds", "Arrival to outcome of a text", SECONDS, "model")
-        self._phase = histogram(
-            "bee_phase_duration_seconds", "Parts of the duration: tokenize, queue, compute", SECONDS, "model", "phase"
+    def __init__(self, engines: Collection[Engine], *, wait_limit: float, processes: Processes | None = None) -> None:
+        layout = Layout(first=PID + 1)
+        self._declare_texts(layout.add, engines)
+        self._declare_loop(layout.add)
+        self._families = layout.families
+        limit = gauge(
+            "bee_wait_limit_seconds", "How long requests may wait before new ones are refused", [({}, wait_limit)]
         )
-        self._exits = counter("bee_exit", "Answers by the block they left after", "model", "exit")
-        self._exits_at_default = counter(
-            "bee_exit_at_default", "The same, only at the model's own delta and without other options", "model", "exit"
-        )
-        self._exit_index = histogram(
-            "bee_exit_index", "Block that answers left after", tuple(range(1, blocks + 1)), "model"
-        )
-        self._entropy = histogram(
-            "bee_exit_entropy_ratio",
-            "Entropy of answers as a share of ln(classes), by exit",
-            ENTROPIES,
-            "model",
-            "exit",
-        )
-        self._flops = counter("bee_flops_executed", "Operations executed: real ones plus binary ones / 64", "model")
-        self._flops_full = counter("bee_flops_full", "Operations of the same texts through all blocks", "model")
-        self._tokens = histogram("bee_request_tokens", "Tokens of answered texts", (4, 8, 16, 32, 64, 128, 256, 512))
-        self._batch_rows = histogram("bee_batch_rows", "Rows run together on one engine thread", tuple(rows))
-        self._busy = counter("bee_engine_busy_seconds", "Time that engine threads spent on batches")
-        gauge("bee_engine_threads", "Engine threads of all processes").set(threads)
-        self.queue_depth = gauge("bee_queue_depth", "Rows waiting")
-        gauge("bee_queue_limit", "Rows that may wait before new ones are refused").set(max_queue)
-        self.ready = gauge("bee_ready", "1 once every engine has answered a real forward", over_processes="livemin")
-        labels = ("model", "blocks", "classes", "format_version")
-        info = gauge("bee_model_info", "1 for each loaded model", *labels, over_processes="livemax")
-        training = gauge(
-            "bee_exit_training_rows",
-            "Dev rows of training by the block they left after at the model's own delta",
-            "model",
-            "exit",
-            over_processes="livemax",
-        )
-        for engine in engines:
-            shape = (engine.config.n_block, len(engine.labels), engine.description["format_version"])
-            info.labels(engine.name, *map(str, shape)).set(1)
-            for exit_index, count in enumerate(training_exits(engine), start=1):
-                training.labels(engine.name, str(exit_index)).set(count)
+        self._constant = [*_descriptions(engines), limit]
         self._of_model = {engine.name: _OfModel(self, engine) for engine in engines}
-        for code in FAILURES:
-            for model in ("", *self._of_model):
-                self._requests.labels(model, str(code))
+        self._several = bool(processes)
+        self._counters = Counters(layout.size, layout.digest(), processes)
+        for index in (self._workers, self._ready, self._backlog):  # not as a predecessor left them
+            self._counters.values[index] = 0
 
-    def answered(self, model: str, row: Row, found: Answer, phases: tuple[float, float, float], seconds: float) -> None:
+    def _declare_texts(self, add: Callable[..., exposition.Family], engines: Collection[Engine]) -> None:
+        names = [engine.name for engine in engines]
+        models = [(name,) for name in names]
+        exits = [(engine.name, str(i)) for engine in engines for i in range(1, engine.config.n_block + 1)]
+        blocks = range(1, max(engine.config.n_block for engine in engines) + 1)
+        codes = [(name, str(int(status))) for name in ("", *names) for status in (*HTTPStatus, CLIENT_GONE)]
+        phases = [(name, phase) for name in names for phase in PHASES]
+        of, by_exit = ("model",), ("model", "exit")
+        self._requests = add(
+            "bee_requests", "counter", "Texts to classify, by status code of the outcome", ("model", "code"), codes
+        )
+        shown = {*((name, str(code)) for name in ("", *names) for code in FAILURES), *((name, "200") for name in names)}
+        self._hidden = {index for labels, index in self._requests.series.items() if labels not in shown}
+        text = "From when the request of a text could be read to the text's outcome"
+        self._duration = add("bee_request_duration_seconds", "histogram", text, of, models, SECONDS)
+        text = "Parts of the duration: tokenize, compute, and queue, the time in which other texts had their turn"
+        self._phase = add("bee_phase_duration_seconds", "histogram", text, ("model", "phase"), phases, SECONDS)
+        self._exits = add("bee_exit", "counter", "Answers by the block they left after", by_exit, exits)
+        text = "The same, only at the model's own delta and without other options"
+        self._exits_at_default = add("bee_exit_at_default", "counter", text, by_exit, exits)
+        text = "Block that answers left after"
+        self._exit_index = add("bee_exit_index", "histogram", text, of, models, blocks)
+        text = "Entropy of answers as a share of ln(classes), by exit"
+        self._entropy = add("bee_exit_entropy_ratio", "histogram", text, by_exit, exits, ENTROPIES)
+        text = "Operations executed: real ones plus binary ones / 64"
+        self._flops = add("bee_flops_executed", "counter", text, of, models)
+        text = "Operations of the same texts through all blocks"
+        self._flops_full = add("bee_flops_full", "counter", text, of, models)
+        tokens = add("bee_request_tokens", "histogram", "Tokens of answered texts", buckets=TOKENS)
+        self._tokens = tokens.series[()]
+
+    def _declare_loop(self, add: Callable[..., exposition.Family]) -> None:
+        text = "How late the event loop is for a timer: what a request waits before anything is done for it"
+        self._lag = add("bee_event_loop_lag_seconds", "histogram", text, buckets=SECONDS).series[()]
+        text = "CPU time of the threads that run event loops"
+        self._busy = add("bee_event_loop_busy_seconds", "counter", text).series[()]
+        text = "Time in which all texts that wait for another turn should be answered"
+        self._backlog = add("bee_backlog_seconds", "gauge", text).series[()]
+        self._workers = add("bee_workers", "gauge", "Server processes, one event loop each").series[()]
+        text = "1 once every engine of every server process has answered a real forward"
+        self._ready = add("bee_ready", "gauge", text).series[()]
+
+    def answered(
+        self, model: str, row: Row, answer: Answer, phases: tuple[float, float, float], seconds: float
+    ) -> None:
         """One text was answered, `seconds` after it came; `phases` has the seconds of PHASES."""
-        children = self._of_model[model]
-        for histogram, value in zip(children.phases, phases, strict=True):
-            histogram.observe(value)
-        children.exits[found.exit_index].inc()
-        if row.exit == children.default:
-            children.exits_at_default[found.exit_index].inc()
-        children.exit_index.observe(found.exit_index)
-        children.entropy[found.exit_index].observe(found.entropies[-1] / children.entropy_max)
-        children.flops.inc(found.flops)
-        children.flops_full.inc(found.flops_full)
-        self._tokens.observe(found.tokens)
+        values, of, exit_index = self._counters.values, self._of_model[model], answer.exit_index
+        for first, value in zip(of.phases, phases, strict=True):
+            _observe(values, first, SECONDS, value)
+        values[of.exits[exit_index]] += 1
+        if row.exit == of.default:
+            values[of.exits_at_default[exit_index]] += 1
+        _observe(values, of.exit_index, of.blocks, exit_index)
+        _observe(values, of.entropy[exit_index], ENTROPIES, answer.entropies[-1] / of.entropy_max)
+        values[of.flops] += answer.flops
+        values[of.flops_full] += answer.flops_full
+        _observe(values, self._tokens, TOKENS, answer.tokens)
         self.ended(model, 200, seconds)
 
     def ended(self, model: str | None, code: int, seconds: float) -> None:
         """One text, or a body refused as a whole, came to an end; `model` is one that is loaded, or None."""
-        self._requests.labels(model or "", str(code)).inc()
+        values = self._counters.values
+        values[self._requests.series[model or "", str(code)]] += 1
         if model:
-            self._of_model[model].duration.observe(seconds)
+            _observe(values, self._of_model[model].duration, SECONDS, seconds)
 
-    @contextmanager
-    def batch(self, rows: int) -> Iterator[None]:
-        """An engine thread runs these rows together."""
-        self._batch_rows.observe(rows)
-        start = time.perf_counter()
+    def ready(self) -> None:
+        """Every engine of this process has answered a forward."""
+        self._counters.values[self._ready] = 1
+
+    async def watch(self, backlog: Callable[[], float]) -> None:
+        """Count what becomes of the running event loop, until cancelled: from here on this process serves."""
+        values, cpu = self._counters.values, time.thread_time()
+        values[self._workers] = 1
         try:
-            yield
+            while True:
+                due = time.monotonic() + BEAT
+                await asyncio.sleep(BEAT)
+                _observe(values, self._lag, SECONDS, max(0.0, time.monotonic() - due))
+                values[self._backlog] = backlog()
+                before, cpu = cpu, time.thread_time()
+                values[self._busy] += cpu - before
         finally:
-            self._busy.inc(time.perf_counter() - start)
+            values[self._workers] = values[self._ready] = values[self._backlog] = 0
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """(body, content type) of a scrape, of all processes together where there are several."""
-        # only what matters of the header: prometheus-client fails on versions that are none
-        encode, content_type = choose_encoder(OPEN_METRICS if OPEN_METRICS in accept else "")
-        return encode(self._processes.registry() if self._processes else self._registry), content_type
+    def exposition(self, accept: str) -> tuple[Writing, str]:
+        """(the work of writing a scrape, its content type), of all processes together where there are several."""
+        arrays, living = self._counters.read()
+        values = [sum(column) for column in zip(*arrays, strict=True)]
+        serving = [array for array in living if array[self._workers]]
+        for index in (self._workers, self._backlog):
+            values[index] = sum(array[index] for array in serving)
+        values[self._ready] = min((array[self._ready] for array in serving), default=0.0)
+        of_processes = exposition.processes([int(array[PID]) for array in serving], named=self._several)
+        others = [*self._constant, *of_processes]
+        return exposition.write(accept, self._families, values, self._hidden.__contains__, others)
 
 
 class _OfModel:
-    """The series of one model, looked up once, as labels() costs more than the counting; so all are there from 0 on."""
+    """Where the series of one model stand."""
 
     def __init__(self, metrics: Metrics, engine: Engine) -> None:
         model, exits = engine.name, range(1, engine.config.n_block + 1)
-        metrics._requests.labels(model, "200")
-        self.duration = metrics._duration.labels(model)
-        self.phases = [metrics._phase.labels(model, phase) for phase in PHASES]
-        self.exits = {i: metrics._exits.labels(model, str(i)) for i in exits}
-        self.exits_at_default = {i: metrics._exits_at_default.labels(model, str(i)) for i in exits}
-        self.exit_index = metrics._exit_index.labels(model)
-        self.entropy = {i: metrics._entropy.labels(model, str(i)) for i in exits}
-        self.flops = metrics._flops.labels(model)
-        self.flops_full = metrics._flops_full.labels(model)
+        self.duration = metrics._duration.series[(model,)]
+        self.phases = [metrics._phase.series[model, phase] for phase in PHASES]
+        self.exits = {i: metrics._exits.series[model, str(i)] for i in exits}
+        self.exits_at_default = {i: metrics._exits_at_default.series[model, str(i)] for i in exits}
+        self.exit_index, self.blocks = metrics._exit_index.series[(model,)], metrics._exit_index.buckets
+        self.entropy = {i: metrics._entropy.series[model, str(i)] for i in exits}
+        self.flops = metrics._flops.series[(model,)]
+        self.flops_full = metrics._flops_full.series[(model,)]
         self.default = engine.resolve(NOTHING_ASKED)
         self.entropy_max = math.log(len(engine.labels))
+
+
+def _observe(values: Any, first: int, buckets: tuple[float, ...], value: float) -> None:
+    """One more in the histogram that begins at `first`."""
+    values[first + bisect_left(buckets, value)] += 1
+    values[first + len(buckets) + 1] += value
+
+
+def _descriptions(engines: Collection[Engine]) -> list[Metric]:
+    """What is known of the models before they are asked anything."""
+    infos, rows = [], []
+    for engine in engines:
+        infos.append(
+            {
+                "model": engine.name,
+                "blocks": str(engine.config.n_block),
+                "classes": str(len(engine.labels)),
+                "format_version": str(engine.description["format_version"]),
+            }
+        )
+        rows += [
+            ({"model": engine.name, "exit": str(i)}, float(n)) for i, n in enumerate(training_exits(engine), start=1)
+        ]
+    text = "Dev rows of training by the block they left after at the model's own delta"
+    return [
+        gauge("bee_model_info", "1 for each loaded model", [(info, 1.0) for info in infos]),
+        gauge("bee_exit_training_rows", text, rows),
+    ]
 
 
 def training_exits(engine: Engine) -> list[int]:

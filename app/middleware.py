@@ -7,22 +7,21 @@ Plain ASGI: it adds headers on the way out and reads no body. Knows nothing of m
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from random import getrandbits
 from urllib.parse import quote
-from uuid import uuid4
 
 from pydantic import SecretStr
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from beexformer.app.errors import respond
+from beexformer.app.errors import BUG, kind, respond
+from beexformer.app.logs import access
 
 OPEN = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")  # no key needed
 OPEN_UNDER = ("/assets/", "/docs/")  # nor for the files under these
 QUIET = ("/livez", "/readyz", "/metrics")  # logged at debug only, as are those files
-log = logging.getLogger("bee.access")
 errors = logging.getLogger("bee.error")
 
 
@@ -31,7 +30,8 @@ class RequestContext:
     """One request and its answer, as the endpoints and the log share it (request.state.exchange)."""
 
     request_id: str
-    started: float
+    received: float  # when the first bytes were there, on the clock of time.monotonic()
+    started: float  # when they were looked at
     counted: bool = False  # the endpoint has counted its items itself
     phases: tuple[float, float, float] | None = None  # seconds of tokenize, queue, compute
     model: str | None = None
@@ -40,13 +40,8 @@ class RequestContext:
 
     @property
     def seconds(self) -> float:
-        return time.perf_counter() - self.started
-
-    def note(self, model: str, exit_index: int, phases: tuple[float, float, float]) -> None:
-        """One item was answered. Tokenizing adds up over items; they wait and run side by side."""
-        tokenize, queue, compute = self.phases or (0.0, 0.0, 0.0)
-        self.phases = (tokenize + phases[0], max(queue, phases[1]), max(compute, phases[2]))
-        self.model, self.exit_index = model, exit_index
+        """Since the request was received."""
+        return time.monotonic() - self.received
 
 
 class RequestMiddleware:
@@ -69,11 +64,12 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        exchange = RequestContext(_request_id(headers), time.perf_counter())
+        headers = dict(scope["headers"])
+        started = time.monotonic()
+        exchange = RequestContext(_request_id(headers), scope.get("bee.received", started), started)
         scope.setdefault("state", {})["exchange"] = exchange
         status, received = 0, 0
-        unfinished = "content-length" in headers or "transfer-encoding" in headers  # more of the body is to come
+        unfinished = b"content-length" in headers or b"transfer-encoding" in headers  # more of the body is to come
 
         async def receive_bounded() -> Message:
             nonlocal received, unfinished
@@ -92,11 +88,12 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                added = MutableHeaders(raw=message["headers"])
-                added["X-Request-ID"] = exchange.request_id
+                added = message["headers"]
+                added.append((b"x-request-id", exchange.request_id.encode()))
                 if exchange.phases:
-                    tokenize, queue, compute = (f"{seconds * 1000:.3f}" for seconds in exchange.phases)
-                    added["Server-Timing"] = f"tokenize;dur={tokenize}, queue;dur={queue}, compute;dur={compute}"
+                    tokenize, queue, compute = exchange.phases
+                    timing = "tokenize;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f"
+                    added.append((b"server-timing", (timing % (1e3 * tokenize, 1e3 * queue, 1e3 * compute)).encode()))
             await send(message)
 
         try:
@@ -108,7 +105,7 @@ class RequestMiddleware:
             except Exception as error:
                 if status:
                     raise  # too late for a problem: the server closes the connection
-                if not isinstance(error, HTTPException):
+                if kind(error) is BUG:
                     fields = {"request_id": exchange.request_id}
                     errors.error("request failed", exc_info=error, extra={"fields": fields})
                 response = respond(error, instance=quote(scope["path"]), request_id=exchange.request_id)
@@ -118,19 +115,19 @@ class RequestMiddleware:
                 self.refused(scope["path"], status or 500, exchange.seconds)
             self._log(scope, exchange, status)
 
-    def _admit(self, path: str, headers: Headers) -> None:
+    def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
         if self.keys and path not in OPEN and not path.startswith(OPEN_UNDER):
-            scheme, _, token = headers.get("authorization", "").partition(" ")
-            given = headers.get("x-api-key") or (token.strip() if scheme.lower() == "bearer" else "")
+            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+            given = headers.get(b"x-api-key") or (token.strip() if scheme.lower() == b"bearer" else b"")
             # every key is compared, each in constant time, so that the time taken tells nothing
-            matches = [secrets.compare_digest(given.encode(), key) for key in self.keys]
+            matches = [secrets.compare_digest(given, key) for key in self.keys]
             if not any(matches):
                 detail = "send a valid key as X-API-Key or as Authorization: Bearer"
                 raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
-        length = headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit()):
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit():
             raise HTTPException(400, "Content-Length is no number")
-        length = length.lstrip("0")  # thousands of digits are more than int() takes
+        length = length.lstrip(b"0")  # thousands of digits are more than int() takes
         if len(length) > len(str(self.max_body_bytes)) or int(length or 0) > self.max_body_bytes:
             raise self._too_large()
 
@@ -139,34 +136,27 @@ class RequestMiddleware:
 
     def _log(self, scope: Scope, exchange: RequestContext, status: int) -> None:
         quiet = scope["path"] in QUIET or scope["path"].startswith(OPEN_UNDER)
-        level = logging.DEBUG if quiet else logging.INFO
-        if not log.isEnabledFor(level):
-            return
-        fields = {
-            "request_id": exchange.request_id,
-            "method": scope["method"],
-            "path": quote(scope["path"]),
-            "status": status,
-            "ms": round(exchange.seconds * 1000, 3),
-            "model": exchange.model,
-            "exit_index": exchange.exit_index,
-            "items": exchange.items,
-        }
-        log.log(
-            level, "request", extra={"fields": {name: value for name, value in fields.items() if value is not None}}
+        access.add(
+            logging.DEBUG if quiet else logging.INFO,
+            exchange.request_id,
+            scope["method"],
+            quote(scope["path"]),
+            status,
+            exchange.seconds,
+            exchange.model,
+            exchange.exit_index,
+            exchange.items,
         )
 
 
 def log_refused(path: str, status: int, seconds: float, request_id: str) -> None:
     """The line of a request that was refused before it came here."""
-    fields = {"request_id": request_id, "path": quote(path), "status": status, "ms": round(seconds * 1000, 3)}
-    log.info("request", extra={"fields": fields})
+    access.add(logging.INFO, request_id, None, quote(path), status, seconds)
 
 
-def _request_id(headers: Headers) -> str:
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The caller's id where it is short and plain, else one of ours."""
-    given = headers.get("x-request-id", "")
-    sane = (
-        0 < len(given) <= 128 and given.isascii() and given.replace("-", "").replace("_", "").replace(".", "").isalnum()
-    )
-    return given if sane else uuid4().hex
+    given = headers.get(b"x-request-id", b"")
+    if 0 < len(given) <= 128 and given.isascii() and given.translate(None, b"-_.").isalnum():
+        return given.decode()
+    return f"{getrandbits(128):032x}"

@@ -1,32 +1,36 @@
 """
-One bounded queue, batches of what is waiting, threads that run them. Knows neither HTTP nor models.
+Turns on one event loop, for work that comes in slices. Knows neither HTTP nor models.
 
-- a batch is what waits when a thread is free, at most `max_batch_rows`; nothing is ever delayed to fill one
-- items wait in lanes (one a model); a batch holds items of one lane, and the lane that has waited longest goes first
-- a full queue refuses now; an item past its deadline or left by its caller never reaches a thread
-- everything but `run` happens on the event loop, so there is nothing to lock
+Work is a generator: each step does a slice of it, of a millisecond or so, and yields the milliseconds it expects to be
+left; what it returns is the result.
+
+- work begins at once and has one turn: what is done by then never waited, and no thread was asked
+- what is left waits for further turns, the least first; what has waited counts as less, so that all of it gets there
+- between two turns the loop looks after everything else: nothing here holds it for longer than a turn and one step
+- work past its deadline or left by its caller gets no further turn
 """
 
 import asyncio
+import heapq
 import math
 import time
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, TypeVar
 
-Lane = TypeVar("Lane", bound=Hashable)
-Item = TypeVar("Item")
 Result = TypeVar("Result")
+Work = Generator[float, None, Result]
+
+TURN = 0.001  # seconds; a turn ends with the step in which they are over
+AGEING = 0.5  # milliseconds that count as less left, for each that has passed since the work came
+RECENT = 0.02  # weight of one turn in the share of time that turns get
 
 
 class Overloaded(Exception):
-    """The queue is full; `retry_after` seconds is when it should have room again."""
+    """Too much waits already; `retry_after` seconds is when that should be over."""
 
-    def __init__(self, waiting: int, retry_after: int) -> None:
-        super().__init__(f"{waiting} rows are already waiting; try again in {retry_after} s")
+    def __init__(self, wait: float, retry_after: int) -> None:
+        super().__init__(f"requests wait {wait:.1f} s for their turn; try again in {retry_after} s")
         self.retry_after = retry_after
 
 
@@ -46,146 +50,117 @@ class DeadlineExceeded(Exception):
         super().__init__("the deadline passed before there was an answer")
 
 
-@dataclass(frozen=True, slots=True)
-class Done(Generic[Result]):
-    """A result, the seconds its item waited and the seconds its batch ran."""
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """Work that has had its first turn; `left` milliseconds, `came` seconds on the loop's clock."""
 
-    result: Result
-    queued: float
-    computed: float
+    work: Work[Any]
+    left: float
+    came: float
+    future: "asyncio.Future[Any]"
+    timer: asyncio.TimerHandle | None = None
+
+    def __lt__(self, other: "_Waiting") -> bool:
+        # all grow older alike, so that two change places only when one has had a turn
+        return self.left + AGEING * 1000 * self.came < other.left + AGEING * 1000 * other.came
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting(Generic[Item]):
-    item: Item
-    since: float
+class Scheduler:
+    """One a process. `limit` is how many seconds of waiting `admit` allows."""
 
-
-class Scheduler(Generic[Lane, Item, Result]):
-    """`run(lane, items)` is called on one of `threads` threads and returns one result for each item, in order."""
-
-    def __init__(
-        self,
-        run: Callable[[Lane, list[Item]], Sequence[Result]],
-        *,
-        threads: int,
-        max_batch_rows: int,
-        max_queue: int,
-        on_depth: Callable[[int], None] = lambda rows: None,
-    ) -> None:
-        self._run, self._on_depth = run, on_depth
-        self._threads, self._max_batch_rows, self._max_queue = threads, max_batch_rows, max_queue
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="engine")
-        self._lanes: dict[Lane, dict[asyncio.Future[Done[Result]], _Waiting[Item]]] = {}
-        self._waiting = 0  # items in all lanes
-        self._running = 0  # batches
-        self._cutting = False  # a cut is already on its way
-        self._row_seconds = 0.0  # what a row takes on one thread, measured; recent batches count more
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self.draining = False
+    def __init__(self, *, limit: float = math.inf) -> None:
+        self.limit = limit
+        self._heap: list[_Waiting] = []
+        self._left = 0.0  # milliseconds, of all in the heap
+        self._share = 1.0  # of the time, for turns, lately
+        self._turned = 0.0  # when the last turn ended
+        self._next_comes = False  # a call of `_next` is on its way
 
     @property
     def waiting(self) -> int:
-        return self._waiting
+        """Pieces of work that wait for another turn."""
+        return len(self._heap)
 
-    def submit(self, lane: Lane, item: Item, timeout: float) -> asyncio.Future[Done[Result]]:
-        """Queue an item; the future has its result, or DeadlineExceeded after `timeout` seconds. Cancel it to leave."""
-        if self.draining:
-            raise Draining
-        if timeout <= 0:
-            raise DeadlineExceeded
-        if self._waiting >= self._max_queue:
-            raise Overloaded(self._waiting, self.retry_after())
+    @property
+    def backlog(self) -> float:
+        """Seconds in which what waits should be done, at the share of time that turns have got lately."""
+        return self._left / 1000 / self._share
+
+    def admit(self, waited: float, *, behind: bool) -> None:
+        """Raise Overloaded where a request that has `waited` seconds should be refused. `behind`: it is so long that
+        what waits now is done before it."""
+        wait = waited + (self.backlog if behind else 0.0)
+        if wait > self.limit:
+            raise Overloaded(wait, max(1, min(60, math.ceil(wait))))
+
+    def submit(self, work: "Work[Result]", timeout: float) -> "asyncio.Future[Result]":
+        """Begin `work`; the future has its result, at once if one turn was enough, or DeadlineExceeded after `timeout`
+        seconds. Cancel it to leave."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Done[Result]] = loop.create_future()
-        timer = loop.call_later(timeout, _expire, future)
-
-        def leave(future: asyncio.Future[Done[Result]]) -> None:
-            timer.cancel()
-            if self._lanes[lane].pop(future, None):  # expired or cancelled before a batch took it
-                self._moved(-1)
-
-        future.add_done_callback(leave)
-        self._lanes.setdefault(lane, {})[future] = _Waiting(item, time.perf_counter())
-        self._moved(+1)
-        if not self._cutting:  # after this turn of the loop, so that items submitted together share batches
-            self._cutting = True
-            loop.call_soon(self._cut)
-        return future
-
-    def retry_after(self) -> int:
-        """Whole seconds in which the measured rate drains what is waiting now."""
-        return max(1, min(60, math.ceil(self._waiting * self._row_seconds / self._threads)))
-
-    async def drain(self) -> None:
-        """Refuse new items and return when the last one has its result."""
-        self.draining = True
-        await self._idle.wait()
+        waiting = _Waiting(work, 0.0, loop.time(), loop.create_future())
+        if timeout <= 0:
+            _expire(waiting.future)
+        elif self._turn(waiting):
+            heapq.heappush(self._heap, waiting)
+            self._left += waiting.left
+            waiting.timer = loop.call_later(timeout, _expire, waiting.future)
+            waiting.future.add_done_callback(lambda _: self._leave(waiting))
+            if not self._next_comes:
+                self._next_comes, self._turned = True, time.perf_counter()
+                loop.call_soon(self._next)
+        return waiting.future
 
     def close(self) -> None:
-        """End the threads. The batch that is running ends first; what waits is refused."""
-        self.draining = True
-        for future in [future for queue in self._lanes.values() for future in queue if not future.done()]:
-            future.set_exception(Draining())
-        self._executor.shutdown(cancel_futures=True)
+        """Whoever still waits is refused."""
+        for waiting in self._heap:
+            if not waiting.future.done():
+                waiting.future.set_exception(Draining())
 
-    def _cut(self) -> None:
-        self._cutting = False
-        loop = asyncio.get_running_loop()
-        while self._waiting and self._running < self._threads:
-            rows = min(self._max_batch_rows, math.ceil(self._waiting / (self._threads - self._running)))
-            lane = min((lane for lane, queue in self._lanes.items() if queue), key=self._waiting_since)
-            queue = self._lanes[lane]
-            batch = {future: queue.pop(future) for future in list(islice(queue, rows))}
-            live = {future: waiting for future, waiting in batch.items() if not future.done()}
-            if live:
-                self._running += 1
-                job = loop.run_in_executor(self._executor, self._timed, lane, [w.item for w in live.values()])
-                job.add_done_callback(partial(self._finish, live))
-            self._moved(-len(batch))
-        self._note_idle()
-
-    def _waiting_since(self, lane: Lane) -> float:
-        return next(iter(self._lanes[lane].values())).since
-
-    def _timed(self, lane: Lane, items: list[Item]) -> tuple[float, Sequence[Result], float]:
-        start = time.perf_counter()
-        results = self._run(lane, items)
-        return start, results, time.perf_counter()
-
-    def _finish(
-        self,
-        batch: dict[asyncio.Future[Done[Result]], _Waiting[Item]],
-        job: asyncio.Future[tuple[float, Sequence[Result], float]],
-    ) -> None:
-        self._running -= 1
-        error = Draining() if job.cancelled() else job.exception()
-        if error:
-            for future in batch:
-                if not future.done():
-                    future.set_exception(error)
+    def _turn(self, waiting: _Waiting) -> bool:
+        """Steps until the work is done or TURN is over; whether some of it is left."""
+        end = time.perf_counter() + TURN
+        try:
+            left = next(waiting.work)
+            while time.perf_counter() < end:
+                left = next(waiting.work)
+        except StopIteration as stop:
+            waiting.future.set_result(stop.value)
+        except Exception as error:
+            waiting.future.set_exception(error)
         else:
-            start, results, stop = job.result()
-            measured = (stop - start) / len(batch)
-            self._row_seconds += (measured - self._row_seconds) * (0.1 if self._row_seconds else 1.0)
-            for (future, waiting), result in zip(batch.items(), results, strict=True):
-                if not future.done():
-                    future.set_result(Done(result, start - waiting.since, stop - start))
-        self._cut()
+            waiting.left = left
+            return True
+        return False
 
-    def _moved(self, rows: int) -> None:
-        self._waiting += rows
-        self._on_depth(self._waiting)
-        self._note_idle()
-
-    def _note_idle(self) -> None:
-        if self._waiting or self._running:
-            self._idle.clear()
+    def _next(self) -> None:
+        """A turn for the first in the heap; the next turn comes after whatever else the loop has to do."""
+        if self._heap:
+            waiting, start, turned = self._heap[0], time.perf_counter(), self._turned
+            self._left -= waiting.left
+            if not waiting.future.done() and self._turn(waiting):
+                heapq.heapreplace(self._heap, waiting)
+                self._left += waiting.left
+            else:
+                heapq.heappop(self._heap)
+            self._turned = time.perf_counter()
+            self._share += RECENT * ((self._turned - start) / (self._turned - turned) - self._share)
+        self._next_comes = bool(self._heap)
+        if self._heap:
+            asyncio.get_running_loop().call_soon(self._next)
         else:
-            self._idle.set()
+            self._left = 0.0  # without what rounding has left of it
+
+    def _leave(self, waiting: _Waiting) -> None:
+        """The future has its result, or nobody waits for it any more."""
+        if waiting.timer:
+            waiting.timer.cancel()
+        if waiting in self._heap:
+            self._heap.remove(waiting)
+            heapq.heapify(self._heap)
+            self._left -= waiting.left
+        waiting.work.close()
 
 
-def _expire(future: "asyncio.Future[Done[Result]]") -> None:
+def _expire(future: "asyncio.Future[Any]") -> None:
     if not future.done():
         future.set_exception(DeadlineExceeded())

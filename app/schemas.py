@@ -73,9 +73,9 @@ class ClassifyRequest(ExitOptions):
 _answer = TypeAdapter(Answer)
 
 
-def to_json(answer: Answer) -> str:
+def to_json(answer: Answer) -> bytes:
     """The answer as the API sends it: what is None is left out."""
-    return _answer.dump_json(answer, exclude_none=True).decode()
+    return _answer.dump_json(answer, exclude_none=True)
 
 
 class FieldError(BaseModel):

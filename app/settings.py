@@ -15,8 +15,13 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "BEE_"
-REPLACED = {"BEE_SHUTDOWN_SECONDS": "BEE_DRAIN_SECONDS"}  # what was a setting once, and what is in its place
 FOREIGN = {"BEE_DATA"}  # the data folder of `make train`; not ours to read, but no misspelling either
+RETIRED = {  # what was a setting once, and what is in its place
+    "BEE_SHUTDOWN_SECONDS": "its place has BEE_DRAIN_SECONDS",
+    "BEE_THREADS": "there are no engine threads any more: BEE_WORKERS sets the processes, one event loop each",
+    "BEE_MAX_BATCH_ROWS": "texts take turns instead of batches: leave it out",
+    "BEE_MAX_QUEUE": "there is no queue of rows any more: BEE_MAX_WAIT_MS says how long requests may wait",
+}
 CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 PARENT_BYTES, WORKER_BYTES = 250 << 20, 60 << 20  # what the first process has, and each more has to itself, at most
@@ -57,19 +62,16 @@ class Settings(BaseSettings):
         description="server processes; 0 makes one for each CPU that the container's limit or the machine gives, "
         "as far as the container's memory goes",
     )
-    threads: int = Field(
-        default=0, ge=0, le=1024, description="engine threads of a process; 0 shares the CPUs among workers"
-    )
     cpu: Literal["auto", "native", "x86-64-v4-vpopcntdq", "x86-64-v3", "x86-64-v2"] = Field(
         default="auto",
         description="instructions that kernels are compiled for: `auto`, the highest of the levels that this CPU has, "
         "one of them, or `native`, this very CPU's. Answers are the same",
     )
-    max_batch_rows: int = Field(
-        default=32, ge=1, le=4096, description="rows that one engine thread takes from the queue at once"
-    )
-    max_queue: int = Field(
-        default=1024, ge=1, description="rows waiting in a process before new ones are refused with 503"
+    max_wait_ms: int = Field(
+        default=500,
+        ge=1,
+        le=600_000,
+        description="milliseconds that requests may wait for their turn before new ones are refused with 503",
     )
     max_items: int = Field(default=256, ge=1, description="items of one /classify/batch; more are refused with 413")
     max_body_bytes: int = Field(
@@ -121,8 +123,8 @@ class Settings(BaseSettings):
         known = {f"{PREFIX}{name.upper()}" for name in cls.model_fields}
         unknown = sorted(name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known)
         for name in unknown:
-            if name.upper() in REPLACED:
-                raise ValueError(f"{name} is no setting any more; its place has {REPLACED[name.upper()]}")
+            if name.upper() in RETIRED:
+                raise ValueError(f"{name} is no setting any more; {RETIRED[name.upper()]}")
             if name not in FOREIGN:
                 near = difflib.get_close_matches(name.upper(), known, n=1)
                 raise ValueError(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
@@ -145,11 +147,6 @@ class Settings(BaseSettings):
     def worker_processes(self) -> int:
         """Processes, with 0 worked out."""
         return self.workers or max(1, min(cpus(), 256, (memory() - PARENT_BYTES) // WORKER_BYTES))
-
-    @property
-    def engine_threads(self) -> int:
-        """Threads of this process, with 0 worked out."""
-        return self.threads or max(1, cpus() // self.worker_processes)
 
 
 def cpus() -> int:

@@ -48,8 +48,8 @@ class Child:
 class Supervisor:
     """Keeps `workers` processes that each run `work(place)` and serve on `listener`.
 
-    `ended(slot)` is told when the process of a slot is gone; `reload()` returns new work or raises BEEError; a
-    replaced worker has `drain_seconds` for its connections, the end `end_seconds` in all."""
+    `reload()` returns new work or raises BEEError; a replaced worker has `drain_seconds` for its connections, the end
+    `end_seconds` in all."""
 
     def __init__(
         self,
@@ -59,13 +59,12 @@ class Supervisor:
         health_seconds: float,
         drain_seconds: float,
         end_seconds: float,
-        ended: Callable[[int], None],
         reload: Callable[[], Work],
     ) -> None:
         self.board = Board(2 * workers + 1)  # two generations at a reload, and the doorkeeper
         self._listener, self._workers = listener, workers
         self._health_seconds, self._drain_seconds, self._end_seconds = health_seconds, drain_seconds, end_seconds
-        self._ended, self._reload = ended, reload
+        self._reload = reload
         self._work: Work | None = None
         self._children: dict[int, Child] = {}
         self._generation = 0
@@ -219,10 +218,7 @@ class Supervisor:
                 self._not_before = time.monotonic() + min(MAX_DELAY_SECONDS, 0.05 * 2**self._failures)
 
     def _bury(self, pid: int) -> Child | None:
-        child = self._children.pop(pid, None)
-        if child:
-            self._ended(child.slot)
-        return child
+        return self._children.pop(pid, None)
 
     def _look(self, seconds: float) -> None:
         """Kill who has not moved for too long; `seconds` since the last look."""

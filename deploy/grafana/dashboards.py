@@ -46,8 +46,8 @@ SERVICE = 'job="beexformer"'  # for series that every process of the world expor
 RATE = "[$__rate_interval]"
 PHASES = {
     "tokenize": "From text to tokens. Grows with the length of texts.",
-    "queue": "Waiting for an engine thread. It is the first to grow under load: see Saturation.",
-    "compute": "The walk through the blocks, of the whole batch that the text was in.",
+    "queue": "Waiting, before and between turns, while others have theirs. The first to grow under load: see Lag.",
+    "compute": "The text's own blocks, all turns together.",
 }
 DRIFT = [("green", None), ("yellow", 0.1), ("red", 0.25)]
 
@@ -359,9 +359,9 @@ def service() -> dashboard.Dashboard:
         ),
         number(
             "Saturation",
-            "Busy share of the engine threads of the busiest instance over five minutes. At 100 % the queue grows.",
+            "Busy share of the event loops of the busiest instance over five minutes. At 100 % requests wait.",
             "percentunit",
-            ("max(instance:bee_engine_busy:ratio_rate5m)", "busiest"),
+            ("max(instance:bee_event_loop_busy:ratio_rate5m)", "busiest"),
             steps=[("green", None), ("yellow", 0.7), ("red", 0.9)],
             decimals=0,
         ),
@@ -440,29 +440,39 @@ def service() -> dashboard.Dashboard:
     for builder in (
         lines(
             "Saturation",
-            "Busy share of the engine threads, by instance. Above 90 % there is no reserve: add instances or threads.",
+            "Busy share of the event loops, by instance. Above 90 % there is no reserve: add instances or workers.",
             "percentunit",
-            (f"rate(bee_engine_busy_seconds_total{RATE}) / bee_engine_threads", "{{instance}}"),
-            ("instance:bee_engine_busy:ratio_rate5m", "{{instance}}, 5 min"),
+            (f"rate(bee_event_loop_busy_seconds_total{RATE}) / bee_workers", "{{instance}}"),
+            ("instance:bee_event_loop_busy:ratio_rate5m", "{{instance}}, 5 min"),
             steps=[("transparent", None), ("yellow", 0.7), ("red", 0.9)],
-            width=8,
+            width=6,
         ).max(1),
         lines(
-            "Queue",
-            "Rows waiting for an engine thread, as a share of those that may wait. At 100 % texts get 503.",
-            "percentunit",
-            ("bee_queue_depth / bee_queue_limit", "{{instance}}"),
-            ("max_over_time((bee_queue_depth / bee_queue_limit)[5m:5s])", "{{instance}}, 5 min maximum"),
-            steps=[("transparent", None), ("yellow", 0.5), ("red", 0.9)],
-            width=8,
+            "Lag",
+            "How late the event loop is, looked at 20 times a second: what a request waits before anything is done for "
+            "it. At the limit texts get 503.",
+            "s",
+            *quantiles("bee_event_loop_lag_seconds_bucket", 0.5, 0.99),
+            ("max(bee_wait_limit_seconds)", "limit"),
+            steps=[("transparent", None), ("yellow", 0.1), ("red", 0.25)],
+            width=6,
         ),
         lines(
-            "Batch size",
-            "Rows that ran together on one engine thread. Grows with load: nothing is ever delayed to fill a batch.",
+            "Texts in progress",
+            "On average, between arrival and outcome: their rate times their duration (Little's law), so true between "
+            "scrapes too. What the autoscaler can follow.",
             "none",
-            (f"sum(rate(bee_batch_rows_sum{RATE})) / (sum(rate(bee_batch_rows_count{RATE})) > 0)", "mean"),
-            *quantiles("bee_batch_rows_bucket", 0.95),
-            width=8,
+            (f"sum by (instance) (rate(bee_request_duration_seconds_sum{RATE}))", "{{instance}}"),
+            width=6,
+        ),
+        lines(
+            "Backlog",
+            "Time that the long texts and batches which wait now will take, as a share of the limit. At 100 % more "
+            "of them get 503; short texts go before them.",
+            "percentunit",
+            ("bee_backlog_seconds / bee_wait_limit_seconds", "{{instance}}"),
+            steps=[("transparent", None), ("yellow", 0.5), ("red", 0.9)],
+            width=6,
         ),
         heat("Tokens over time", "Length of answered texts in tokens.", "none", "bee_request_tokens_bucket", width=8),
         lines(
@@ -487,7 +497,7 @@ def service() -> dashboard.Dashboard:
     for builder in (
         lines(
             "CPU",
-            "Cores in use by each instance. Engine threads can use one each, the event loop one more.",
+            "Cores in use by each instance. Each worker can use one.",
             "none",
             (f"sum by (instance) (rate(process_cpu_seconds_total{{{SERVICE}}}{RATE}))", "{{instance}}"),
             width=6,

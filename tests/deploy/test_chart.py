@@ -36,7 +36,7 @@ MONITORED: dict[str, Any] = {
 SETS: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "scaled": {
-        "autoscaling": {"enabled": True, "targetQueueDepth": 8},
+        "autoscaling": {"enabled": True, "targetTextsInProgress": 8},
         "podDisruptionBudget": {"maxUnavailable": "50%"},
     },
     "monitored": MONITORED,

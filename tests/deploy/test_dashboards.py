@@ -7,6 +7,7 @@ That every query has data is in test_monitoring.py.
     pytest tests/deploy/test_dashboards.py
 """
 
+import asyncio
 import json
 import re
 import runpy
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 import yaml
-from running import samples
+from running import samples, scrape
 
 from beexformer.app.metrics import PHASES, Metrics
 from beexformer.model.engine import Engine
@@ -42,7 +43,14 @@ NOWHERE = {  # metrics that need no panel and no rule
 NO_MEANING = {  # panels whose numbers are neither good nor bad
     *("Mean exit", "Where texts left", "Exits over time", "Share of each exit", "Entropy of answers over time"),
     *("Moved against training", "FLOPs executed and at full depth", "Answers, and those at the model's own delta"),
-    *("Texts a second", "Texts by outcome", "Texts by model", "Latency over time", "Batch size", "Tokens over time"),
+    *(
+        "Texts a second",
+        "Texts by outcome",
+        "Texts by model",
+        "Latency over time",
+        "Texts in progress",
+        "Tokens over time",
+    ),
     *("Tokens", "Tokens a second", "CPU", "Memory", "Up, and for how long", "Models"),
     *(f"Phase {phase}" for phase in PHASES),
 }
@@ -52,8 +60,17 @@ NO_MEANING = {  # panels whose numbers are neither good nor bad
 def exported() -> set[str]:
     """Names of all series of a service with the shipped model, which has a training distribution."""
     engine = Engine.load(ROOT / "model/checkpoints/sst2")
-    exposed, _ = Metrics([engine], threads=2, max_batch_rows=32, max_queue=64).exposition("")
-    return {name for name, *_ in samples(exposed.decode())}
+    metrics = Metrics([engine], wait_limit=0.5)
+
+    async def serve() -> None:
+        watching = asyncio.create_task(metrics.watch(lambda: 0.0))
+        await asyncio.sleep(0)
+        exported.update(name for name, *_ in samples(scrape(metrics)))
+        watching.cancel()
+
+    exported: set[str] = set()
+    asyncio.run(serve())
+    return exported
 
 
 def named(expressions: list[str]) -> set[str]:

@@ -6,6 +6,7 @@ Both serve the golden checkpoint with the real engine; `Held`, where a test must
 """
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -22,8 +23,10 @@ from starlette.testclient import TestClient
 
 from beexformer.app.errors import MEDIA_TYPE
 from beexformer.app.main import create_app
+from beexformer.app.metrics import Metrics
 from beexformer.app.settings import Settings
 from beexformer.model.engine import Engine
+from beexformer.model.forward import Forward
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "v1" / "checkpoint"
 ANSWERS = json.loads((GOLDEN.parent / "answers.json").read_text())
@@ -32,18 +35,36 @@ PATIENCE = 90  # seconds until a fixture gives up; kernels may have to be compil
 
 
 class Held(Engine):
-    """The real engine, but `predict` waits for `gate` and notes what it was given."""
+    """The real engine, but until `gate` is set, rows of `holds` tokens or more don't get on, turn after turn; and it
+    notes the tokens of the rows that it was given."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.gate = threading.Event()
         self.gate.set()
-        self.batches: list[list[int]] = []  # token counts of the rows of each batch
+        self.holds = 0
+        self.begun: list[int] = []
 
     def predict(self, rows: Any, on_exit: Any = None) -> Any:
-        self.batches.append([len(row.ids) for row in rows])
         assert self.gate.wait(PATIENCE)
         return super().predict(rows, on_exit)
+
+    def begin(self, row: Any) -> Forward:
+        self.begun.append(len(row.ids))
+        return HeldForward(self, row)
+
+
+class HeldForward(Forward):
+    def __init__(self, engine: Held, row: Any) -> None:
+        super().__init__(engine, row)
+        self.held = len(row.ids) >= engine.holds
+        self.gate = engine.gate
+
+    def advance(self, milliseconds: float = math.inf) -> bool:
+        if self.held and not self.gate.is_set():
+            time.sleep(0.001)
+            return False
+        return super().advance(milliseconds)
 
 
 def wait_until(true: Callable[[], Any]) -> None:
@@ -100,6 +121,16 @@ def server_of(folder: Path, *command: str | Path, **env: str) -> Iterator[Server
         finally:
             process.terminate()
             process.wait(PATIENCE)
+
+
+def scrape(metrics: Metrics) -> str:
+    """What a scrape of them gets."""
+    writing, _ = metrics.exposition("")
+    while True:
+        try:
+            next(writing)
+        except StopIteration as written:
+            return str(written.value, "utf-8")
 
 
 def samples(text: str) -> dict[tuple[str, ...], float]:

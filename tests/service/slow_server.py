@@ -1,5 +1,6 @@
 """A real server whose engine takes its time, so that a test can send SIGTERM while texts are being answered."""
 
+import math
 import sys
 import time
 from pathlib import Path
@@ -8,15 +9,21 @@ from typing import Any
 from beexformer.app.main import serve
 from beexformer.app.settings import Settings
 from beexformer.model.engine import Engine
+from beexformer.model.forward import Forward
+
+
+class SlowForward(Forward):
+    turns = 100
+
+    def advance(self, milliseconds: float = math.inf) -> bool:
+        time.sleep(0.005)
+        self.turns -= 1
+        return super().advance(milliseconds) if self.turns <= 0 else False
 
 
 class Slow(Engine):
-    def predict(self, *args: Any) -> Any:
-        time.sleep(0.5)
-        return super().predict(*args)
-
-    def calibrate(self) -> None:
-        """Not at this pace: it would take a minute."""
+    def begin(self, row: Any) -> Forward:
+        return SlowForward(self, row)
 
 
 if __name__ == "__main__":
@@ -24,8 +31,6 @@ if __name__ == "__main__":
         checkpoints=(Path(sys.argv[1]),),
         port=0,
         workers=1,
-        threads=1,
-        max_batch_rows=1,
         request_timeout_ms=60_000,
         drain_seconds=1,
     )

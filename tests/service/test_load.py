@@ -5,12 +5,12 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from running import GOLDEN, Held, client_of, problem, samples, wait_until
+from running import GOLDEN, Held, client_of, problem, samples, scrape, wait_until
 from starlette.testclient import TestClient
 
 from beexformer.app.main import create_app
@@ -20,20 +20,31 @@ from beexformer.model.errors import CheckpointError
 
 ONE = {"text": "a warm film"}
 PATIENT = {"X-Request-Timeout-Ms": "60000"}
+SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/classify",
+    "query_string": b"",
+    "headers": [(b"content-type", b"application/json"), (b"content-length", b"23")],
+}
+
+
+LONG = {"text": "a warm and moving film " * 500}
 
 
 @contextmanager
 def held(**settings: Any) -> Iterator[tuple[TestClient, Held, ThreadPoolExecutor]]:
-    """A ready app whose one engine thread is held by a first text, and threads to ask it from."""
+    """A ready app whose engine holds a first, long text and others like it, and threads to ask it from."""
     with (
-        client_of(Held.load, threads=1, **{"request_timeout_ms": 60_000, **settings}) as client,
+        client_of(Held.load, **{"request_timeout_ms": 60_000, **settings}) as client,
         ThreadPoolExecutor(4) as pool,
     ):
         engine = client.app.state.service.registry.get()  # type: ignore[attr-defined]
+        engine.holds = 20
         engine.gate.clear()
-        engine.batches.clear()
-        first = pool.submit(client.post, "/classify", json=ONE, headers=PATIENT)
-        wait_until(lambda: engine.batches)
+        engine.begun.clear()
+        first = pool.submit(client.post, "/classify", json=LONG, headers=PATIENT)
+        wait_until(lambda: waiting(client) == 1)
         try:
             yield client, engine, pool
         finally:
@@ -45,51 +56,89 @@ def waiting(client: TestClient) -> int:
     return int(client.app.state.service.scheduler.waiting)  # type: ignore[attr-defined]
 
 
-def test_a_full_queue_refuses_at_once_with_a_time_to_come_back() -> None:
-    with held(max_queue=3) as (client, engine, pool):
-        queued = pool.submit(client.post, "/classify/batch", json={"items": [ONE] * 2})
+def test_a_short_text_is_answered_while_long_ones_and_batches_wait() -> None:
+    with held() as (client, _, pool):
+        batch = pool.submit(client.post, "/classify/batch", json={"items": [ONE, LONG]})
         wait_until(lambda: waiting(client) == 2)
-        partly = pool.submit(client.post, "/classify/batch", json={"items": [ONE] * 3})
-        wait_until(lambda: waiting(client) == 3)
-        for path, body in (("/classify", ONE), ("/classify/batch", {"items": [ONE, ONE]})):
+        answer = client.post("/classify", json=ONE).json()
+        wait_until(lambda: waiting(client) == 2)
+    assert batch.result().json()["results"][0] == answer
+
+
+def test_what_waits_too_long_is_refused_with_a_time_to_come_back() -> None:
+    with held(max_wait_ms=1) as (client, engine, _):
+        for path, body in (("/classify", LONG), ("/classify/batch", {"items": [LONG, ONE]})):
+            wait_until(lambda: client.app.state.service.scheduler.backlog > 0.001)  # type: ignore[attr-defined]
             refused = client.post(path, json=body)
             problem(refused, 503, "overloaded")
             assert int(refused.headers["retry-after"]) >= 1
-        assert samples(client.get("/metrics").text)[("bee_queue_depth",)] == 3
-        engine.gate.set()
-        assert [result.get("status") for result in queued.result().json()["results"]] == [None, None]
-        assert [result.get("status") for result in partly.result().json()["results"]] == [None, 503, 503]
-        assert samples(client.get("/metrics").text)[("bee_queue_depth",)] == 0
+        counted = samples(client.get("/metrics").text)
+        assert counted["bee_wait_limit_seconds",] == 0.001
+        assert counted["bee_requests_total", "code=503", "model="] == 2
+    assert len(engine.begun) == 1
 
 
-def test_waiting_texts_of_several_callers_share_a_batch() -> None:
-    with held() as (client, engine, pool):
-        asked: list[Future[Any]] = []
-        for i in range(3):
-            asked.append(pool.submit(client.post, "/classify", json={"text": "a warm film " * (i + 1)}))
-            wait_until(lambda: waiting(client) == len(asked))
-        engine.gate.set()
-        assert [one.result().status_code for one in asked] == [200] * 3
-        assert [len(batch) for batch in engine.batches] == [1, 3]
+def test_a_request_that_waited_too_long_to_be_read_is_refused_unread() -> None:
+    async def ask() -> list[Any]:
+        app = create_app(Settings(checkpoints=(GOLDEN,), max_wait_ms=500))
+        sent: list[Any] = []
+        async with app.router.lifespan_context(app):
+            while app.state.service.registry.state != "ready":
+                await asyncio.sleep(0.01)
+
+            async def receive() -> Any:
+                raise AssertionError("nobody reads the body")
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            await app({**SCOPE, "bee.received": time.monotonic() - 3}, receive, send)
+        return sent
+
+    start, body = asyncio.run(ask())
+    assert start["status"] == 503
+    assert (b"retry-after", b"4") in start["headers"]
+    assert json.loads(body["body"])["detail"] == "requests wait 3.0 s for their turn; try again in 4 s"
 
 
-def test_a_deadline_in_the_queue_is_504_and_the_engine_never_sees_the_text() -> None:
+def test_past_its_deadline_a_text_gets_504_and_those_before_it_in_the_batch_their_answers() -> None:
     with held() as (client, engine, _):
-        late = client.post("/classify", json=ONE, headers={"X-Request-Timeout-Ms": "20"})
+        late = client.post("/classify", json=LONG, headers={"X-Request-Timeout-Ms": "20"})
         problem(late, 504, "deadline-exceeded")
-        items = [ONE, {"text": " "}]
-        batch = client.post("/classify/batch", json={"items": items}, headers={"X-Request-Timeout-Ms": "20"})
-        assert [result["status"] for result in batch.json()["results"]] == [504, 422]
-    assert [len(batch) for batch in engine.batches] == [1]
+        items = [ONE, {"text": " "}, LONG, {"text": "film"}]
+        batch = client.post("/classify/batch", json={"items": items}, headers={"X-Request-Timeout-Ms": "100"})
+        assert [result.get("status") for result in batch.json()["results"]] == [None, 422, 504, 504]
+        assert 3 not in engine.begun, "the last one never reached the engine"
 
 
 def test_the_default_deadline_is_a_setting_and_the_header_overrides_it() -> None:
     with held(request_timeout_ms=20) as (client, engine, pool):
-        problem(client.post("/classify", json=ONE), 504, "deadline-exceeded")
-        patient = pool.submit(client.post, "/classify", json=ONE, headers=PATIENT)
-        wait_until(lambda: waiting(client) == 1)
+        problem(client.post("/classify", json=LONG), 504, "deadline-exceeded")
+        patient = pool.submit(client.post, "/classify", json=LONG, headers=PATIENT)
+        wait_until(lambda: waiting(client) == 2)
         engine.gate.set()
         assert patient.result().status_code == 200
+
+
+def test_the_deadline_counts_from_when_the_request_was_there() -> None:
+    async def ask() -> list[Any]:
+        app = create_app(Settings(checkpoints=(GOLDEN,), max_wait_ms=600_000))
+        sent: list[Any] = []
+        async with app.router.lifespan_context(app):
+            while app.state.service.registry.state != "ready":
+                await asyncio.sleep(0.01)
+
+            async def receive() -> Any:
+                return {"type": "http.request", "body": json.dumps(ONE).encode()}
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            await app({**SCOPE, "bee.received": time.monotonic() - 6}, receive, send)
+        return sent
+
+    start, _ = asyncio.run(ask())
+    assert start["status"] == 504
 
 
 class SlowToTokenize(Engine):
@@ -104,19 +153,15 @@ def test_a_long_text_that_is_late_for_tokenizing_is_504() -> None:
         problem(late, 504, "deadline-exceeded")
 
 
-def test_a_client_who_leaves_takes_the_text_out_of_the_queue() -> None:
-    async def leave() -> tuple[list[Any], list[list[int]], dict[Any, float]]:
-        app = create_app(Settings(checkpoints=(GOLDEN,), threads=1), Held.load)
+def test_a_client_who_leaves_takes_the_text_back() -> None:
+    async def leave() -> tuple[list[Any], list[int], dict[Any, float]]:
+        app = create_app(Settings(checkpoints=(GOLDEN,)), Held.load)
         service = app.state.service
         async with app.router.lifespan_context(app):
             while service.registry.state != "ready":
                 await asyncio.sleep(0.01)
             engine = service.registry.get()
             engine.gate.clear()
-            engine.batches.clear()
-            first = service.scheduler.submit(engine, engine.encode("a"), 60)
-            while not engine.batches:
-                await asyncio.sleep(0.01)
             sent: list[Any] = []
             messages = [{"type": "http.request", "body": json.dumps(ONE).encode()}, {"type": "http.disconnect"}]
 
@@ -126,34 +171,22 @@ def test_a_client_who_leaves_takes_the_text_out_of_the_queue() -> None:
             async def send(message: Any) -> None:
                 sent.append(message)
 
-            headers = [(b"content-type", b"application/json")]
-            scope = {"type": "http", "method": "POST", "path": "/classify", "headers": headers, "query_string": b""}
-            await app(scope, receive, send)
+            await app(SCOPE, receive, send)
+            assert service.scheduler.waiting == 0
             engine.gate.set()
-            await first
-            await service.scheduler.drain()
-        return sent, engine.batches, samples(service.metrics.exposition("")[0].decode())
+        return sent, engine.begun, samples(scrape(service.metrics))
 
-    sent, batches, counted = asyncio.run(leave())
+    sent, begun, counted = asyncio.run(leave())
     assert sent[0]["status"] == 499  # nobody reads it, but the log and the metrics say what happened
-    assert batches == [[3]]
+    assert len(begun) == 1
     assert counted["bee_requests_total", "code=499", "model=golden"] == 1
-    assert counted["bee_queue_depth",] == 0
 
 
 class Broken(Engine):
-    """Answers its first forward, then fails."""
+    """Is ready, and then answers nothing."""
 
-    forwards = 0
-
-    def predict(self, *args: Any) -> Any:
-        self.forwards += 1
-        if self.forwards > 1:
-            raise RuntimeError("secret of the house")
-        return super().predict(*args)
-
-    def calibrate(self) -> None:
-        """That would be the second."""
+    def begin(self, row: Any) -> Any:
+        raise RuntimeError("secret of the house")
 
 
 def test_a_bug_is_a_500_without_internals_and_a_log_line_with_them(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
-from running import GOLDEN, client_of, problem, samples
+from running import GOLDEN, client_of, problem, samples, wait_until
 from starlette.testclient import TestClient
 
 from beexformer.app.errors import MEDIA_TYPE
@@ -32,12 +32,12 @@ NAMES = {  # what DESIGN and docs promise, and dashboards use
     "bee_exit_entropy_ratio": "histogram",
     "bee_flops_executed": "counter",
     "bee_flops_full": "counter",
-    "bee_engine_busy_seconds": "counter",
-    "bee_engine_threads": "gauge",
-    "bee_queue_depth": "gauge",
-    "bee_queue_limit": "gauge",
+    "bee_event_loop_lag_seconds": "histogram",
+    "bee_event_loop_busy_seconds": "counter",
+    "bee_backlog_seconds": "gauge",
+    "bee_wait_limit_seconds": "gauge",
+    "bee_workers": "gauge",
     "bee_ready": "gauge",
-    "bee_batch_rows": "histogram",
     "bee_request_tokens": "histogram",
     "bee_model_info": "gauge",
     "bee_exit_training_rows": "gauge",  # without series: the golden checkpoint has no evaluation
@@ -112,14 +112,15 @@ def test_what_is_counted_adds_up() -> None:
     assert counted["bee_flops_executed_total", model] == sum(answer["flops"] for answer in answers)
     assert counted["bee_flops_full_total", model] == sum(answer["flops_full"] for answer in answers)
     assert counted["bee_request_tokens_sum",] == sum(answer["tokens"] for answer in answers)
-    assert counted["bee_batch_rows_sum",] == 6
-    assert counted["bee_engine_busy_seconds_total",] > 0
+    assert counted["bee_event_loop_busy_seconds_total",] > 0
+    assert counted["bee_event_loop_lag_seconds_count",] > 0
     assert counted["bee_ready",] == 1
-    assert counted["bee_queue_depth",] == 0
+    assert counted["bee_workers",] == 1
+    assert counted["bee_backlog_seconds",] == 0
 
 
 def test_failures_are_there_before_they_happen() -> None:
-    with client_of(max_queue=7, threads=3) as client:
+    with client_of(max_wait_ms=700) as client:
         counted = samples(client.get("/metrics").text)
     for model in ("", "golden"):
         assert [counted["bee_requests_total", f"code={code}", f"model={model}"] for code in (500, 503, 504)] == [
@@ -127,8 +128,7 @@ def test_failures_are_there_before_they_happen() -> None:
             0,
             0,
         ]
-    assert counted["bee_queue_limit",] == 7
-    assert counted["bee_engine_threads",] == 3
+    assert counted["bee_wait_limit_seconds",] == 0.7
 
 
 def test_only_answers_as_the_model_would_give_them_are_compared_with_training() -> None:
@@ -206,14 +206,18 @@ def test_keys_guard_everything_but_probes_metrics_and_docs() -> None:
             assert client.post("/classify", json={"text": "film"}, headers=headers).status_code == 200
 
 
+def lines_of(record: logging.LogRecord) -> list[str]:
+    return JSONLines().format(record).splitlines() if record.name == "bee.access" else []
+
+
 def test_a_request_leaves_one_line_without_its_text(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="bee.access"):
         client.get("/readyz")
         assert client.get("/assets/page.js").status_code == 200
         client.post("/classify", json={"text": "unspeakable words"}, headers={"X-Request-ID": "abc"})
         client.post("/classify", json={"text": "unspeakable words", "unspeakable": 1})
-    records = [record for record in caplog.records if record.name == "bee.access"]
-    lines = [json.loads(JSONLines().format(record)) for record in records]
+        wait_until(lambda: sum(len(lines_of(record)) for record in caplog.records) == 2)
+    lines = [json.loads(line) for record in caplog.records for line in lines_of(record)]
     assert [line["status"] for line in lines] == [200, 422]
     assert set(lines[0]) == {
         *("time", "level", "logger", "message", "pid", "request_id", "method", "path"),

@@ -1,204 +1,240 @@
 """The scheduler alone: neither HTTP nor a model is needed to see what it promises."""
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from beexformer.app import scheduler as module
 from beexformer.app.scheduler import DeadlineExceeded, Draining, Overloaded, Scheduler
 
-
-class Work:
-    """A `run` that doubles numbers, notes its batches and can be held."""
-
-    def __init__(self) -> None:
-        self.batches: list[tuple[str, list[int]]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def __call__(self, lane: str, items: list[int]) -> list[int]:
-        self.batches.append((lane, items))
-        assert self.gate.wait(30)
-        if -1 in items:
-            raise ZeroDivisionError("unlucky")
-        return [2 * item for item in items]
-
-    @property
-    def sizes(self) -> list[int]:
-        return [len(items) for _, items in self.batches]
+Test = Callable[[Scheduler], Coroutine[Any, Any, None]]
 
 
-def scheduled(test: Callable[[Work, Scheduler[str, int, int]], Coroutine[Any, Any, None]], **options: Any) -> None:
-    """Run the coroutine `test(work, scheduler)` on a loop of its own."""
+def scheduled(test: Test, **options: Any) -> None:
+    """Run the coroutine `test(scheduler)` on a loop of its own."""
 
     async def run() -> None:
-        work = Work()
-        scheduler = Scheduler(work, **{"threads": 1, "max_batch_rows": 8, "max_queue": 100, **options})
-        try:
-            await test(work, scheduler)
-        finally:
-            work.gate.set()
-            scheduler.close()
+        scheduler = Scheduler(**options)
+        async with asyncio.timeout(60):
+            await test(scheduler)
+        assert not scheduler.waiting
+        assert scheduler.backlog == 0
 
     asyncio.run(run())
 
 
-async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
-        while not true():
-            await asyncio.sleep(0.001)
+@pytest.fixture(autouse=True)
+def one_step_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a test says how many turns work takes."""
+    monkeypatch.setattr(module, "TURN", 0.0)
 
 
-def test_waiting_rows_share_batches_and_get_their_own_results() -> None:
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        futures = [scheduler.submit("a", i, 30) for i in range(100, 120)]
-        assert [(await future).result for future in futures] == list(range(200, 240, 2))
-        assert work.sizes == [8, 8, 4]
-
-    scheduled(test)
-
-
-def test_a_lone_row_runs_at_once_and_says_how_long_it_took() -> None:
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        done = await scheduler.submit("a", 1, 30)
-        assert done.queued >= 0
-        assert done.computed >= 0
-        assert work.sizes == [1]
-
-    scheduled(test)
+def steps(n: int, result: Any = None, seen: list[Any] | None = None) -> Generator[float, None, Any]:
+    """Work of n steps, which are `n - 1 ... 1` milliseconds before its end; each notes the result in `seen`."""
+    for left in range(n - 1, 0, -1):
+        if seen is not None:
+            seen.append(result)
+        yield float(left)
+    if seen is not None:
+        seen.append(result)
+    return result
 
 
-def test_free_threads_share_what_waits() -> None:
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        await asyncio.gather(*(scheduler.submit("a", i, 30) for i in range(6)))
-        assert work.sizes == [2, 2, 2]
-
-    scheduled(test, threads=3)
-
-
-def test_lanes_are_not_mixed_and_the_one_that_waited_longest_goes_first() -> None:
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        work.gate.clear()
-        first = scheduler.submit("a", 0, 30)
-        await until(lambda: work.batches)
-        rest = [scheduler.submit(lane, item, 30) for lane, item in (("b", 1), ("a", 2), ("b", 3))]
-        work.gate.set()
-        await asyncio.gather(first, *rest)
-        assert work.batches == [("a", [0]), ("b", [1, 3]), ("a", [2])]
+def test_what_one_turn_finishes_never_waits() -> None:
+    async def test(scheduler: Scheduler) -> None:
+        future = scheduler.submit(steps(1, "now"), 30)
+        assert future.done()
+        assert await future == "now"
 
     scheduled(test)
 
 
-def test_a_full_queue_says_so_at_once_and_recovers() -> None:
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        work.gate.clear()
-        running = scheduler.submit("a", 0, 30)
-        await until(lambda: work.batches)
-        waiting = [scheduler.submit("a", i, 30) for i in (1, 2)]
-        with pytest.raises(Overloaded, match="2 rows are already waiting") as refused:
-            scheduler.submit("a", 3, 30)
-        assert refused.value.retry_after >= 1
-        work.gate.set()
-        await asyncio.gather(running, *waiting)
-        assert (await scheduler.submit("a", 4, 30)).result == 8
+def test_a_turn_has_as_many_steps_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN", 60.0)
 
-    scheduled(test, max_queue=2)
+    async def test(scheduler: Scheduler) -> None:
+        assert scheduler.submit(steps(1000, "all"), 30).done()
+
+    scheduled(test)
 
 
-def test_retry_after_follows_the_measured_rate() -> None:
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        work.gate.clear()
-        running = scheduler.submit("a", 0, 30)
-        await until(lambda: work.batches)
-        time.sleep(0.05)  # the row takes this long at least
-        work.gate.set()
-        await running
-        work.gate.clear()
-        held = [scheduler.submit("a", i, 30) for i in range(101)]
-        await until(lambda: len(work.batches) == 2)
-        assert scheduler.waiting == 100
-        assert 5 <= scheduler.retry_after() <= 60  # 100 rows of 0.05 s
-        work.gate.set()
-        await asyncio.gather(*held)
+def test_the_loop_runs_between_two_turns() -> None:
+    async def test(scheduler: Scheduler) -> None:
+        seen: list[Any] = []
+        future = scheduler.submit(steps(4, "step", seen), 30)
+        while not future.done():
+            seen.append("loop")
+            await asyncio.sleep(0)
+        assert [one for one in seen if one == "step"] == ["step"] * 4
+        at = [i for i, one in enumerate(seen) if one == "step"]
+        assert all("loop" in seen[i:j] for i, j in pairwise(at))
 
-    scheduled(test, max_batch_rows=1, max_queue=200)
+    scheduled(test)
 
 
-def test_a_row_past_its_deadline_never_reaches_a_thread() -> None:
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        work.gate.clear()
-        running = scheduler.submit("a", 0, 30)
-        await until(lambda: work.batches)
+def test_least_left_goes_first() -> None:
+    async def test(scheduler: Scheduler) -> None:
+        seen: list[Any] = []
+        futures = [scheduler.submit(steps(n, n, seen), 30) for n in (9, 5, 2, 7)]
+        assert await asyncio.gather(*futures) == [9, 5, 2, 7]
+        ends = [len(seen) - 1 - seen[::-1].index(n) for n in (2, 5, 7, 9)]
+        assert ends == sorted(ends)
+
+    scheduled(test)
+
+
+def test_what_has_waited_long_comes_before_what_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AGEING", 1e9)
+
+    async def test(scheduler: Scheduler) -> None:
+        seen: list[Any] = []
+        first = scheduler.submit(steps(100, "long", seen), 30)
+        await asyncio.sleep(0.002)
+        await asyncio.gather(scheduler.submit(steps(3, "short", seen), 30), first)
+        assert seen[-1] == "short"
+
+    scheduled(test)
+
+
+def test_too_long_a_wait_is_refused_with_a_time_to_come_back() -> None:
+    async def test(scheduler: Scheduler) -> None:
+        scheduler.admit(1.9, behind=True)
+        long = scheduler.submit(steps(3001), 30)  # three seconds are left of it
+        scheduler.admit(1.9, behind=False)
+        with pytest.raises(Overloaded, match=r"wait 3\.0 s") as refused:
+            scheduler.admit(0.0, behind=True)
+        assert refused.value.retry_after == 3
+        with pytest.raises(Overloaded):
+            scheduler.admit(2.1, behind=False)
+        long.cancel()
+        await asyncio.sleep(0)
+        scheduler.admit(1.9, behind=True)
+
+    scheduled(test, limit=2.0)
+
+
+def test_the_backlog_follows_the_share_that_turns_get() -> None:
+    async def test(scheduler: Scheduler) -> None:
+        def slow() -> Generator[float, None, None]:
+            for left in range(100, 0, -1):
+                time.sleep(0.001)
+                yield float(left)
+
+        future = scheduler.submit(slow(), 30)
+        alone = scheduler.backlog * 1000
+        for _ in range(50):  # as long for something else as for the work
+            time.sleep(0.001)
+            await asyncio.sleep(0)
+        assert alone == 100
+        assert scheduler.backlog * 1000 > 1.1 * (100 - 51)
+        future.cancel()
+        await asyncio.sleep(0)
+
+    scheduled(test)
+
+
+def test_a_deadline_ends_work() -> None:
+    async def test(scheduler: Scheduler) -> None:
+        seen: list[Any] = []
         with pytest.raises(DeadlineExceeded):
-            await scheduler.submit("a", 1, 0.01)
-        assert scheduler.waiting == 0
+            await scheduler.submit(steps(1, 1, seen), 0)
+        assert seen == []
+
+        def forever() -> Generator[float, None, None]:
+            try:
+                while True:
+                    yield 1.0
+            finally:
+                seen.append("closed")
+
         with pytest.raises(DeadlineExceeded):
-            scheduler.submit("a", 2, 0)
-        work.gate.set()
-        await running
-        await scheduler.drain()
-        assert work.batches == [("a", [0])]
+            await scheduler.submit(forever(), 0.01)
+        assert seen == ["closed"]
 
     scheduled(test)
 
 
-def test_a_caller_who_left_costs_nothing() -> None:
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        work.gate.clear()
-        running = scheduler.submit("a", 0, 30)
-        await until(lambda: work.batches)
-        gone, stays = scheduler.submit("a", 1, 30), scheduler.submit("a", 2, 30)
+def test_work_whose_caller_left_gets_no_turn() -> None:
+    async def test(scheduler: Scheduler) -> None:
+        seen: list[Any] = []
+        gone, stays = scheduler.submit(steps(9, "gone", seen), 30), scheduler.submit(steps(3, "stays", seen), 30)
         gone.cancel()
-        work.gate.set()
-        await asyncio.gather(running, stays)
-        assert work.batches == [("a", [0]), ("a", [2])]
+        assert await stays == "stays"
+        assert seen.count("gone") == 1
 
     scheduled(test)
 
 
-def test_a_caller_who_leaves_before_the_first_cut_costs_nothing() -> None:
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        scheduler.submit("a", 1, 30).cancel()
-        await scheduler.drain()
-        assert work.batches == []
+def test_work_fails_alone() -> None:
+    async def test(scheduler: Scheduler) -> None:
+        def unlucky(at: int) -> Generator[float, None, None]:
+            yield from steps(at)
+            raise ZeroDivisionError("unlucky")
 
-    scheduled(test)
-
-
-def test_a_failing_batch_fails_alone() -> None:
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        unlucky, next_batch = scheduler.submit("a", -1, 30), scheduler.submit("b", 2, 30)
+        at_once, later, other = scheduler.submit(unlucky(1), 30), scheduler.submit(unlucky(5), 30), steps(7, "other")
         with pytest.raises(ZeroDivisionError):
-            await unlucky
-        assert (await next_batch).result == 4
+            at_once.result()
+        assert await scheduler.submit(other, 30) == "other"
+        with pytest.raises(ZeroDivisionError):
+            await later
 
     scheduled(test)
 
 
-def test_draining_refuses_new_rows_and_finishes_the_waiting_ones() -> None:
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        work.gate.clear()
-        futures = [scheduler.submit("a", i, 30) for i in range(3)]
-        draining = asyncio.create_task(scheduler.drain())
-        await until(lambda: work.batches)
+def test_what_still_waits_at_the_end_is_refused() -> None:
+    async def test(scheduler: Scheduler) -> None:
+        future = scheduler.submit(steps(99), 30)
+        scheduler.close()
         with pytest.raises(Draining):
-            scheduler.submit("a", 9, 30)
-        assert not draining.done()
-        work.gate.set()
-        await draining
-        assert [future.result().result for future in futures] == [0, 2, 4]
+            await future
+        await asyncio.sleep(0)
 
-    scheduled(test, max_batch_rows=1)
+    scheduled(test)
 
 
-def test_the_depth_is_told_as_it_changes() -> None:
-    depths: list[int] = []
+@dataclass(frozen=True)
+class Arrival:
+    """What comes: after how many turns of the loop, how long, and after how many its caller leaves."""
 
-    async def test(work: Work, scheduler: Scheduler[str, int, int]) -> None:
-        await asyncio.gather(*(scheduler.submit("a", i, 30) for i in range(3)))
-        assert depths == [1, 2, 3, 0]
+    after: int
+    length: int
+    leaves: int | None
 
-    scheduled(test, on_depth=depths.append)
+
+ARRIVALS = st.lists(
+    st.builds(Arrival, st.integers(0, 5), st.integers(1, 30), st.none() | st.integers(0, 20)), max_size=20
+)
+
+
+@given(ARRIVALS)
+def test_in_any_order_each_is_done_exactly_once_or_was_left(arrivals: list[Arrival]) -> None:
+    async def test(scheduler: Scheduler) -> None:
+        seen: list[int] = []
+
+        async def caller(i: int, arrival: Arrival) -> Any:
+            for _ in range(arrival.after):
+                await asyncio.sleep(0)
+            future = scheduler.submit(steps(arrival.length, i, seen), 30)
+            if arrival.leaves is not None:
+                for _ in range(arrival.leaves):
+                    await asyncio.sleep(0)
+                if future.cancel():
+                    return "left"
+            return await future
+
+        results = await asyncio.gather(*(caller(i, arrival) for i, arrival in enumerate(arrivals)))
+        for i, (arrival, result) in enumerate(zip(arrivals, results, strict=True)):
+            assert result == i or (result == "left" and arrival.leaves is not None)
+            assert seen.count(i) == arrival.length if result == i else 1 <= seen.count(i) < arrival.length
+        await asyncio.sleep(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "TURN", 0.0)
+        scheduled(test)

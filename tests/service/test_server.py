@@ -262,8 +262,9 @@ def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> No
             now = counted()
             assert now[requests] == 21
             assert now[("bee_exit_index_count", "model=golden")] == 21
-            assert now[("bee_queue_depth",)] == 0
-            assert now[("bee_queue_limit",)] == 2 * 1024
+            assert now[("bee_backlog_seconds",)] == 0
+            assert now[("bee_wait_limit_seconds",)] == 0.5
+            assert now[("bee_workers",)] == 2
             assert now[("bee_ready",)] == 1
             pids = {int(key[1].removeprefix("pid=")) for key in now if key[0] == "process_resident_memory_bytes"}
             assert pids == workers()

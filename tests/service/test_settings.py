@@ -1,6 +1,7 @@
 """Settings: one definition, refused in plain words, and never a key in sight."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from beexformer.app import cli
-from beexformer.app.settings import FOREIGN, PREFIX, Settings, cpus, sentences
+from beexformer.app.settings import FOREIGN, PREFIX, RETIRED, Settings, cpus, sentences
 
 
 @pytest.fixture(autouse=True)
@@ -69,10 +70,10 @@ def test_bad_values_are_a_sentence_each_and_exit_code_2(
 ) -> None:
     monkeypatch.setenv("BEE_PORT", "eighty")
     monkeypatch.setenv("BEE_API_KEYS", "hush")
-    assert serve(monkeypatch, "--threads", "-1", "--log-level", "info") == 2
+    assert serve(monkeypatch, "--max-wait-ms", "-1", "--log-level", "info") == 2
     out, err = capsys.readouterr()
     lines = err.splitlines()
-    assert [line.split(": ")[1] for line in lines] == ["BEE_PORT", "BEE_THREADS", "BEE_API_KEYS"]
+    assert [line.split(": ")[1] for line in lines] == ["BEE_PORT", "BEE_MAX_WAIT_MS", "BEE_API_KEYS"]
     assert "Traceback" not in err
     assert "hush" not in out + err
 
@@ -96,9 +97,17 @@ def test_an_empty_key_is_refused() -> None:
     assert sentences(refused.value) == ["BEE_API_KEYS: each key needs at least 8 characters, all of them ASCII"]
 
 
-@pytest.mark.parametrize(("given", "workers", "threads"), [(3, 1, 3), (0, 1, cpus()), (0, 200, 1)])
-def test_threads_are_worked_out(given: int, workers: int, threads: int) -> None:
-    assert Settings(threads=given, workers=workers).engine_threads == threads
+@pytest.mark.parametrize("name", RETIRED)
+def test_a_setting_that_went_is_refused_with_what_replaces_it(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert serve(monkeypatch, f"--{name.removeprefix(PREFIX).lower().replace('_', '-')}", "1") == 2
+    assert "is no setting any more; " in capsys.readouterr().err
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ValidationError, match=f"{name} is no setting any more; "):
+        Settings()
+    for replacement in re.findall(r"BEE_\w+", RETIRED[name]):
+        assert replacement.removeprefix(PREFIX).lower() in Settings.model_fields
 
 
 CPUS = len(os.sched_getaffinity(0))

@@ -1,0 +1,200 @@
+"""
+The texts of one request on their way to outcomes: tokenized, run in turns, counted. Knows engines, turns and metrics.
+
+Everything happens on the event loop, a step at a time; only texts so long that tokenizing one would hold it are
+tokenized on a thread. Whatever is wrong with a text, or late, is that text's own outcome.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from beexformer.app.errors import ClientGone, kind
+from beexformer.app.metrics import Metrics
+from beexformer.app.middleware import RequestContext
+from beexformer.app.registry import Registry, UnknownModel
+from beexformer.app.scheduler import DeadlineExceeded, Scheduler, Work
+from beexformer.app.schemas import ClassifyRequest
+from beexformer.model.answer import Answer
+from beexformer.model.engine import Engine, Row
+from beexformer.model.errors import InputError
+
+LONG = 2048  # characters; tokenizing more takes milliseconds
+STEP = 1.0  # milliseconds that a text runs for until the loop may look after something else
+COUNTED = 32  # outcomes counted in one step
+GONE = 0.05  # how often a request that waits looks whether its client is gone, in seconds
+
+Item = ClassifyRequest | ValidationError
+Outcome = Answer | Exception
+
+
+@dataclass(slots=True, eq=False)
+class Text:
+    """One item; its row once it is tokenized, its outcome in the end, the seconds of both and when it ended."""
+
+    item: Item
+    index: int
+    engine: Engine | None = None
+    row: Row | None = None
+    outcome: Outcome | None = None
+    tokenize: float = 0.0
+    compute: float = 0.0
+    ended: float = 0.0
+
+    def encode(self, registry: Registry) -> None:
+        """Sets `row`, or says in `outcome` why there can't be one."""
+        start = time.monotonic()
+        try:
+            if isinstance(self.item, ValidationError):
+                place = ("body", "items", self.index)
+                problems = [{**error, "loc": (*place, *error["loc"])} for error in self.item.errors()]
+                raise RequestValidationError(problems)
+            self.engine = registry.get(self.item.model)
+            self.row = self.engine.encode(self.item.text, self.item.text_pair, self.item, truncate=self.item.truncate)
+        except (RequestValidationError, UnknownModel, InputError) as error:
+            self.outcome = error
+        self.tokenize = time.monotonic() - start
+
+    def forward(self) -> Iterator[None]:
+        """Sets `outcome`, in steps of about STEP. A failure is a bug, and this text's alone."""
+        assert self.engine
+        assert self.row
+        try:
+            forward, left = self.engine.begin(self.row), True
+            while left:
+                start = time.monotonic()
+                left = not forward.advance(STEP)
+                self.compute += time.monotonic() - start
+                if left:
+                    yield
+            self.outcome = forward.answer()
+        except Exception as error:
+            self.outcome = error
+
+    @property
+    def characters(self) -> int:
+        return 0 if isinstance(self.item, ValidationError) else len(self.item.text) + len(self.item.text_pair or "")
+
+
+class Classifier:
+    """What answers requests: one a process, on its event loop."""
+
+    def __init__(self, registry: Registry, scheduler: Scheduler, metrics: Metrics) -> None:
+        self._registry, self._scheduler, self._metrics = registry, scheduler, metrics
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+
+    async def outcomes(
+        self,
+        items: Sequence[Item],
+        context: RequestContext,
+        timeout: float,
+        gone: Callable[[], Awaitable[bool]],
+    ) -> list[Outcome]:
+        """One outcome for each item, in order, each counted. `timeout` is the deadline, in seconds after the request
+        was received; `gone` says whether its client has left."""
+        start = time.monotonic()
+        texts = [Text(item, i) for i, item in enumerate(items)]
+        unanswered: Exception = DeadlineExceeded()
+        try:
+            await self._tokenize_long(texts, timeout - context.seconds)
+            future = self._scheduler.submit(self._steps(texts), timeout - context.seconds)
+            if not future.done():
+                await _wait(future, gone)
+            if future.cancelled():
+                raise ClientGone
+            future.result()
+        except Exception as error:
+            unanswered = error
+        return await self._settle(texts, context, start, unanswered)
+
+    def close(self) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    async def _tokenize_long(self, texts: Iterable[Text], timeout: float) -> None:
+        for text in texts:
+            if text.characters > LONG:
+                if timeout <= 0:
+                    raise DeadlineExceeded
+                start = time.monotonic()
+                work = asyncio.get_running_loop().run_in_executor(self._thread, text.encode, self._registry)
+                try:
+                    await asyncio.wait_for(work, timeout)
+                except TimeoutError:
+                    raise DeadlineExceeded from None
+                timeout -= time.monotonic() - start
+
+    def _steps(self, texts: Sequence[Text]) -> Work[None]:
+        """The work that `texts` are, in steps of about a millisecond."""
+        expected: list[float] = []  # milliseconds, of each text and all behind it; worked out if it is not done at once
+        for i, text in enumerate(texts):
+            if not (text.row or text.outcome):
+                text.encode(self._registry)
+            if not text.outcome:
+                for _ in text.forward():
+                    expected = expected or _expected(texts, self._registry)
+                    # what takes longer than expected is expected to take as much longer again
+                    yield max(STEP, abs(expected[i] - 1000 * text.compute))
+            text.ended = time.monotonic()
+            if i + 1 < len(texts):
+                expected = expected or _expected(texts, self._registry)
+                yield expected[i + 1]
+
+    async def _settle(
+        self, texts: Sequence[Text], context: RequestContext, start: float, unanswered: Exception
+    ) -> list[Outcome]:
+        now, outcomes = time.monotonic(), []
+        before = context.started - context.received
+        worked = sum(text.tokenize + text.compute for text in texts)
+        context.phases = (
+            sum(text.tokenize for text in texts),
+            before + max(0.0, now - start - worked),
+            sum(text.compute for text in texts),
+        )
+        context.counted, context.items = True, len(texts)
+        for i, text in enumerate(texts):
+            outcomes.append(self._count(text, context, start, before, unanswered))
+            if i % COUNTED == COUNTED - 1:
+                await asyncio.sleep(0)
+        return outcomes
+
+    def _count(
+        self, text: Text, context: RequestContext, start: float, before: float, unanswered: Exception
+    ) -> Outcome:
+        name, outcome = text.engine.name if text.engine else None, text.outcome or unanswered
+        if isinstance(outcome, Exception):
+            self._metrics.ended(name, kind(outcome)[0], context.seconds)
+            return outcome
+        assert name
+        assert text.engine
+        assert text.row
+        queue = before + max(0.0, text.ended - start - text.tokenize - text.compute)
+        self._metrics.answered(name, text.row, outcome, (text.tokenize, queue, text.compute), context.seconds)
+        context.model, context.exit_index = name, outcome.exit_index
+        asked = isinstance(text.item, ClassifyRequest) and text.item.cost
+        return outcome.priced(text.engine.cost) if asked and text.engine.cost else outcome
+
+
+def _expected(texts: Sequence[Text], registry: Registry) -> list[float]:
+    """Milliseconds of each text and all behind it, by their length in characters: only to say who comes first."""
+    engine = registry.get()
+    cost, C = engine.cost, engine.config.n_block
+    tokens = (min(engine.config.max_tokens, 2 + text.characters // 4) for text in texts)
+    each = [cost.milliseconds(n, C) if cost else 1.0 for n in tokens]
+    return list(accumulate(reversed(each)))[::-1]
+
+
+async def _wait(future: "asyncio.Future[Any]", gone: Callable[[], Awaitable[bool]]) -> None:
+    """Until it is done; a client who leaves meanwhile takes the work back."""
+    try:
+        while not (await asyncio.wait((future,), timeout=GONE))[0]:
+            if await gone():
+                future.cancel()
+    finally:
+        future.cancel()  # where this very call is cancelled, the server is ending
