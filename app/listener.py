@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import logging
+import os
 import socket
 import struct
 import time
@@ -38,7 +39,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
-        raise BEEError(f"can't listen on {host} port {port}: {error.strerror or error}") from None
+        reason = (
+            os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        )  # without Python's words
+        raise BEEError(f"can't listen on {host} port {port}: {reason}") from None
     listener.setblocking(False)
     return listener
 

@@ -109,7 +109,9 @@ def server_of(folder: Path, *command: str | Path, **env: str) -> Iterator[Server
     """A ready server on a free port, logging into `folder`; ended with the block."""
     log = folder / "server.log"
     with log.open("wb") as stderr:
-        process = subprocess.Popen([str(part) for part in command], stderr=stderr, env={**os.environ, **env})
+        process = subprocess.Popen(
+            [str(part) for part in command], stderr=stderr, env={"BEE_DRAIN_SECONDS": "0", **os.environ, **env}
+        )
         try:
             server = Server(process, "", log)
             wait_until(lambda: process.poll() is not None or "listening on" in log.read_text())

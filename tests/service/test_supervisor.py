@@ -1,0 +1,209 @@
+"""Processes: a killed, a stopped and an orphaned worker, the end under load, a reload. Real processes, real signals."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from running import BEEXFORMER, GOLDEN, PATIENCE, Server, server_of, wait_until
+from traffic import Traffic
+
+HERE = Path(__file__).parent
+
+
+def serving(folder: Path, *flags: str, workers: int = 2, checkpoint: Path = GOLDEN) -> AbstractContextManager[Server]:
+    command = (BEEXFORMER, "serve", "--port", "0", "--workers", str(workers), "--checkpoints", checkpoint)
+    return server_of(folder, *command, *flags)
+
+
+def workers(server: Server) -> set[int]:
+    pid = server.process.pid
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def gone(pid: int) -> bool:
+    """No such process, or only what its parent hasn't reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def messages(server: Server, level: str) -> list[str]:
+    return [line["message"] for line in server.lines() if line["level"] == level]
+
+
+def settled(server: Server, number: int) -> set[int]:
+    """The workers, once the doorkeeper has left."""
+    wait_until(lambda: len(workers(server)) == number)
+    return workers(server)
+
+
+def test_a_killed_worker_is_replaced_and_only_its_own_requests_are_lost(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, Traffic(server.url, clients=4) as traffic:
+        first = settled(server, 2)
+        wait_until(lambda: traffic.seen[200] > 20)
+        os.kill(min(first), signal.SIGKILL)
+        wait_until(lambda: len(workers(server) - {min(first)}) == 2)
+        before = traffic.seen[200]
+        wait_until(lambda: traffic.seen[200] > before + 20)
+    assert traffic.seen["lost"] <= 4  # those it had
+    assert set(traffic.seen) <= {200, "lost"}, traffic.seen
+    assert any("SIGKILL" in message for message in messages(server, "error"))
+
+
+def test_the_only_worker_is_replaced_and_clients_wait_for_it(tmp_path: Path) -> None:
+    with serving(tmp_path, workers=1) as server:
+        [worker] = settled(server, 1)
+        os.kill(worker, signal.SIGKILL)
+        assert httpx2.get(f"{server.url}/readyz", timeout=PATIENCE).status_code == 200
+        assert worker not in workers(server)
+
+
+def test_a_stopped_worker_is_killed_and_replaced(tmp_path: Path) -> None:
+    with serving(tmp_path, "--health-seconds", "1") as server:
+        stopped = min(settled(server, 2))
+        os.kill(stopped, signal.SIGSTOP)
+        wait_until(lambda: gone(stopped) and len(workers(server)) == 2)
+        assert any("stood still" in message for message in messages(server, "error"))
+        for _ in range(4):
+            assert httpx2.get(f"{server.url}/readyz", timeout=PATIENCE).status_code == 200
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        orphans = settled(server, 2)
+        server.process.kill()
+        wait_until(lambda: all(gone(pid) for pid in orphans))
+
+
+def test_probes_are_answered_while_it_starts(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([sys.executable, HERE / "starting_server.py", GOLDEN], stderr=stderr)
+    try:
+        wait_until(lambda: "listening on" in log.read_text())
+        url = json.loads(log.read_text().splitlines()[0])["message"].split()[2]
+        assert httpx2.get(f"{url}/livez", timeout=PATIENCE).status_code == 200
+        refused = httpx2.get(f"{url}/readyz", timeout=PATIENCE)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert httpx2.post(f"{url}/classify", json={"text": "film"}, timeout=PATIENCE).status_code == 503
+        process.send_signal(signal.SIGUSR2)  # now it may go on
+        wait_until(lambda: httpx2.get(f"{url}/readyz", timeout=PATIENCE).status_code == 200)
+        for _ in range(20):  # and never back
+            assert httpx2.get(f"{url}/readyz", timeout=PATIENCE).status_code == 200
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def test_sigterm_while_it_starts_ends_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([sys.executable, HERE / "starting_server.py", GOLDEN], stderr=stderr)
+    wait_until(lambda: "listening on" in log.read_text())
+    process.terminate()
+    assert process.wait(PATIENCE) == 0
+
+
+def end_under_load(folder: Path, number: int, fresh: bool) -> None:
+    folder.mkdir(exist_ok=True)
+    with (
+        serving(folder, "--drain-seconds", "1", workers=number) as server,
+        Traffic(server.url, clients=8, fresh=fresh) as traffic,
+    ):
+        wait_until(lambda: traffic.seen[200] > 50)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE) == 0
+    assert not traffic.losses, (traffic.seen, traffic.losses[:3])
+    assert set(traffic.seen) <= {200, "refused"}, traffic.seen  # refused: after the end
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["kept", "fresh"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_sigterm_under_load_loses_nothing(tmp_path: Path, number: int, fresh: bool) -> None:
+    end_under_load(tmp_path / "server", number, fresh)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("fresh", [False, True], ids=["kept", "fresh"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_twenty_times_sigterm_under_load_loses_nothing(tmp_path: Path, number: int, fresh: bool) -> None:
+    for trial in range(20):
+        end_under_load(tmp_path / str(trial), number, fresh)
+
+
+def renamed(checkpoint: Path, name: str) -> None:
+    """The checkpoint under another name, in place, as a deployment would: written beside it and moved."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "new.json").write_text(json.dumps({**config, "name": name}))
+    (checkpoint / "new.json").rename(checkpoint / "config.json")
+
+
+def test_sighup_loads_checkpoints_anew_and_no_request_fails(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(GOLDEN, checkpoint)
+    names: list[str] = []
+
+    def note(answer: dict[str, Any]) -> None:
+        names.append(answer["model"])
+
+    with (
+        serving(tmp_path, "--drain-seconds", "1", checkpoint=checkpoint) as server,
+        Traffic(server.url, clients=4, check=note) as traffic,
+    ):
+        old = settled(server, 2)
+        wait_until(lambda: traffic.seen[200] > 20)
+        renamed(checkpoint, "other")
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(workers(server)) == 2 and not workers(server) & old)
+        before = len(names)
+        wait_until(lambda: len(names) > before + 20)
+        assert set(names[before + 8 :]) == {"other"}
+        (checkpoint / "config.json").write_text("{")
+        new = workers(server)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: any("what was loaded stays" in message for message in messages(server, "error")))
+        assert workers(server) == new
+    assert set(traffic.seen) == {200}, (traffic.seen, traffic.losses[:3])
+    assert set(names) == {"golden", "other"}
+
+
+def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
+    with serving(tmp_path, workers=1) as server:
+        port = server.url.rpartition(":")[2]
+        command = [BEEXFORMER, "serve", "--port", port, "--checkpoints", GOLDEN]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == f"beexformer: can't listen on 127.0.0.1 port {port}: Address already in use\n"
+
+
+def test_workers_that_die_before_they_serve_end_the_service(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([sys.executable, HERE / "dying_server.py", GOLDEN], stderr=stderr)
+    assert process.wait(PATIENCE) == 1
+    assert "in a row have ended before they served" in log.read_text()
+
+
+def test_beats_of_a_suspended_machine_are_not_missed(tmp_path: Path) -> None:
+    with serving(tmp_path, "--health-seconds", "1") as server:
+        there = settled(server, 2)
+        everyone = [server.process.pid, *there]
+        for pid in everyone:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(2.5)
+        for pid in everyone:
+            os.kill(pid, signal.SIGCONT)
+        for _ in range(3):
+            assert httpx2.get(f"{server.url}/readyz", timeout=PATIENCE).status_code == 200
+            time.sleep(0.5)
+        assert workers(server) == there
