@@ -14,6 +14,7 @@ from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.training import backbone, distill
+from beexformer.training.batches import pad
 from beexformer.training.network import BEExformer
 from beexformer.training.recipe import read
 
@@ -26,11 +27,16 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(distill, "locate", lambda name, cache: encoder)
-    lines = [". ".join(random_texts(4, seed, longest=8)) + "." for seed in range(60)]
-    with gzip.open(tmp_path / "text.txt.gz", "wt") as out:
-        out.write("\n".join(lines))
-    (tmp_path / "dev.tsv").write_text("sentence\tlabel\n" + lines[0].split(". ")[0] + ".\t1\n")
+    write_text(tmp_path)
     return tmp_path
+
+
+def write_text(folder: Path) -> None:
+    """text.txt.gz, a paragraph a line, and dev.tsv, whose one row is a sentence of it."""
+    lines = [". ".join(random_texts(4, seed, longest=8)) + "." for seed in range(60)]
+    with gzip.open(folder / "text.txt.gz", "wt") as out:
+        out.write("\n".join(lines))
+    (folder / "dev.tsv").write_text("sentence\tlabel\n" + lines[0].split(". ")[0] + ".\t1\n")
 
 
 def recipe(tokens: int = 400, **fields: object) -> distill.BackboneRecipe:
@@ -60,6 +66,24 @@ def test_a_body_comes_out_that_networks_start_from(root: Path) -> None:
     )
     vocab_size = Tokenizer(found.tokenizer, 24).vocab_size
     found.start(BEExformer(BEEConfig(vocab_size=vocab_size, n_class=3, binary=False, d_head=64, **found.shape)))
+
+
+def test_the_encoder_is_told_which_text_of_a_pair_a_token_is_in(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BERT's segments: 0 up to the first [SEP] and on padding, 1 behind it up to the second."""
+    tokenizer = Tokenizer((encoder / "tokenizer.json").read_text(), 24)
+    tutor = distill.Encoder(encoder, tokenizer, np.ones(tokenizer.vocab_size, int))
+    ids, mask = pad([np.array(tokenizer.inner.encode(*row).ids) for row in (("a warm", "film"), ("ever",))])
+    asked = {}
+    forward = tutor.model.forward
+
+    def watched(**given: torch.Tensor) -> object:
+        asked.update(given)
+        return forward(**given)
+
+    monkeypatch.setattr(tutor.model, "forward", watched)
+    tutor.states(ids, mask)
+    second = tokenizer.inner.encode("a warm", "film").type_ids
+    assert asked["token_type_ids"].tolist() == [second, [0] * len(second)]
 
 
 def test_attention_starts_as_the_encoders_own(root: Path, encoder: Path) -> None:

@@ -1,6 +1,7 @@
 """The teacher on a tiny random encoder: it learns, resumes, and gives back the answers it gave."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from transformers import BertConfig, BertModel
 
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import encoders, teacher
+from beexformer.training import encoders, state, teacher
 from beexformer.training.data import Rows
 
 
@@ -56,6 +57,27 @@ def test_it_learns_and_a_finished_one_is_not_trained_again(encoder: Path, tmp_pa
     assert (answers.argmax(1) == ROWS.labels).mean() > 0.9
     again = asked(finetuned(encoder, tmp_path / "a", 8), tmp_path / "others")
     assert (answers == again).all()
+
+
+def test_a_killed_teacher_goes_on_to_the_same_weights(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finetuned(encoder, tmp_path / "whole", 3).state_dict()
+    save, saved = state.save, 0
+
+    def killed(*arguments: Any) -> None:
+        nonlocal saved
+        save(*arguments)
+        saved += 1
+        if saved == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(state, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        finetuned(encoder, tmp_path / "killed", 3)
+    monkeypatch.setattr(state, "save", save)
+    for name, weight in finetuned(encoder, tmp_path / "killed", 3).state_dict().items():
+        assert torch.equal(weight, whole[name]), name
 
 
 def test_answers_are_read_back_from_their_shards(

@@ -1,5 +1,6 @@
 """A run from files to a served checkpoint: resumed runs equal unbroken ones, every kind of data and variant trains."""
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -18,7 +19,7 @@ from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import backbone, export, prepare, recipe, record, train, trainer
+from beexformer.training import backbone, export, prepare, recipe, record, train, trainer, warm_start
 from beexformer.training.full_precision import FullPrecision
 from beexformer.training.network import BEExformer
 from beexformer.training.progress import RunProgress
@@ -356,6 +357,34 @@ def test_a_run_goes_on_from_a_checkpoint(root: Path) -> None:
         else:
             np.testing.assert_allclose(now.tensors[name], array, rtol=1e-4, atol=1e-6)
     assert after["dev"]["exits"] == before["dev"]["exits"]
+
+
+def test_a_warm_start_takes_the_calibration_back(root: Path) -> None:
+    """Temperatures that calibration folded into the heads are taken out: they are fitted anew when the run ends."""
+    before = run(plan(), root, "before")
+    temperatures = np.array(before["calibration"]["temperatures"])
+    assert (np.abs(temperatures - 1) > 0.05).any(), "else there is nothing to take back"
+    start = warm_start.read("out/before", root)
+    network = BEExformer(start.found.config).eval()
+    start.start(network)
+    engine = Engine.load(root / "out" / "before")
+    rows = [engine.encode(text) for text in random_texts(20, 9, longest=9)]
+    ours = export.network_logits(network, [row.ids for row in rows])
+    np.testing.assert_allclose(ours / temperatures[:, None], engine.logits(rows), atol=1e-4)
+
+
+def test_dev_is_evaluated_on_the_rows_of_the_embedding_that_are_exported(root: Path) -> None:
+    """Training moves real rows; the file has them rounded, and the score has to be that of the file."""
+    recipe = plan(network={**NETWORK, "embedding": "int4+2"}, optim={**OPTIM, "embedding": "frozen"})
+    (root / "work").mkdir()
+    own = trainer.Trainer(recipe, prepare.prepare(recipe, root, root / "work", RunProgress(Console(quiet=True))))
+    network = own.network.eval()
+    with torch.no_grad():
+        network.embedding.weight.normal_()  # off the grid
+        exported = copy.deepcopy(network)
+        exported.embedding.weight.copy_(network.exported_embedding())
+    assert (own.logits(network) == export.network_logits(exported.eval(), own.data.dev_ids)).all()
+    assert (own.logits(network) != export.network_logits(network.eval(), own.data.dev_ids)).any()
 
 
 def test_a_checkpoint_of_another_shape_other_classes_or_no_bits_is_no_start(root: Path) -> None:

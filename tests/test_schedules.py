@@ -1,0 +1,94 @@
+"""The learning rates that optimizers are given, step by step: warm-up, decay and plateau of all that is trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from test_distill import recipe as backbone_recipe
+from test_teacher import ROWS, random_encoder
+from test_train import OPTIM, plan, root  # noqa: F401  (a fixture)
+
+from beexformer.training import distill, teacher, train
+
+Rates = list[float]
+
+
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> Rates:
+    """The rate of the first group of parameters at every step of Adam or AdamW."""
+    seen: Rates = []
+
+    def watched(step: Callable[..., Any]) -> Callable[..., Any]:
+        def recording(self: torch.optim.Optimizer, *arguments: Any, **options: Any) -> Any:
+            seen.append(float(self.param_groups[0]["lr"]))
+            return step(self, *arguments, **options)
+
+        return recording
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watched(torch.optim.Adam.step))  # AdamW has it from there
+    return seen
+
+
+def assert_rises_then_falls(seen: Rates, most: float, warmup: float) -> None:
+    top = int(np.argmax(seen))
+    assert seen[top] == pytest.approx(most, rel=0.25), "the warm-up ends at the rate that was asked for"
+    assert 0 < top <= 2 * warmup * len(seen) + 1
+    assert (np.diff(seen[: top + 1]) > 0).all(), "warm-up"
+    assert (np.diff(seen[top:]) <= 0).all(), "decay"
+    assert seen[0] < 0.6 * most
+    assert seen[-1] < 0.15 * most
+
+
+def test_a_linear_run_warms_up_and_decays(root: Path, rates: Rates) -> None:  # noqa: F811
+    optim = {**OPTIM, "epochs": 4, "schedule": "linear", "warmup": 0.2, "min_learning_rate": 0.0}
+    train.run(plan(optim=optim), root, root / "out", root / "work", Console(quiet=True))
+    assert len(rates) == 28
+    assert_rises_then_falls(rates, OPTIM["learning_rate"], 0.2)
+
+
+def test_a_rate_is_halved_on_a_plateau_of_the_loss_and_not_below_its_least(root: Path, rates: Rates) -> None:  # noqa: F811
+    """At such a rate nothing is learned, so every evaluation after the first is one without a lower loss."""
+    optim = {**OPTIM, "epochs": 8, "patience": 99, "evaluations": 1, "dropout": 0.0, "embedding": "frozen"}
+    optim |= {"learning_rate": 1e-6, "min_learning_rate": 3e-7, "schedule": "plateau"}
+    train.run(plan(optim=optim), root, root / "out", root / "work", Console(quiet=True))
+    assert sorted(set(rates), reverse=True) == pytest.approx([1e-6, 5e-7, 3e-7])
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_a_teacher_warms_up_and_decays(tmp_path: Path, rates: Rates) -> None:
+    teacher.finetune(
+        random_encoder(tmp_path),
+        ROWS,
+        2,
+        tmp_path / "run",
+        epochs=6,
+        learning_rate=0.01,
+        batch_size=4,
+        dtype=torch.float32,
+        seed=1,
+        report=lambda done, total, postfix: None,
+    )
+    assert len(rates) == 96
+    assert_rises_then_falls([rate for rate in rates if rate], 0.01, 0.06)
+
+
+def test_distillation_warms_up_and_decays(
+    tmp_path: Path, rates: Rates, monkeypatch: pytest.MonkeyPatch, backbone_text: Path
+) -> None:
+    monkeypatch.setattr(distill, "locate", lambda name, cache: random_encoder(tmp_path, layers=2))
+    distill.run(
+        backbone_recipe(20_000), backbone_text, tmp_path / "out", tmp_path / "work" / "run", Console(quiet=True)
+    )
+    assert_rises_then_falls(rates, 2e-3, 0.02)
+
+
+@pytest.fixture
+def backbone_text(tmp_path: Path) -> Path:
+    from test_distill import write_text
+
+    write_text(tmp_path)
+    return tmp_path
