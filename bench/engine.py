@@ -173,7 +173,7 @@ class Bench:
         scratch, found = engine.pool.take(25), {}
         for name, low in (("delta", 1), ("full depth", C)):
             ids = typed.List([row.ids for row in rows])
-            fixed = (DELTA, 0.0, low, C, engine.config.n_head, engine.config.carry == "x", engine._arrays, *scratch, C)
+            fixed = (DELTA, 0.0, low, C, engine._table, *scratch.arguments, float(C))
 
             def requests(low: int = low) -> None:
                 for text in texts:
@@ -226,7 +226,7 @@ def full_depth(row: Row, blocks: int) -> Row:
 @njit(nogil=True)
 def _walks(rows: list[np.ndarray], *fixed: object) -> None:
     for ids in rows:
-        fixed[-2][0] = 0  # blocks done
+        fixed[-2][:] = 0  # nothing is done yet
         kernels.early_exit_forward(ids, *fixed)
 
 

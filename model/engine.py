@@ -63,7 +63,7 @@ class Engine:
         except CheckpointError as error:
             raise CheckpointError(f"checkpoint {self.name!r}: {error}") from None
         self._network = _network(checkpoint)
-        self._arrays = kernels.flat(self._network)
+        self._table = kernels.table(self._network, self.config.n_head, self.config.carry == "x")
         self.cost: cost.CostModel | None = None  # until `calibrate`
         self._flops: dict[int, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
         self.pool = ScratchPool(self.config)
@@ -146,10 +146,8 @@ class Engine:
             row.exit.entropy_threshold,
             row.exit.min_blocks,
             row.exit.max_blocks,
-            self.config.n_head,
-            self.config.carry == "x",
-            self._arrays,
-            *scratch,
+            self._table,
+            *scratch.arguments,
             blocks,
         )
 
@@ -190,15 +188,12 @@ class Engine:
 
 
 def _network(checkpoint: Checkpoint) -> kernels.Network:
-    """Tensors as the kernels read them. They are those of the checkpoint, without a copy, but for heads of several
-    thresholds and where this level of instructions reads weights in other tiles."""
+    """Tensors as the kernels read them. They are those of the checkpoint, without a copy, but where this level of
+    instructions reads weights in other tiles."""
     tensors, config = checkpoint.tensors, checkpoint.config
 
     def linear(name: str) -> kernels.Linear:
         words, alpha, bias, threshold = (tensors[f"{name}.{part}"] for part in ("words", "alpha", "bias", "threshold"))
-        # several thresholds share their weights: what reads an input T times is a layer T times as wide
-        if (times := threshold.shape[1] // (words.shape[2] * bits.WORD)) > 1:
-            words = np.tile(words, (1, 1, times, 1))
         if kernels.arrange is not bits.tile:
             words = np.stack([kernels.arrange(bits.untile(one)) for one in words])
         return kernels.Linear(words, alpha, bias, threshold)

@@ -7,7 +7,7 @@ Scratches of ordinary texts are kept for the next rows; those of long ones are g
 
 import math
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,14 +22,18 @@ ORDINARY = 128  # tokens
 KEPT = 4  # scratches that wait for a row
 
 
-class Scratch(NamedTuple):
-    """In the order of `kernels.early_exit_forward`: where one row computes, and what is known of it afterwards."""
+class Scratch:
+    """Where one row computes, and what is known of it afterwards: logits [exits, m padded], scores [m], entropies
+    [exits]. `arguments` are in the order of `kernels.early_exit_forward`."""
 
-    work: kernels.Workspace
-    logits: np.ndarray
-    scores: np.ndarray
-    entropies: np.ndarray
-    done: np.ndarray
+    __slots__ = ("arguments", "done", "entropies", "logits", "scores", "work")
+
+    def __init__(self, tokens: int, config: BEEConfig) -> None:
+        E, m = len(config.exits), config.n_class
+        self.work = kernels.workspace(tokens, config.d_model, config.d_head, config.head_thresholds)
+        self.logits = np.empty((E, -(-m // bits.GROUP) * bits.GROUP), np.float32)
+        self.scores, self.entropies, self.done = np.empty(m), np.empty(E), np.zeros(2, np.int64)
+        self.arguments = (kernels.addresses(self.work), self.logits, self.scores, self.entropies, self.done)
 
 
 class ScratchPool:
@@ -43,11 +47,11 @@ class ScratchPool:
     def take(self, tokens: int) -> Scratch:
         """One for a row of so many tokens, at its beginning."""
         if tokens > self._ordinary:
-            return self._new(tokens)
+            return Scratch(tokens, self._config)
         try:
             scratch = self._kept.pop()  # one step for all threads, as append is
         except IndexError:
-            return self._new(self._ordinary)
+            return Scratch(self._ordinary, self._config)
         scratch.done[:] = 0
         return scratch
 
@@ -55,17 +59,6 @@ class ScratchPool:
         """The row has its answer, and nobody reads the scratch any more."""
         if tokens <= self._ordinary and len(self._kept) < KEPT:
             self._kept.append(scratch)
-
-    def _new(self, tokens: int) -> Scratch:
-        config = self._config
-        E, m = len(config.exits), config.n_class
-        return Scratch(
-            kernels.workspace(tokens, config.d_model, config.d_head, config.head_thresholds),
-            np.empty((E, -(-m // bits.GROUP) * bits.GROUP), np.float32),
-            np.empty(m),
-            np.empty(E),
-            np.zeros(2, np.int64),
-        )
 
 
 class Forward:

@@ -5,14 +5,17 @@ The arithmetic of the engine, compiled by numba for whole rows. Beside each kern
 - integers agree exactly with their meaning; floats agree to a few units in the last place
 - a row's numbers depend on that row alone, and on no machine: rows never mix, and every sum has one order (see `simd`)
 - kernels hold no GIL and allocate nothing: outputs and scratch are arguments, nothing lives in globals
+- where a kernel says `Any` it takes an array, or the address of one (`simd`): the forward pass has all weights and
+  scratch by address, which is quick to call and quick to compile
 
 Shapes: L tokens of one row, D = d_model, H heads, k inputs and n outputs of a binarized layer, W = k/64 words. Between
 kernels real numbers lie as `Tiles` (`tiles` and `rows` convert), and everything but attention goes through a block in
 groups of GROUP rows: what lies between products stays in the second cache, whatever the text's length, and a row can
 stop after any group. Other arrays are flat, and used from their beginning for as many elements as the row needs.
 
-One file, because what numba has cached of a kernel is compiled anew only when that kernel's own file changes. The
-arrays that kernels read by position are here for the same reason: reordered elsewhere, they would meet stale code.
+One file, because what numba has cached of a kernel is compiled anew only when that kernel's own file changes. What
+kernels read by position is here for the same reason: reordered elsewhere, it would meet stale code. Only the whole
+forward pass can be called from Python and is cached; the others are parts of it.
 """
 
 import math
@@ -22,8 +25,12 @@ import numpy as np
 from numba import float32, njit, uint64
 
 from beexformer.model import bits, exits, target
+from beexformer.model.embedding import embed as join
+from beexformer.model.embedding import real, token_types
 from beexformer.model.simd import (
     absolute,
+    address_of_real,
+    address_of_word,
     along_columns,
     along_rows,
     first_reals,
@@ -52,6 +59,7 @@ from beexformer.model.simd import (
     spread_f16,
     spread_u8,
     store,
+    store_word,
     to_real,
     total,
     transpose_f16,
@@ -59,7 +67,7 @@ from beexformer.model.simd import (
     widen,
 )
 
-compiled = njit(nogil=True, cache=True)
+compiled = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 TILE = bits.TILE
 GROUP = 32  # rows that go through a block together; the last ones of a row up to GROUP + TILE
 STEP = GROUP + TILE + 1  # of `Tiles` that hold a group
@@ -72,7 +80,7 @@ class Tiles(NamedTuple):
     lies together, whatever the width. `step` is odd: at 64 tokens, say, all tiles of a token would meet in the same set
     of the first cache."""
 
-    numbers: np.ndarray
+    numbers: Any
     start: int
     step: int
 
@@ -85,6 +93,22 @@ class Linear(NamedTuple):
     alpha: np.ndarray
     bias: np.ndarray
     threshold: np.ndarray
+
+
+class Layer(NamedTuple):
+    """A `Linear` as kernels read it: k inputs for each row of signs, n outputs."""
+
+    words: Any
+    alpha: Any
+    bias: Any
+    threshold: Any
+    k: int
+    n: int
+
+
+def layer(linear: Linear) -> Layer:
+    """A layer by its arrays."""
+    return Layer(*linear, linear.words.shape[-2] * bits.WORD, linear.alpha.size)
 
 
 class Norm(NamedTuple):
@@ -146,32 +170,34 @@ class Workspace(NamedTuple):
     """Scratch of one row of up to L tokens: h [D, L] and qkv [3 D, L] as tiles, and scores [L, 32]; the others hold a
     group of rows, or a head's. Flat, float32 but for the packed words."""
 
-    words: np.ndarray
-    h: np.ndarray
-    qkv: np.ndarray
-    x: np.ndarray
-    mixed: np.ndarray
-    gates: np.ndarray
-    across: np.ndarray
-    scores: np.ndarray
-    sums: np.ndarray
-    hidden: np.ndarray
+    words: Any
+    words_x: Any
+    h: Any
+    qkv: Any
+    x: Any
+    mixed: Any
+    gates: Any
+    across: Any
+    scores: Any
+    sums: Any
+    hidden: Any
 
 
 def workspace(max_tokens: int, d_model: int, d_head: int, head_thresholds: int = 1) -> Workspace:
     """Scratch for `early_exit_forward`: 16 D + 128 bytes a token, and 0.3 MB at D = 384."""
     S, D, real, lanes = max_tokens | 1, d_model, np.float32, 2 * TILE
     return Workspace(
-        words=np.empty(max(2 * STEP * D, head_thresholds * D, d_head) // 64, np.uint64),
+        words=np.empty(max(STEP * D, head_thresholds * D, d_head) // 64, np.uint64),
+        words_x=np.empty(STEP * D // 64, np.uint64),
         h=np.empty(S * D, real),
         qkv=np.empty(S * 3 * D + lanes * TILE, real),  # whole registers of queries are read at once
-        x=np.empty(max(STEP, head_thresholds) * D, real),
+        x=np.empty(STEP * D, real),
         mixed=np.empty(STEP * D + TILE * TILE, real),  # and written
         gates=np.empty(5 * bits.GROUP * STEP, real),
         across=np.empty(D * lanes, real),
         scores=np.empty((max_tokens + KEYS) * lanes, real),
         sums=np.empty(TILE * TILE, real),
-        hidden=np.empty(max(D, d_head), real),
+        hidden=np.empty((head_thresholds + 2) * d_head, real),
     )
 
 
@@ -212,9 +238,8 @@ def pack_reference(x: np.ndarray, threshold: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def pack(x: Tiles, L: int, threshold: np.ndarray, out: np.ndarray) -> None:
+def pack(x: Tiles, L: int, threshold: Any, W: int, out: Any) -> None:
     """out [L, W], flat."""
-    W = threshold.size // 64
     for i in range(L):
         for w in range(W):
             word = uint64(0)
@@ -222,7 +247,7 @@ def pack(x: Tiles, L: int, threshold: np.ndarray, out: np.ndarray) -> None:
                 t = 4 * w + part
                 signs = mask_bits(load_f16(x.numbers, _at(x, t, i)) < load_f16(threshold, t * TILE))
                 word |= signs << uint64(16 * part)
-            out[i * W + w] = word
+            store_word(out, i * W + w, word)
 
 
 def product_reference(words: np.ndarray, layer: Linear) -> np.ndarray:
@@ -231,10 +256,10 @@ def product_reference(words: np.ndarray, layer: Linear) -> np.ndarray:
 
 
 @compiled
-def product_by_counting(words: np.ndarray, L: int, layer: Linear, first: int, last: int, out: Tiles) -> None:
+def product_by_counting(words: Any, L: int, layer: Layer, first: int, last: int, out: Tiles) -> None:
     """words [L, W]; out has the layer's tiles first..last - 1, whole groups of 64 outputs. Counts of 2 rows by 16
     outputs stay in registers; the weights of 16 outputs come into the first cache once for all rows."""
-    W = layer.words.shape[1]
+    W = layer.k // 64
     for t in range(first, last):
         i = 0
         while i + 2 <= L:
@@ -259,13 +284,13 @@ def product_by_counting(words: np.ndarray, L: int, layer: Linear, first: int, la
 
 
 @compiled
-def product_by_table(words: np.ndarray, L: int, layer: Linear, first: int, last: int, out: Tiles) -> None:
+def product_by_table(words: Any, L: int, layer: Layer, first: int, last: int, out: Tiles) -> None:
     """The same with `bits.tile_octets`. The four signs of an input say which table of 16 counts applies, those of 32
     outputs which counts are taken from it: two instructions for 128 signs. Counts of 4 rows by 64 outputs stay in
     registers, as bytes, for as many octets as a byte can count."""
-    octets = 8 * layer.words.shape[1]
+    octets = layer.k // 8
     for t in range(first, last, 4):
-        weights = t * octets * 2  # words before these 64 outputs, 8 for each octet
+        weights = t * octets * TILE  # bytes before these 64 outputs, 64 for each octet
         i = 0
         while i + 4 <= L:
             a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = splat_h32(0)
@@ -273,7 +298,7 @@ def product_by_table(words: np.ndarray, L: int, layer: Linear, first: int, last:
             for start in range(0, octets, MOST_OCTETS):
                 c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = splat_o32(0)
                 for o in range(start, min(start + MOST_OCTETS, octets)):
-                    c, d = load_o32(layer.words, weights + 8 * o), load_o32(layer.words, weights + 8 * o + 4)
+                    c, d = load_o32(layer.words, weights + 64 * o), load_o32(layer.words, weights + 64 * o + 32)
                     c_low, c_high, d_low, d_high = low_nibbles(c), high_nibbles(c), low_nibbles(d), high_nibbles(d)
                     c0, d0 = _differing(c0, d0, words, x0 + o, c_low, c_high, d_low, d_high)
                     c1, d1 = _differing(c1, d1, words, x1 + o, c_low, c_high, d_low, d_high)
@@ -291,7 +316,7 @@ def product_by_table(words: np.ndarray, L: int, layer: Linear, first: int, last:
             for start in range(0, octets, MOST_OCTETS):
                 c0 = d0 = splat_o32(0)
                 for o in range(start, min(start + MOST_OCTETS, octets)):
-                    c, d = load_o32(layer.words, weights + 8 * o), load_o32(layer.words, weights + 8 * o + 4)
+                    c, d = load_o32(layer.words, weights + 64 * o), load_o32(layer.words, weights + 64 * o + 32)
                     c_low, c_high, d_low, d_high = low_nibbles(c), high_nibbles(c), low_nibbles(d), high_nibbles(d)
                     c0, d0 = _differing(c0, d0, words, i * octets + o, c_low, c_high, d_low, d_high)
                 a0, b0 = a0 + widen(c0), b0 + widen(d0)
@@ -301,7 +326,7 @@ def product_by_table(words: np.ndarray, L: int, layer: Linear, first: int, last:
 
 @compiled
 def _differing(
-    c: Any, d: Any, words: np.ndarray, octet: int, c_low: Any, c_high: Any, d_low: Any, d_high: Any
+    c: Any, d: Any, words: Any, octet: int, c_low: Any, c_high: Any, d_low: Any, d_high: Any
 ) -> tuple[Any, Any]:
     """Counts of 32 outputs twice (bytes), more by the signs in which this octet of `words` differs from theirs."""
     low, high = low_counts(words, octet), high_counts(words, octet)
@@ -309,7 +334,7 @@ def _differing(
 
 
 @compiled
-def _scale_64(a: Any, b: Any, layer: Linear, t: int, out: Tiles, to: int, i: int) -> None:
+def _scale_64(a: Any, b: Any, layer: Layer, t: int, out: Tiles, to: int, i: int) -> None:
     """`_scale` of the layer's 64 outputs from tile t on."""
     _scale(first_reals(a), layer, t, out, to, i)
     _scale(last_reals(a), layer, t + 1, out, to + 1, i)
@@ -318,10 +343,10 @@ def _scale_64(a: Any, b: Any, layer: Linear, t: int, out: Tiles, to: int, i: int
 
 
 @compiled
-def _scale(differ: Any, layer: Linear, t: int, out: Tiles, to: int, i: int) -> None:
+def _scale(differ: Any, layer: Layer, t: int, out: Tiles, to: int, i: int) -> None:
     """Differing signs of the 16 outputs of the layer's tile t -> alpha * (k - 2 differ) + bias, rounded twice like the
     meaning, in tile `to` of row i."""
-    dot = splat_f16(layer.threshold.size) - (differ + differ)
+    dot = splat_f16(layer.k) - (differ + differ)
     store(out.numbers, _at(out, to, i), dot * load_f16(layer.alpha, t * TILE) + load_f16(layer.bias, t * TILE))
 
 
@@ -331,14 +356,17 @@ arrange, rearrange = (bits.tile_octets, bits.untile_octets) if target.LOOK_UP el
 
 
 def linear_reference(x: np.ndarray, layer: Linear) -> np.ndarray:
-    """BL(x) = alpha * (sign(x + beta) . sign(W)) + b (eq. 6): [L, k] -> [L, n] float32."""
-    return product_reference(pack_reference(x, layer.threshold), layer)
+    """BL(x) = alpha * (sign(x + beta) . sign(W)) + b (eq. 6): [L, k] -> [L, n] float32. Where the layer has several
+    thresholds for an input, the sum of what is read at each."""
+    thresholds = layer.threshold.reshape(-1, x.shape[1])
+    dots = sum(bits.dot(pack_reference(x, threshold), rearrange(layer.words)) for threshold in thresholds)
+    return np.asarray(dots, np.float32) * layer.alpha + layer.bias
 
 
 @compiled
-def linear(x: Tiles, L: int, layer: Linear, words: np.ndarray, out: Tiles) -> None:
-    pack(x, L, layer.threshold, words)
-    product(words, L, layer, 0, layer.words.shape[0], out)
+def linear(x: Tiles, L: int, layer: Layer, words: Any, out: Tiles) -> None:
+    pack(x, L, layer.threshold, layer.k // 64, words)
+    product(words, L, layer, 0, layer.n // TILE, out)
 
 
 # ---------------------------------------------------------------- functions of one number
@@ -471,7 +499,7 @@ def _attend_head(qkv: Tiles, L: int, D: int, head: int, width: int, lanes: int, 
 
 
 @compiled
-def _softmax(scores: np.ndarray, L: int, lanes: int, lane: int, scale: float, sums: np.ndarray) -> Any:
+def _softmax(scores: Any, L: int, lanes: int, lane: int, scale: float, sums: Any) -> Any:
     """Scores of L keys, each for `lanes` queries -> of 16 of these queries their exp after subtracting the largest, in
     place; returns 1 / sums. The sum of every 16th key, from each of the first 16 on, and then these by halves."""
     factor = splat_f16(scale)
@@ -509,9 +537,9 @@ def add_norm_reference(a: np.ndarray, b: np.ndarray, norm: Norm) -> np.ndarray:
 
 
 @compiled
-def add_norm(a: Tiles, b: Tiles, L: int, norm: Norm, out: Tiles) -> None:
+def add_norm(a: Tiles, b: Tiles, L: int, D: int, norm: Norm, out: Tiles) -> None:
     """64 partial sums, which is what D is a multiple of. `out` may be a or b."""
-    D, y = norm.weight.size, out.numbers
+    y = out.numbers
     for i in range(L):
         s0 = s1 = s2 = s3 = splat_f16(0.0)
         for t in range(0, D // TILE, 4):
@@ -586,14 +614,14 @@ def block_reference(h: np.ndarray, layers: Block, n_head: int, carry_x: bool) ->
 
 
 @compiled
-def block(h: Tiles, L: int, layers: Block, n_head: int, carry_x: bool, work: Workspace) -> None:
+def block(h: Tiles, L: int, D: int, layers: Block, n_head: int, carry_x: bool, work: Workspace) -> None:
     """All of a block, in place; `early_exit_forward` may stop between groups."""
     for group in range(groups(L)):
         first, n = rows_of(group, L)
         block_qkv(h, L, first, n, layers, work)
     for group in range(groups(L)):
         first, n = rows_of(group, L)
-        block_rest(h, L, first, n, layers, n_head, carry_x, work)
+        block_rest(h, L, D, first, n, layers, n_head, carry_x, work)
 
 
 @compiled
@@ -617,66 +645,74 @@ def block_qkv(h: Tiles, L: int, first: int, n: int, layers: Block, work: Workspa
 
 @compiled
 def block_rest(
-    h: Tiles, L: int, first: int, n: int, layers: Block, n_head: int, carry_x: bool, work: Workspace
+    h: Tiles, L: int, D: int, first: int, n: int, layers: Block, n_head: int, carry_x: bool, work: Workspace
 ) -> None:
     """The second half, for n rows: attention to all rows, gates and norms; these rows of h become those of h_c."""
-    D = layers.norm_x.weight.size
     of, x, mixed = _from_row(h, first), Tiles(work.x, 0, STEP), Tiles(work.mixed, 0, STEP)
     attend(Tiles(work.qkv, 0, L | 1), L, D, n_head, first, n, work, mixed)
     linear(mixed, n, layers.o, work.words, x)
-    add_norm(of, x, n, layers.norm_x, x)
-    words_h, words_x = work.words, work.words[n * D // 64 :]
-    pack(of, n, layers.gates_h.threshold, words_h)
-    pack(x, n, layers.gates_x.threshold, words_x)
+    add_norm(of, x, n, D, layers.norm_x, x)
+    pack(of, n, layers.gates_h.threshold, D // 64, work.words)
+    pack(x, n, layers.gates_x.threshold, D // 64, work.words_x)
     gates, each = Tiles(work.gates, 0, STEP), D // TILE
     for t in range(0, each, 4):  # what selects 64 axes stays in the first cache
         for part in range(3):
             start = part * each + t
-            product(words_h, n, layers.gates_h, start, start + 4, _from_tile(gates, 4 * part))
+            product(work.words, n, layers.gates_h, start, start + 4, _from_tile(gates, 4 * part))
         for part in range(2):
             start = part * each + t
-            product(words_x, n, layers.gates_x, start, start + 4, _from_tile(gates, 12 + 4 * part))
+            product(work.words_x, n, layers.gates_x, start, start + 4, _from_tile(gates, 12 + 4 * part))
         select(_from_tile(x if carry_x else of, t), n, gates, _from_tile(mixed, t), _from_tile(x, t))
-    add_norm(mixed, x, n, layers.norm_h, of)
+    add_norm(mixed, x, n, D, layers.norm_h, of)
 
 
 def head_reference(h: np.ndarray, layers: Head) -> np.ndarray:
     """Phi_c of eq. 14 on one row: h_c [L, D] -> logits float32, [m] padded with zeros to a multiple of 64; of a linear
-    head of 16. A binary head's hidden layer has k = T D inputs: the mean, once for each of T thresholds."""
+    head of 16. A binary head's hidden layer reads the mean at each of T thresholds."""
     pooled = h.mean(0, keepdims=True)
     if layers.linear.scale.size:
         return linear_head_reference(pooled[0], layers.linear)
-    T = layers.hidden.threshold.size // h.shape[1]
-    return linear_reference(linear_reference(np.tile(pooled, T), layers.hidden).clip(-1, 1), layers.out)[0]
+    return linear_reference(linear_reference(pooled, layers.hidden).clip(-1, 1), layers.out)[0]
 
 
 @compiled
-def head(h: Tiles, L: int, D: int, layers: Head, work: Workspace, out: np.ndarray) -> None:
-    pooled = work.x
+def head(
+    h: Tiles, L: int, D: int, layers: Head, thresholds: int, linear_outputs: int, work: Workspace, out: Any
+) -> None:
+    """out is padded as in the reference; `linear_outputs`, padded, are 0 for a binary head."""
     for t in range(D // TILE):
         s = splat_f16(0.0)
         for i in range(L):
             s = s + load_f16(h.numbers, _at(h, t, i))
-        store(pooled, t * TILE, s / splat_f16(L))
-    if layers.linear.scale.size:
-        linear_head(pooled, D, layers.linear, out)
+        store(work.x, t * TILE, s / splat_f16(L))
+    if linear_outputs:
+        linear_head(work.x, D, layers.linear, linear_outputs, out)
     else:
-        _binary_head(pooled, D, layers, work, out)
+        _binary_head(work.x, thresholds, layers.hidden, layers.out, work, out)
 
 
 @compiled
-def _binary_head(pooled: np.ndarray, D: int, layers: Head, work: Workspace, out: np.ndarray) -> None:
-    """pooled [D] in work.x, which has room for it once for each threshold."""
-    wide, d_head, one = layers.hidden.threshold.size, layers.out.threshold.size, splat_f16(1.0)
-    hidden = Tiles(work.hidden, 0, 1)
-    for place in range(D, wide, TILE):
-        store(pooled, place, load_f16(pooled, place - D))
-    linear(Tiles(pooled, 0, 1), 1, layers.hidden, work.words, hidden)
-    for d in range(0, d_head, TILE):
-        v = load_f16(work.hidden, d)
+def _binary_head(pooled: Any, T: int, first: Layer, second: Layer, work: Workspace, out: Any) -> None:
+    """pooled [D]. Its signs at each of T thresholds are rows of one product, so that weights are read once; the rows'
+    sums are whole numbers, scaled when they are added up."""
+    k, n, hidden, one = first.k, first.n, work.hidden, splat_f16(1.0)
+    ones, zeros = T * n, T * n + n
+    for d in range(0, n, TILE):
+        store(hidden, ones + d, one)
+        store(hidden, zeros + d, splat_f16(0.0))
+    for row in range(T):
+        threshold, words = address_of_real(first.threshold, row * k), address_of_word(work.words, row * k // 64)
+        pack(Tiles(pooled, 0, 1), 1, threshold, k // 64, words)
+    unscaled = Layer(first.words, address_of_real(hidden, ones), address_of_real(hidden, zeros), 0, k, n)
+    product(work.words, T, unscaled, 0, n // TILE, Tiles(hidden, 0, T))
+    for d in range(0, n, TILE):
+        v = load_f16(hidden, d * T)
+        for row in range(1, T):
+            v = v + load_f16(hidden, d * T + row * TILE)
+        v = v * load_f16(first.alpha, d) + load_f16(first.bias, d)
         v = where(v < splat_f16(-1.0), splat_f16(-1.0), v)
-        store(work.hidden, d, where(one < v, one, v))
-    linear(hidden, 1, layers.out, work.words, Tiles(out, 0, 1))
+        store(hidden, d, where(one < v, one, v))
+    linear(Tiles(hidden, 0, 1), 1, second, work.words, Tiles(out, 0, 1))
 
 
 def linear_head_reference(pooled: np.ndarray, layer: LinearHead) -> np.ndarray:
@@ -686,9 +722,9 @@ def linear_head_reference(pooled: np.ndarray, layer: LinearHead) -> np.ndarray:
 
 
 @compiled
-def linear_head(pooled: np.ndarray, D: int, layer: LinearHead, out: np.ndarray) -> None:
+def linear_head(pooled: Any, D: int, layer: LinearHead, n: int, out: Any) -> None:
     """16 outputs at a time, each with four partial sums over every fourth input: one order on every machine."""
-    for t in range(layer.weight.shape[0]):
+    for t in range(n // TILE):
         s0 = s1 = s2 = s3 = splat_f16(0.0)
         for d in range(0, D, 4):
             place = (t * D + d) * TILE
@@ -700,18 +736,28 @@ def linear_head(pooled: np.ndarray, D: int, layer: LinearHead, out: np.ndarray) 
         store(out, t * TILE, fma(sums, load_f16(layer.scale, t * TILE), load_f16(layer.bias, t * TILE)))
 
 
+def embed_reference(ids: np.ndarray, embedding: Embedding) -> np.ndarray:
+    """Token ids [L] -> h_0 [L, D] float32 (eq. 2), with what was learned of types where there is such."""
+    rows, positions, exact = embedding.rows[ids], embedding.positions, embedding.exact_match
+    packed = rows.shape[1] < positions.shape[1]
+    learned = real(rows.view(np.uint8), embedding.scale) if packed else real(rows, embedding.scale[ids])
+    h = join(learned, positions)
+    if len(exact):
+        h += np.concatenate([np.zeros_like(exact[:1]), exact])[token_types(ids)]
+    return h
+
+
 @compiled
-def embed(ids: np.ndarray, embedding: Embedding, out: Tiles) -> None:
+def embed(ids: np.ndarray, embedding: Embedding, row_bytes: int, half: int, exact: bool, out: Tiles) -> None:
     """`embedding.embed` of a text's tokens: their learned halves beside their positions (eq. 2)."""
-    rows, step, half = embedding.rows, embedding.rows.shape[1], embedding.positions.shape[1]
-    packed = step < half
+    rows, packed = embedding.rows, row_bytes < half
     fours = half // 3 // 4 * 4  # `embedding.fours`
     four, two = splat_f16(7.5), splat_f16(1.5)
     for i in range(ids.size):
-        start = ids[i] * step
+        start = ids[i] * row_bytes
         for d in range(0, half, TILE):
             if not packed:
-                value = load_i8(rows, start + d) * splat_f16(embedding.scale[ids[i]])
+                value = load_i8(rows, start + d) * spread_f16(embedding.scale, ids[i])
             else:
                 if d + TILE <= fours:
                     code = load_codes_4(rows, start + d // 2) - four
@@ -722,15 +768,15 @@ def embed(ids: np.ndarray, embedding: Embedding, out: Tiles) -> None:
                 value = code * load_f16(embedding.scale, d)
             store(out.numbers, _at(out, d // TILE, i), value)
             store(out.numbers, _at(out, (half + d) // TILE, i), load_f16(embedding.positions, i * half + d))
-    if embedding.exact_match.shape[0]:
-        _add_token_types(ids, embedding.exact_match, out)
+    if exact:
+        _add_token_types(ids, 2 * half, embedding.exact_match, out)
 
 
 @compiled
-def _add_token_types(ids: np.ndarray, exact_match: np.ndarray, out: Tiles) -> None:
+def _add_token_types(ids: np.ndarray, D: int, exact_match: Any, out: Tiles) -> None:
     """Add to each token of a pair what was learned of its type (`embedding.token_types`). Every token is compared with
     the other text's: as long as a thirtieth of a block, from 25 tokens to 128."""
-    L, between, D = ids.size, 0, exact_match.shape[1]
+    L, between = ids.size, 0
     while ids[between] != ids[L - 1]:
         between += 1
     if between == L - 1:
@@ -751,8 +797,10 @@ def _add_token_types(ids: np.ndarray, exact_match: np.ndarray, out: Tiles) -> No
 
 @compiled
 def softmax(logits: np.ndarray, out: np.ndarray) -> float:
-    """`exits.softmax` of one exit's logits [m] float32 into out [m], and `exits.entropy` of them in nats, float64."""
-    top = np.float64(logits.max())
+    """`exits.softmax` of one exit's logits float32 into out [m], and `exits.entropy` of them in nats, float64."""
+    top = np.float64(logits[0])
+    for j in range(1, out.size):
+        top = max(top, np.float64(logits[j]))
     total_ = 0.0
     for j in range(out.size):
         out[j] = math.exp(logits[j] - top)
@@ -765,105 +813,125 @@ def softmax(logits: np.ndarray, out: np.ndarray) -> float:
     return max(math.log(total_) - mean / total_, 0.0)
 
 
-def flat(network: Network) -> tuple[np.ndarray, ...]:
-    """The arrays of a network in a row, as `early_exit_forward` takes them: numba needs microseconds to look
-    into nested tuples."""
+SIZES = 11  # of a network, before its addresses
+_OF_EMBEDDING, _OF_BLOCK, _OF_HEAD = 4, 20, 11  # addresses
 
-    def arrays(part: Any) -> list[np.ndarray]:
-        return [part] if isinstance(part, np.ndarray) else [array for inner in part for array in arrays(inner)]
 
-    return tuple(arrays(network))
+def one_of(stack: Any, i: int) -> Any:
+    """Block or head i (from 0) of a stack of them."""
+    if isinstance(stack, np.ndarray):
+        return stack[i] if len(stack) else stack  # the layers of the head that it hasn't got are empty
+    return type(stack)(*(one_of(part, i) for part in stack))
+
+
+def address(array: np.ndarray) -> int:
+    """Of the first element. The array must live as long as anyone uses it."""
+    assert array.flags.c_contiguous
+    return array.ctypes.data
+
+
+def addresses(parts: Any) -> np.ndarray:
+    """The arrays of a named tuple of arrays, however deep, by address: int64, in order."""
+
+    def arrays(part: Any) -> list[int]:
+        return [address(part)] if isinstance(part, np.ndarray) else [one for inner in part for one in arrays(inner)]
+
+    return np.array(arrays(parts), np.int64)
+
+
+def table(network: Network, n_head: int, carry_x: bool) -> np.ndarray:
+    """A network as `early_exit_forward` takes it, [SIZES + addresses] int64: sizes, then the addresses of the arrays of
+    the embedding, of each block and of each head. Numba needs microseconds to look into dozens of arrays."""
+    blocks, heads, embedding = network.blocks, network.heads, network.embedding
+    C, D = blocks.norm_x.weight.shape
+    binary = not heads.linear.scale.size
+    sizes = [
+        D,
+        C,
+        len(heads.out.alpha if binary else heads.linear.scale),
+        n_head,
+        int(carry_x),
+        heads.hidden.threshold.shape[1] // D if binary else 0,
+        heads.hidden.alpha.shape[1] if binary else 0,
+        heads.out.alpha.shape[1] if binary else heads.linear.scale.shape[1],
+        int(binary),
+        embedding.rows.shape[1],
+        len(embedding.exact_match),
+    ]
+
+    parts = [addresses(embedding), *(addresses(one_of(blocks, c)) for c in range(C))]
+    return np.concatenate([np.array(sizes), *parts, *(addresses(one_of(heads, e)) for e in range(sizes[2]))])
 
 
 @compiled
-def _network_of(p: Any) -> Network:
-    return Network(
-        Embedding(p[0], p[1], p[2], p[3]),
-        Block(
-            Linear(p[4], p[5], p[6], p[7]),
-            Linear(p[8], p[9], p[10], p[11]),
-            Linear(p[12], p[13], p[14], p[15]),
-            Linear(p[16], p[17], p[18], p[19]),
-            Norm(p[20], p[21]),
-            Norm(p[22], p[23]),
-        ),
-        Head(
-            Linear(p[24], p[25], p[26], p[27]),
-            Linear(p[28], p[29], p[30], p[31]),
-            LinearHead(p[32], p[33], p[34]),
-        ),
-    )
+def _layer_at(table: np.ndarray, p: int, k: int, n: int) -> Layer:
+    return Layer(table[p], table[p + 1], table[p + 2], table[p + 3], k, n)
 
 
 @compiled
-def _linear_of(stack: Linear, c: int) -> Linear:
-    return Linear(stack.words[c], stack.alpha[c], stack.bias[c], stack.threshold[c])
-
-
-@compiled
-def _norm_of(stack: Norm, c: int) -> Norm:
-    return Norm(stack.weight[c], stack.bias[c])
-
-
-@compiled
-def block_of(stack: Block, c: int) -> Block:
+def _block_at(table: np.ndarray, c: int) -> Block:
     """Block c (from 0) of a network."""
+    D, p = table[0], SIZES + _OF_EMBEDDING + c * _OF_BLOCK
     return Block(
-        _linear_of(stack.qkv, c),
-        _linear_of(stack.o, c),
-        _linear_of(stack.gates_h, c),
-        _linear_of(stack.gates_x, c),
-        _norm_of(stack.norm_x, c),
-        _norm_of(stack.norm_h, c),
+        _layer_at(table, p, D, 3 * D),
+        _layer_at(table, p + 4, D, D),
+        _layer_at(table, p + 8, D, 3 * D),
+        _layer_at(table, p + 12, D, 2 * D),
+        Norm(table[p + 16], table[p + 17]),
+        Norm(table[p + 18], table[p + 19]),
     )
 
 
 @compiled
-def head_of(stack: Head, e: int) -> Head:
+def _head_at(table: np.ndarray, e: int) -> Head:
     """Head e (from 0) of a network."""
-    linear = LinearHead(stack.linear.weight[e], stack.linear.scale[e], stack.linear.bias[e])
-    return Head(_linear_of(stack.hidden, e), _linear_of(stack.out, e), linear)
+    p = SIZES + _OF_EMBEDDING + table[1] * _OF_BLOCK + e * _OF_HEAD
+    return Head(
+        _layer_at(table, p, table[0], table[6]),
+        _layer_at(table, p + 4, table[6], table[7]),
+        LinearHead(table[p + 8], table[p + 9], table[p + 10]),
+    )
 
 
-@compiled
+@njit(nogil=True, cache=True)
 def early_exit_forward(
     ids: np.ndarray,
     delta: float,
     entropy_threshold: float,
     min_blocks: int,
     max_blocks: int,
-    n_head: int,
-    carry_x: bool,
-    arrays: tuple[np.ndarray, ...],
-    work: Workspace,
+    table: np.ndarray,
+    work: np.ndarray,
     logits: np.ndarray,
     scores: np.ndarray,
     entropies: np.ndarray,
     done: np.ndarray,
     blocks: float,
 ) -> int:
-    """Alg. 2 on one row: token ids [L] int32 and `flat(network)` -> the block it leaves after, from 1; or 0 where the
-    work of `blocks` blocks, a fraction perhaps, came first. `done` [2] int64 counts blocks, and steps of the next one;
-    it is 0 for a new row, and called again with the same arrays, the row goes on where it stopped. A step is half of a
-    block for one group of rows, and one is always taken.
+    """Alg. 2 on one row: token ids [L] int32, `table(network)` and `addresses(workspace)` -> the block it leaves after,
+    from 1; or 0 where the work of `blocks` blocks, a fraction perhaps, came first. `done` [2] int64 counts blocks, and
+    steps of the next one; it is 0 for a new row, and called again with the same arrays, the row goes on where it
+    stopped. A step is half of a block for one group of rows, and one is always taken.
 
     Exit e (from 0) on the way leaves its logits in logits[e] (float32, padded to a multiple of 64) and its entropy in
     entropies[e] (nats, float64); scores [m] float64 is the softmax of the last one.
     """
-    network = _network_of(arrays)
-    L, C, E = ids.size, network.blocks.norm_x.weight.shape[0], entropies.size
-    D, h = network.blocks.norm_x.weight.shape[1], Tiles(work.h, 0, ids.size | 1)
-    most, of_qkv = math.log(scores.size), _share_of_qkv(L)
+    L, D, C, E, n_head, carry_x = ids.size, table[0], table[1], table[2], table[3], table[4] != 0
+    space = Workspace(
+        work[0], work[1], work[2], work[3], work[4], work[5], work[6], work[7], work[8], work[9], work[10]
+    )
+    h, most, of_qkv = Tiles(space.h, 0, L | 1), math.log(scores.size), _share_of_qkv(L)
     if done[0] == 0 and done[1] == 0:
-        embed(ids, network.embedding, h)
+        embedding = Embedding(table[SIZES], table[SIZES + 1], table[SIZES + 2], table[SIZES + 3])
+        embed(ids, embedding, table[9], D // 2, table[10] != 0, h)
     while True:
-        layers = block_of(network.blocks, done[0])
+        layers = _block_at(table, done[0])
         first, n = rows_of(done[1] % groups(L), L)
         if done[1] < groups(L):
-            block_qkv(h, L, first, n, layers, work)
+            block_qkv(h, L, first, n, layers, space)
             blocks -= n / L * of_qkv
         else:
-            block_rest(h, L, first, n, layers, n_head, carry_x, work)
+            block_rest(h, L, D, first, n, layers, n_head, carry_x, space)
             blocks -= n / L * (1 - of_qkv)
         done[1] += 1
         if done[1] == 2 * groups(L):
@@ -871,8 +939,9 @@ def early_exit_forward(
             c = done[0]
             e = c - 1 - (C - E)  # without early exit, the only head is the last block's
             if e >= 0:
-                head(h, L, D, head_of(network.heads, e), work, logits[e])
-                entropies[e] = softmax(logits[e, : scores.size], scores)
+                out = address_of_real(logits, e * logits.shape[1])
+                head(h, L, D, _head_at(table, e), table[5], 0 if table[8] else table[7], space, out)
+                entropies[e] = softmax(logits[e], scores)
                 previous = entropies[e - 1] if e else most
                 if c >= max_blocks or (
                     c >= min_blocks and exits.should_exit(previous, entropies[e], delta, entropy_threshold * most)

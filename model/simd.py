@@ -7,7 +7,8 @@ register of AVX-512, two of AVX2, four of SSE or NEON; and 32 bytes, one of AVX2
 operation below is one IEEE operation a lane in a stated order, so numbers are equal, to the bit, on every instruction
 set.
 
-An array is read and written at a flat index of its C-contiguous elements. Nothing checks bounds: callers do.
+An array is read and written at a flat index of its C-contiguous elements; an address, an int64, stands for an array
+anywhere, and costs a call nothing. Nothing checks bounds: callers do.
 
 While changing this file, set NUMBA_CACHE_DIR to an empty folder: numba's cache of a kernel notices changes in the
 kernel's own file only (which is also why all kernels are in one).
@@ -61,8 +62,13 @@ class _Model(models.PrimitiveModel):
 # ---------------------------------------------------------------- memory
 
 
-def _address(context: Any, builder: Any, kinds: Sequence[Any], args: Sequence[Any]) -> Any:
-    data = context.make_array(kinds[0])(context, builder, args[0]).data
+def _address(context: Any, builder: Any, kinds: Sequence[Any], args: Sequence[Any], element: Any) -> Any:
+    """A pointer to the element at an index; of an array, or of what begins at an address."""
+    pointer = LLVM[element].as_pointer()
+    if isinstance(kinds[0], types.Integer):
+        data = builder.inttoptr(args[0], pointer)
+    else:
+        data = builder.bitcast(context.make_array(kinds[0])(context, builder, args[0]).data, pointer)
     return builder.gep(data, [context.cast(builder, args[1], kinds[1], types.intp)])
 
 
@@ -74,7 +80,8 @@ def _aligned(access: Any, element: Any) -> Any:
 def _load(vector: Vector) -> Any:
     def load(typingctx: Any, array: Any, index: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            address = builder.bitcast(_address(context, builder, sig.args, args), vector.llvm.as_pointer())
+            address = _address(context, builder, sig.args, args, vector.element)
+            address = builder.bitcast(address, vector.llvm.as_pointer())
             return _aligned(builder.load(address), vector.element)
 
         return vector(array, index), codegen
@@ -85,7 +92,7 @@ def _load(vector: Vector) -> Any:
 def _spread(vector: Vector) -> Any:
     def spread(typingctx: Any, array: Any, index: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            return _same(builder, builder.load(_address(context, builder, sig.args, args)), vector)
+            return _same(builder, builder.load(_address(context, builder, sig.args, args, vector.element)), vector)
 
         return vector(array, index), codegen
 
@@ -109,7 +116,7 @@ def _same(builder: Any, number: Any, vector: Vector) -> Any:
 
 
 load_f16, load_u8 = _load(F16), _load(U8)  # (array, index) -> the elements from index on
-load_o32 = _load(O32)  # (array, index) -> the 32 bytes from the element at index on
+load_o32 = _load(O32)  # (array, index) -> the 32 bytes from that byte on
 spread_f16, spread_u8 = _spread(F16), _spread(U8)  # (array, index) -> that element in every lane
 splat_f16, splat_u8 = _splat(F16), _splat(U8)  # number -> in every lane
 splat_o32, splat_h32 = _splat(O32), _splat(H32)
@@ -121,11 +128,35 @@ def load_i8(typingctx: Any, array: Any, index: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         octets = ir.VectorType(ir.IntType(8), F16.lanes)
-        address = builder.bitcast(_address(context, builder, sig.args, args), octets.as_pointer())
+        address = builder.bitcast(_address(context, builder, sig.args, args, types.uint8), octets.as_pointer())
         wide = builder.sext(_aligned(builder.load(address), types.int8), ir.VectorType(ir.IntType(32), F16.lanes))
         return builder.sitofp(wide, F16.llvm)  # SSE and AVX2 convert only int32
 
     return F16(array, index), codegen
+
+
+def _address_of(element: Any) -> Any:
+    def address(typingctx: Any, array: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            return builder.ptrtoint(_address(context, builder, sig.args, args, element), ir.IntType(64))
+
+        return types.int64(array, index), codegen
+
+    return intrinsic(address)
+
+
+address_of_real, address_of_word = _address_of(types.float32), _address_of(types.uint64)  # (array, index) -> address
+
+
+@intrinsic
+def store_word(typingctx: Any, array: Any, index: Any, word: Any) -> Any:
+    """The uint64 at index becomes `word`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.store(args[2], _address(context, builder, sig.args, args, types.uint64))
+        return context.get_dummy_value()
+
+    return types.none(array, index, types.uint64), codegen
 
 
 @intrinsic
@@ -133,7 +164,8 @@ def store(typingctx: Any, array: Any, index: Any, vector: Any) -> Any:
     """The elements from index on become the lanes."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        address = builder.bitcast(_address(context, builder, sig.args, args), vector.llvm.as_pointer())
+        address = _address(context, builder, sig.args, args, vector.element)
+        address = builder.bitcast(address, vector.llvm.as_pointer())
         _aligned(builder.store(args[2], address), vector.element)
         return context.get_dummy_value()
 
@@ -244,7 +276,7 @@ def _load_codes(width: int) -> Any:
 
     def load(typingctx: Any, array: Any, index: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            address = builder.bitcast(_address(context, builder, sig.args, args), octets.as_pointer())
+            address = builder.bitcast(_address(context, builder, sig.args, args, types.uint8), octets.as_pointer())
             packed = builder.load(address)
             packed.align = 1
             place = ir.Constant(ir.VectorType(INDEX, F16.lanes), [i // each for i in range(F16.lanes)])
@@ -281,10 +313,7 @@ def _counts(high: bool) -> Any:
 
     def counts(typingctx: Any, words: Any, index: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            octets = builder.bitcast(
-                context.make_array(sig.args[0])(context, builder, args[0]).data, ir.IntType(8).as_pointer()
-            )
-            octet = builder.load(builder.gep(octets, [context.cast(builder, args[1], sig.args[1], types.intp)]))
+            octet = builder.load(_address(context, builder, sig.args, args, types.uint8))
             place = builder.add(
                 builder.shl(builder.zext(octet, ir.IntType(64)), ir.IntType(64)(5)), ir.IntType(64)(16 * high)
             )
@@ -382,7 +411,7 @@ def _products(rows: int, registers: int, offset: Callable[[Any, Any, Any], Any],
                 return context.cast(builder, args[i], sig.args[i], types.intp)
 
             def vector_at(i: int, index: Any) -> Any:
-                place = _address(context, builder, (sig.args[i], types.intp), (args[i], index))
+                place = _address(context, builder, (sig.args[i], types.intp), (args[i], index), F16.element)
                 return builder.bitcast(place, F16.llvm.as_pointer())
 
             word = context.get_value_type(types.intp)
@@ -398,7 +427,8 @@ def _products(rows: int, registers: int, offset: Callable[[Any, Any, Any], Any],
                 at_a = builder.add(a_start, offset(builder, k, a_step))
                 for r in range(rows):
                     index = builder.add(at_a, word(r * row_step))
-                    number = builder.load(_address(context, builder, (sig.args[0], types.intp), (args[0], index)))
+                    place = _address(context, builder, (sig.args[0], types.intp), (args[0], index), F16.element)
+                    number = builder.load(place)
                     same = _same(builder, number, F16)
                     for t in range(registers):
                         total_ = builder.load(sums[r][t])
@@ -447,7 +477,7 @@ def transpose_f16(typingctx: Any, source: Any, start: Any, step: Any, target: An
             index, step = (context.cast(builder, args[first + i], sig.args[first + i], types.intp) for i in (1, 2))
             found = []
             for _ in range(F16.lanes):
-                place = _address(context, builder, (sig.args[first], types.intp), (args[first], index))
+                place = _address(context, builder, (sig.args[first], types.intp), (args[first], index), F16.element)
                 found.append(builder.bitcast(place, F16.llvm.as_pointer()))
                 index = builder.add(index, step)
             return found

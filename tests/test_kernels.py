@@ -1,21 +1,29 @@
 """Every kernel against its plain meaning, at sizes that hurt."""
 
+import functools
 from typing import Any
 
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from numba import njit
 from tiny import random_checkpoint
 
 from beexformer.model import bits, exits, kernels
 from beexformer.model.embedding import SCALES, embed, token_types
 from beexformer.model.embedding import real as real_rows
 from beexformer.model.engine import Engine, Row
-from beexformer.model.kernels import Tiles, rows, tiles
+from beexformer.model.kernels import Linear, Tiles, rows, tiles
 from beexformer.model.options import ExitSettings
 
 LENGTHS = [1, 2, 3, 7, 16, 17, 48, 49, 81]
 ULPS = {"rtol": 2e-5, "atol": 2e-6}  # sums of up to 512 terms in another order, and tanh and exp of a few ulp
+
+
+@functools.cache
+def kernel(name: str) -> Any:
+    """A kernel that can be called from here; in the engine they are parts of the forward pass only."""
+    return njit(nogil=True)(getattr(kernels, name).py_func)
 
 
 def real(*shape: int, seed: int = 0) -> np.ndarray:
@@ -26,24 +34,29 @@ def real(*shape: int, seed: int = 0) -> np.ndarray:
 def product(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Either product of signs, with weights and meaning arranged for it."""
     if request.param == "counting":
-        arrange, rearrange, kernel = bits.tile, bits.untile, kernels.product_by_counting
+        arrange, rearrange, name = bits.tile, bits.untile, "product_by_counting"
     elif not llvm.get_host_cpu_features().get("avx2"):
         pytest.skip("this CPU lacks AVX2")
     else:
-        arrange, rearrange, kernel = bits.tile_octets, bits.untile_octets, kernels.product_by_table
+        arrange, rearrange, name = bits.tile_octets, bits.untile_octets, "product_by_table"
     monkeypatch.setattr(kernels, "arrange", arrange)
     monkeypatch.setattr(kernels, "rearrange", rearrange)
-    return kernel
+    return kernel(name)
 
 
 def empty(L: int, n: int) -> Tiles:
     return tiles(np.full((L, n), np.nan, np.float32))
 
 
-def layer(k: int, n: int, seed: int = 0) -> kernels.Linear:
+def in_kernels(part: Any) -> Any:
+    """A block or a head with its layers as kernels read them."""
+    return type(part)(*(kernels.layer(layer) if isinstance(layer, Linear) else layer for layer in part))
+
+
+def random_linear(k: int, n: int, seed: int = 0) -> Linear:
     padded = -(-n // bits.GROUP) * bits.GROUP
     words = np.random.default_rng(seed).integers(0, 2**64, (k // 64, n), dtype=np.uint64)
-    return kernels.Linear(kernels.arrange(words), real(padded), real(padded, seed=1), real(k, seed=2))
+    return Linear(kernels.arrange(words), real(padded), real(padded, seed=1), real(k, seed=2))
 
 
 def test_tiles_and_rows_undo_each_other() -> None:
@@ -58,7 +71,7 @@ def test_pack_is_exact_and_counts_a_tie_as_plus(L: int, k: int) -> None:
     x, threshold = real(L, k), real(k, seed=1)
     x[0, ::3] = threshold[::3]
     out = np.empty(L * k // 64, np.uint64)
-    kernels.pack(tiles(x), L, threshold, out)
+    kernel("pack")(tiles(x), L, threshold, k // 64, out)
     assert (out.reshape(L, -1) == kernels.pack_reference(x, threshold)).all()
 
 
@@ -67,12 +80,12 @@ def test_pack_is_exact_and_counts_a_tie_as_plus(L: int, k: int) -> None:
 @pytest.mark.parametrize("n", [1, 2, 16, 63, 64, 1536])
 def test_product_is_exact(product: Any, n: int, k: int, L: int) -> None:
     words = np.random.default_rng(k).integers(0, 2**64, (L, k // 64), dtype=np.uint64)
-    weights = layer(k, n)
+    weights = random_linear(k, n)
     padded = weights.alpha.size
     out, expected = empty(L, padded), kernels.product_reference(words, weights)
-    product(words, L, weights, 0, padded // 16, out)
+    product(words.reshape(-1), L, kernels.layer(weights), 0, padded // 16, out)
     assert (rows(out, L, padded) == expected).all()
-    product(words, L, weights, padded // 16 - 4, padded // 16, out)
+    product(words.reshape(-1), L, kernels.layer(weights), padded // 16 - 4, padded // 16, out)
     assert (rows(out, L, 64) == expected[:, -64:]).all(), "a group of outputs alone"
 
 
@@ -80,22 +93,22 @@ def test_product_is_exact(product: Any, n: int, k: int, L: int) -> None:
 @pytest.mark.parametrize("L", [2, 4])
 def test_product_holds_the_largest_counts(product: Any, L: int, extreme: int) -> None:
     words = np.full((L, 64), extreme, np.uint64)
-    weights = layer(4096, 64)._replace(words=np.zeros((4, 64, 16), np.uint64))
+    weights = random_linear(4096, 64)._replace(words=np.zeros((4, 64, 16), np.uint64))
     out = empty(L, 64)
-    product(words, L, weights, 0, 4, out)
+    product(words.reshape(-1), L, kernels.layer(weights), 0, 4, out)
     assert (rows(out, L, 64) == (4096 if extreme == 0 else -4096) * weights.alpha + weights.bias).all()
 
 
 def attended(qkv: np.ndarray, heads: int) -> np.ndarray:
     L, D = len(qkv), qkv.shape[1] // 3
     work = kernels.workspace(L, D, 64)
-    for part in work[1:]:
+    for part in work[2:]:
         part[:] = np.nan  # what is read beyond a row must not matter
     work.qkv[: (L | 1) * 3 * D] = tiles(qkv).numbers
     found, out = [], Tiles(work.mixed, 0, kernels.STEP)
-    for group in range(kernels.groups(L)):
-        first, n = kernels.rows_of(group, L)
-        kernels.attend(Tiles(work.qkv, 0, L | 1), L, D, heads, first, n, work, out)
+    for group in range(kernel("groups")(L)):
+        first, n = kernel("rows_of")(group, L)
+        kernel("attend")(Tiles(work.qkv, 0, L | 1), L, D, heads, first, n, work, out)
         found.append(rows(out, n, D))
     return np.concatenate(found)
 
@@ -116,7 +129,7 @@ def test_attend_survives_scores_that_overflow_exp() -> None:
 def test_add_norm(L: int) -> None:
     a, b, norm = real(L, 128), real(L, 128, seed=1), kernels.Norm(real(128, seed=2), real(128, seed=3))
     out = empty(L, 128)
-    kernels.add_norm(tiles(a), tiles(b), L, norm, out)
+    kernel("add_norm")(tiles(a), tiles(b), L, 128, norm, out)
     np.testing.assert_allclose(rows(out, L, 128), kernels.add_norm_reference(a, b, norm), **ULPS)
 
 
@@ -124,7 +137,7 @@ def test_add_norm(L: int) -> None:
 def test_select_also_where_gates_saturate(carry_x: bool) -> None:
     x, h, gates_x, gates_h = real(7, 64), real(7, 64, seed=1), 9 * real(7, 128, seed=2), 9 * real(7, 192, seed=3)
     kept, new = empty(7, 64), empty(7, 64)
-    kernels.select(tiles(x if carry_x else h), 7, tiles(np.hstack([gates_h, gates_x])), kept, new)
+    kernel("select")(tiles(x if carry_x else h), 7, tiles(np.hstack([gates_h, gates_x])), kept, new)
     expected = kernels.select_reference(x, h, gates_x, gates_h, carry_x)
     np.testing.assert_allclose(np.stack([rows(kept, 7, 64), rows(new, 7, 64)]), expected, **ULPS)
 
@@ -132,7 +145,7 @@ def test_select_also_where_gates_saturate(carry_x: bool) -> None:
 @pytest.mark.parametrize("m", [2, 5, 19])
 def test_softmax_is_that_of_exits(m: int) -> None:
     logits, scores = 20 * real(m), np.empty(m)
-    entropy = kernels.softmax(logits, scores)
+    entropy = kernel("softmax")(logits, scores)
     np.testing.assert_allclose(scores, exits.softmax(logits), rtol=1e-14)
     np.testing.assert_allclose(entropy, exits.entropy(logits), rtol=1e-12, atol=1e-15)
 
@@ -143,8 +156,8 @@ def test_a_linear_head_is_its_reference(d_model: int, m: int) -> None:
     labels = tuple(map(str, range(m)))
     heads = Engine(random_checkpoint(labels=labels, d_model=d_model, n_head=2, n_block=2, head="linear"))._network.heads
     pooled, out = real(d_model), np.full(-(-m // bits.TILE) * bits.TILE, np.nan, np.float32)
-    layer = kernels.head_of(heads, 1).linear
-    kernels.linear_head(pooled, d_model, layer, out)
+    layer = kernels.one_of(heads, 1).linear
+    kernel("linear_head")(pooled, d_model, layer, layer.scale.size, out)
     expected = kernels.linear_head_reference(pooled, layer)
     np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)  # sums of 8-bit weights up to 127
     assert (out[m:] == 0).all(), "what fills a tile is no class"
@@ -156,14 +169,14 @@ def test_a_linear_head_is_its_reference(d_model: int, m: int) -> None:
 def test_block_and_head_are_their_reference(L: int, d_model: int, thresholds: int, head: str) -> None:
     shape = {"d_model": d_model, "n_head": 2, "n_block": 1, "head_thresholds": thresholds, "head": head}
     network = Engine(random_checkpoint(**shape))._network
-    block, layers = kernels.block_of(network.blocks, 0), kernels.head_of(network.heads, 0)
-    work = kernels.workspace(max(LENGTHS), d_model, 64)
+    block, layers = kernels.one_of(network.blocks, 0), kernels.one_of(network.heads, 0)
+    work = kernels.workspace(max(LENGTHS), d_model, 64, thresholds)
     h = real(L, d_model)
     expected = kernels.block_reference(h, block, 2, True)
     flat, logits = tiles(h), np.empty(bits.GROUP, np.float32)
-    kernels.block(flat, L, block, 2, True, work)
+    kernel("block")(flat, L, d_model, in_kernels(block), 2, True, work)
     np.testing.assert_allclose(rows(flat, L, d_model), expected, rtol=1e-4, atol=1e-4)
-    kernels.head(flat, L, d_model, layers, work, logits)
+    kernel("head")(flat, L, d_model, in_kernels(layers), thresholds, layers.linear.scale.size, work, logits)
     expected = kernels.head_reference(rows(flat, L, d_model), layers)
     np.testing.assert_allclose(logits[: expected.size], expected, rtol=2e-5, atol=2e-5 if head == "linear" else 2e-6)
 
@@ -174,9 +187,14 @@ def test_embed_is_its_meaning(d_model: int, form: str) -> None:
     checkpoint = random_checkpoint(d_model=d_model, n_block=1, embedding=form)
     embedding = Engine(checkpoint)._network.embedding
     ids, out = np.arange(checkpoint.config.vocab_size, dtype=np.int32)[-47:], empty(47, d_model)
-    kernels.embed(ids, embedding, out)
+    embed_into(out, ids, embedding)
     learned = real_rows(checkpoint.tensors["embedding.rows"], checkpoint.tensors[SCALES[form]])
     assert (rows(out, 47, d_model) == embed(learned[ids], embedding.positions)).all()
+
+
+def embed_into(out: Tiles, ids: np.ndarray, embedding: kernels.Embedding) -> None:
+    exact = len(embedding.exact_match) > 0
+    kernel("embed")(ids, embedding, embedding.rows.shape[1], embedding.positions.shape[1], exact, out)
 
 
 PAIRS = {
@@ -195,7 +213,7 @@ def test_token_types_are_their_meaning(ids: list[int]) -> None:
     checkpoint = random_checkpoint(exact_match=True, n_block=1)
     embedding = Engine(checkpoint)._network.embedding
     pair, out, L = np.array(ids, np.int32), empty(len(ids), 128), len(ids)
-    kernels.embed(pair, embedding, out)
+    embed_into(out, pair, embedding)
     learned = real_rows(checkpoint.tensors["embedding.rows"], checkpoint.tensors[SCALES["int8"]])
     added = np.concatenate([np.zeros((1, 128), np.float32), checkpoint.tensors["exact_match"]])[token_types(pair)]
     assert (rows(out, L, 128) == embed(learned[pair], embedding.positions) + added).all()
@@ -220,8 +238,9 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
     logits, scores, entropies = np.empty((2, bits.GROUP), np.float32), np.empty(2), np.empty(2)
     ids = np.arange(L, dtype=np.int32)
     ids[-1] = ids[L // 2]  # a pair, from three tokens on
+    done = np.zeros(2, int)
     kernels.early_exit_forward(
-        ids, 0.0, 0.0, 2, 2, config.n_head, True, engine._arrays, work, logits, scores, entropies, np.zeros(2, int), 2.0
+        ids, 0.0, 0.0, 2, 2, engine._table, kernels.addresses(work), logits, scores, entropies, done, 2.0
     )
     assert all((part[-guard:] == 7).all() for part in behind)
     row = Row(ids, False, ExitSettings(0.0, 0.0, 2, 2))

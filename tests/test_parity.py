@@ -76,12 +76,10 @@ def test_torch_and_engine_read_the_same_embedding_to_the_bit(form: str) -> None:
     ids[30:34], ids[-1] = ids[2:6], ids[20]
     assert (network.exported_embedding() - network.embedding.weight).abs().max() < (1e-6 if form == "int8" else 1e-45)
     h = network.embed(torch.from_numpy(ids)[None])[0].detach().numpy()
-    out = kernels.tiles(np.empty((48, 128), np.float32))
-    kernels.embed(ids, Engine(checkpoint)._network.embedding, out)
-    assert (kernels.rows(out, 48, 128) == h).all()
+    assert (kernels.embed_reference(ids, Engine(checkpoint)._network.embedding) == h).all()
 
 
-def test_a_head_of_several_thresholds_counts_in_torch_what_it_counts_in_the_engine() -> None:
+def test_a_head_of_several_thresholds_counts_in_torch_what_its_reference_counts() -> None:
     """With alpha 1 and bias 0 an output of the hidden layer is the integer itself."""
     checkpoint = random_checkpoint(**FEW)
     hidden: Any = network_of(checkpoint).heads["2"].hidden
@@ -89,13 +87,10 @@ def test_a_head_of_several_thresholds_counts_in_torch_what_it_counts_in_the_engi
     pooled[0, 0] = -hidden.beta[3, 0].item()
     torch.nn.init.ones_(hidden.alpha)
     torch.nn.init.zeros_(hidden.bias)
-    layer = kernels.head_of(Engine(checkpoint)._network.heads, 1).hidden
+    layer = kernels.one_of(Engine(checkpoint)._network.heads, 1).hidden
     layer = layer._replace(alpha=np.ones_like(layer.alpha), bias=np.zeros_like(layer.bias))
     expected = hidden(pooled).detach().numpy()
-    words, out = np.empty(8, np.uint64), np.empty(64, np.float32)
-    kernels.linear(kernels.tiles(np.tile(pooled.numpy(), 4)), 1, layer, words, kernels.Tiles(out, 0, 1))
-    assert (out == expected).all()
-    assert (kernels.linear_reference(np.tile(pooled.numpy(), 4), layer) == expected).all()
+    assert (kernels.linear_reference(pooled.numpy(), layer) == expected).all()
 
 
 @pytest.mark.parametrize(
