@@ -84,6 +84,11 @@ class Tokenizer:
         texts = [plain(row) if isinstance(row, str) else (plain(row[0]), plain(row[1])) for row in rows]
         return [np.array(encoding.ids, dtype=np.int32) for encoding in self.inner.encode_batch_fast(texts)]
 
+    def count_cut(self, rows: Sequence[str | tuple[str, str]]) -> int:
+        """How many of these texts or pairs have more tokens than are read."""
+        texts = [plain(row) if isinstance(row, str) else (plain(row[0]), plain(row[1])) for row in rows]
+        return sum(bool(encoding.overflowing) for encoding in self.inner.encode_batch_fast(texts))
+
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> str:
     """A lower-casing WordPiece vocabulary learned from `texts`, as the JSON of a tokenizer.

@@ -26,6 +26,7 @@ TRAINING = [
     "export",
     "full_precision",
     "network",
+    "overview",
     "parity",
     "prepare",
     "recipe",

@@ -109,6 +109,32 @@ def test_a_held_out_tenth_shares_no_row(tmp_path: Path) -> None:
     assert not set(rest.texts) & set(held.texts)
 
 
+@pytest.mark.parametrize(
+    ("counts", "held"),
+    [
+        ((50, 50), (5, 5)),
+        ((380, 20), (38, 2)),
+        ((60, 3, 2, 1), (6, 1, 0, 0)),
+        ((2, 1), (1, 0)),
+        ((7,) * 77, (1,) * 77),
+        ((1, 90, 9), (0, 9, 1)),
+    ],
+)
+def test_what_is_held_out_has_every_class_that_can_spare_a_row(counts: tuple[int, ...], held: tuple[int, ...]) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    rows = Rows([f"row {i}" for i in range(len(labels))], None, labels)
+    rest, dev = split_rows(rows, 0.1, seed=1)
+    assert np.bincount(dev.labels, minlength=len(counts)).tolist() == [*held]
+    assert len(rest) + len(dev) == len(rows)
+    assert not set(rest.texts) & set(dev.texts)
+    assert split_rows(rows, 0.1, seed=1)[1].texts == dev.texts
+
+
+def test_rows_of_which_none_can_be_held_out_are_refused() -> None:
+    with pytest.raises(TrainingError, match="2 rows, and no class with two: none can be held out"):
+        split_rows(Rows(["a", "b"], None, np.array([0, 1])), 0.1, seed=1)
+
+
 def test_sentences_are_distinct_and_the_same_for_a_seed(tmp_path: Path) -> None:
     path = tmp_path / "free.txt"
     path.write_text("One two three. Four five six! Too short.\nOne two three. " + "word " * 50 + ".\n")

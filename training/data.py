@@ -187,10 +187,30 @@ def _is_number(label: str) -> bool:
 
 
 def split_rows(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
-    """Rows parted at random into (rest, fraction); for data that comes without a development set."""
+    """Rows parted at random into (rest, fraction), class by class, for data that comes without a development set.
+
+    A class of three rows or more has one in the fraction at least; one of one or two has none, unless all are so small.
+    Raises TrainingError where no class has a row to spare.
+    """
+    counts = np.bincount(rows.labels)
     order = np.random.default_rng(seed).permutation(len(rows))
-    cut = max(1, round(len(rows) * fraction))
-    return rows.take(np.sort(order[cut:])), rows.take(np.sort(order[:cut]))
+    share = fraction * counts
+    held = np.where(counts >= 3, np.maximum(1, np.floor(share)), 0).astype(np.int64)
+    spare = np.where(counts >= 3, counts - 1, 0)
+    if not held.any():
+        held[counts.argmax()] = 1
+        if counts.max() < 2:
+            raise TrainingError(
+                f"{len(rows)} rows, and no class with two: none can be held out to score the network; add rows, or "
+                "give a development file"
+            )
+    for label in np.argsort(held - share, kind="stable"):  # those that are furthest below their share get one more
+        if held.sum() >= round(len(rows) * fraction):
+            break
+        held[label] += held[label] < spare[label]
+    taken = np.concatenate([order[rows.labels[order] == label][:n] for label, n in enumerate(held.tolist())])
+    rest = np.setdiff1d(np.arange(len(rows)), taken)
+    return rows.take(rest), rows.take(np.sort(taken))
 
 
 def without(rows: Rows, *others: Rows | None) -> Rows:

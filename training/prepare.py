@@ -18,6 +18,7 @@ from beexformer.training import backbone, data, teaching, warm_start
 from beexformer.training.backbone import Backbone
 from beexformer.training.data import Input, Rows
 from beexformer.training.encoders import locate
+from beexformer.training.overview import Overview
 from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import FROZEN, Network, Recipe
 from beexformer.training.splits import splits
@@ -66,6 +67,8 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
         config = network.config(tokenizer.vocab_size, len(labels), variant)
     except ValueError as error:
         raise TrainingError(f"recipe {recipe.name}: {error}") from None
+    overview = Overview(train, dev, labels, tokenizer.count_cut(train.inputs()), network.max_tokens)
+    progress.console.print(overview.table())
     targets = _one_hot(train.labels, len(labels), recipe.optim.label_smoothing)
     unlabelled: list[Input] = []
     facts: dict[str, Any] = {"train_rows": len(train), "train_rows_dropped": dropped}
