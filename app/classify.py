@@ -19,12 +19,12 @@ from pydantic import ValidationError
 from beexformer.app.errors import ClientGone, kind
 from beexformer.app.metrics import Metrics
 from beexformer.app.middleware import RequestContext
-from beexformer.app.registry import Registry, UnknownModel
 from beexformer.app.scheduler import DeadlineExceeded, Scheduler, Work
 from beexformer.app.schemas import ClassifyRequest
 from beexformer.model.answer import Answer
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import InputError
+from beexformer.model.registry import Registry, UnknownModel
 
 LONG = 2048  # characters; tokenizing more takes milliseconds
 STEP = 1.0  # milliseconds that a text runs for until the loop may look after something else

@@ -1,8 +1,7 @@
 """
-`beexformer serve | classify | models | train | distill | evaluate | report`: thin verbs, each calls one function.
+The verbs of serving: `beexformer serve | classify | models`. Thin: each calls one function.
 
-Heavy imports happen inside the verbs: `--help` answers at once, and only training loads torch. Whatever is wrong with
-what was asked is one sentence on stderr and exit code 2.
+Heavy imports happen inside the verbs, so that `--help` answers at once.
 """
 
 import json
@@ -14,48 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from beexformer.model import kernel_cache
 from beexformer.model.errors import BEEError
 
 if TYPE_CHECKING:
     from beexformer.app.scoring import Scored
 
-app = typer.Typer(
-    name="beexformer",
-    help="Text classification on a plain CPU with a 1-bit transformer that stops when another block no longer pays.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer()
 Checkpoint = Annotated[
     Path | None, typer.Option(help="A checkpoint folder, or a folder of them; default: the shipped ones.")
 ]
 
 
-def main() -> None:
-    """The console entry."""
-    try:
-        kernel_cache.use_read_only()
-        app()
-    except BEEError as error:
-        print(f"beexformer: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except BrokenPipeError:  # `beexformer classify - | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except OSError as error:  # a folder that can't be written, a full disk
-        if error.filename is None:
-            raise
-        print(f"beexformer: {error.filename}: {error.strerror}", file=sys.stderr)
-        raise SystemExit(2) from None
-
-
 def _paths(checkpoint: Path | None) -> list[Path]:
     return [checkpoint] if checkpoint else []
-
-
-def _without_train_extra(error: ImportError) -> BEEError:
-    return BEEError(f"this verb needs the extra [train] ({error.name} is missing): pip install 'beexformer[train]'")
 
 
 @app.command(
@@ -143,10 +113,10 @@ def classify(
     from rich.console import Console
 
     from beexformer.app.batch_inference import classify_file, classify_text, is_file
-    from beexformer.app.registry import Registry
     from beexformer.app.scoring import Scoring, score
     from beexformer.app.settings import cpus
     from beexformer.model.options import ExitOptions
+    from beexformer.model.registry import Registry
 
     engine = Registry(_paths(checkpoint), model).get()
     options = ExitOptions(
@@ -185,7 +155,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON array, everything the checkpoints say.")] = False,
 ) -> None:
     """List checkpoints: labels, size, score on the development data and FLOPs saved."""
-    from beexformer.app.registry import Registry
+    from beexformer.model.registry import Registry
 
     descriptions = [engine.description for engine in Registry(_paths(checkpoint), None)]
     if as_json:
@@ -202,160 +172,3 @@ def models(
             described["name"], ", ".join(described["labels"]), f"{described['size_bytes'] / 1e6:.2f} MB", score, saved
         )
     Console().print(table)
-
-
-@app.command()
-def train(
-    out: Annotated[Path | None, typer.Option(help="Checkpoint folder to write; other variants have none.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe file (TOML); its paths are relative to --data.")] = None,
-    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
-    train: Annotated[
-        str | None, typer.Option(help="Without a recipe: a CSV, TSV, JSONL or Parquet file, or a folder of splits.")
-    ] = None,
-    dev: Annotated[
-        str | None, typer.Option(help="Development file; a tenth of the rows is held out without one.")
-    ] = None,
-    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-    text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
-    start: Annotated[
-        str | None, typer.Option(help="Without a recipe: a checkpoint of the same classes to go on from, as sst2.")
-    ] = None,
-    variant: Annotated[
-        str, typer.Option(help="proposed; or, to compare with, wee, wee-fp or fp: these leave a record, no checkpoint.")
-    ] = "proposed",
-    seed: Annotated[int | None, typer.Option(min=0, help="Of initialisation and order; default: the recipe's.")] = None,
-    work: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the progress of a recipe's runs; default: runs/<its name>.")
-    ] = None,
-) -> None:
-    """Train a network and write its checkpoint; the same command again goes on where a killed run stopped."""
-    try:
-        from beexformer.training import recipe as recipes
-        from beexformer.training.train import run
-    except ImportError as error:
-        raise _without_train_extra(error) from None
-    from rich.console import Console
-
-    if (recipe is None) == (train is None):
-        raise BEEError("give either --recipe or --train")
-    if recipe and start:
-        raise BEEError("a recipe says itself what it starts from: [start] checkpoint")
-    if recipe:
-        plan = recipes.read(recipe, recipes.Recipe)
-    else:
-        if out is None:
-            raise BEEError("without a recipe the network is named after --out; give one")
-        columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
-        plan = recipes.own_rows(out.name, columns, start)
-    if seed is not None:
-        plan = plan.seeded(seed)
-    run(plan, data, out, work or Path("runs") / plan.name, Console(), variant)
-
-
-@app.command()
-def distill(
-    recipe: Annotated[Path, typer.Option(help="A body's recipe (TOML); its paths are relative to --data.")],
-    out: Annotated[Path, typer.Option(help="Folder of the body to write.")],
-    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
-    work: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the run's progress; default: runs/<name of the body>.")
-    ] = None,
-) -> None:
-    """Distil a body that training starts from, on plain text; a killed run goes on where it stopped."""
-    try:
-        from beexformer.training import distill
-        from beexformer.training.recipe import read
-    except ImportError as error:
-        raise _without_train_extra(error) from None
-    from rich.console import Console
-
-    distill.run(read(recipe, distill.BackboneRecipe), data, out, work or Path("runs") / out.name, Console())
-
-
-@app.command()
-def evaluate(
-    rows: Annotated[Path | None, typer.Argument(help="Labelled rows: CSV, TSV, JSONL or Parquet.")] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Every checkpoint on the development rows that it names, under --data.")
-    ] = False,
-    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder, for --all.")] = Path(),
-    checkpoint: Checkpoint = None,
-    model: Annotated[str | None, typer.Option(help="Name of the model, where there are several.")] = None,
-    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-    text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
-    metric: Annotated[str, typer.Option(help="accuracy, f1, macro_f1 or matthews.")] = "accuracy",
-    picture: Annotated[Path | None, typer.Option(help="Draw the same as a PNG, SVG or PDF.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
-) -> None:
-    """Score per exit, score and FLOPs along delta, and where rows leave, as tables and as a picture.
-
-    With --all a line for each checkpoint: scores at delta 1e-4 and at full depth, FLOPs saved, exits, size."""
-    try:
-        from beexformer.training import evaluate, pictures, tables
-        from beexformer.training.data import Columns, read_rows
-    except ImportError as error:
-        raise _without_train_extra(error) from None
-    from rich.console import Console
-    from rich.progress import track
-
-    from beexformer.app.registry import Registry
-
-    if (rows is None) != every:
-        raise BEEError("give either a file of rows or --all")
-    console, bar = Console(), Console(stderr=True)
-    registry = Registry(_paths(checkpoint), model)
-    if every:
-        if picture:
-            raise BEEError("--picture goes with a file of rows; `beexformer report` draws all checkpoints")
-        engines = [registry.get(model)] if model else list(registry)
-        lines = [
-            evaluate.shipped(engine, data, lambda batches, name=engine.name: track(batches, name, console=bar))  # type: ignore[misc]
-            for engine in engines
-        ]
-        if as_json:
-            print(json.dumps(lines, indent=1))
-        else:
-            console.print(tables.shipped_table(lines))
-        return
-    engine = registry.get()
-    assert rows
-    if picture and picture.suffix not in pictures.SUFFIXES:
-        raise BEEError(f"--picture {picture}: the name must end in {', '.join(pictures.SUFFIXES)}")
-    if metric not in evaluate.METRICS:
-        raise BEEError(f"unknown metric {metric!r}; known are {', '.join(evaluate.METRICS)}")
-    labelled, _ = read_rows(rows, Columns(text, text_pair, label), list(engine.labels))
-    found = evaluate.evaluate(
-        engine, labelled, metric, progress=lambda batches: track(batches, engine.name, console=bar)
-    )
-    if picture:
-        pictures.picture(engine.name, found, picture)
-    if as_json:
-        print(json.dumps(found, indent=1))
-    else:
-        console.print(tables.tables(engine.name, found))
-
-
-@app.command()
-def report(
-    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
-    runs: Annotated[Path, typer.Option(help="Folder with records of training runs and baselines' answers.")] = Path(
-        "docs/report/runs"
-    ),
-    out: Annotated[Path, typer.Option(help="Folder to write README.md and its pictures into.")] = Path("docs/report"),
-    work: Annotated[Path, typer.Option(help="Folder that keeps the weights of a baseline.")] = Path("runs/report"),
-    checkpoint: Checkpoint = None,
-    encoder: Annotated[bool, typer.Option(help="Fine-tune MiniLM, where its answers aren't kept.")] = True,
-) -> None:
-    """Rebuild the paper's tables and figures from checkpoints, records and data, with baselines and intervals."""
-    try:
-        from beexformer.report import tables
-    except ImportError as error:
-        raise _without_train_extra(error) from None
-    from rich.console import Console
-
-    from beexformer.app.registry import Registry
-
-    path = tables.run(Registry(_paths(checkpoint), None), data, runs, out, work, Console(stderr=True), encoder)
-    print(path)

@@ -12,10 +12,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from beexformer.app.registry import UnknownModel
 from beexformer.app.scheduler import DeadlineExceeded, Draining, Overloaded
 from beexformer.app.schemas import FieldError, Problem
 from beexformer.model.errors import InputError
+from beexformer.model.registry import UnknownModel
 
 MEDIA_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS = 20

@@ -32,13 +32,13 @@ from beexformer.app.listener import address, listen
 from beexformer.app.metrics import Metrics
 from beexformer.app.middleware import RequestMiddleware, log_refused
 from beexformer.app.page import add_page
-from beexformer.app.registry import Registry
 from beexformer.app.routes import Service, endpoints, refuse, router
 from beexformer.app.scheduler import Scheduler
 from beexformer.app.settings import Settings
 from beexformer.app.supervisor import Supervisor, Work
 from beexformer.app.worker import Place, Worker
 from beexformer.model.engine import Engine
+from beexformer.model.registry import Registry
 
 END_SECONDS = 10  # beyond the deadline of requests, after the last one was taken, until workers are killed
 log = logging.getLogger("bee.main")

@@ -22,7 +22,6 @@ from beexformer.app.errors import BUG, NotReady, problem, responses
 from beexformer.app.fast_path import Endpoint
 from beexformer.app.metrics import Metrics
 from beexformer.app.middleware import RequestContext
-from beexformer.app.registry import Registry
 from beexformer.app.scheduler import Draining, Scheduler
 from beexformer.app.schemas import (
     ANSWER,
@@ -38,6 +37,7 @@ from beexformer.app.schemas import (
 )
 from beexformer.app.settings import Settings
 from beexformer.model.answer import Answer
+from beexformer.model.registry import Registry
 
 SHORT = 2048  # bytes of a body that is answered before what waits already
 WRITTEN = 32  # results of a batch written in one step

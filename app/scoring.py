@@ -31,12 +31,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from beexformer.app.parts import Outcome, Output
-from beexformer.app.registry import checkpoint_folders
 from beexformer.model import tables
 from beexformer.model.checkpoint import SHIPPED
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import BEEError, DataError, InputError
 from beexformer.model.options import NOTHING_ASKED, ExitOptions
+from beexformer.model.registry import checkpoint_folders
 
 ROWS = 500  # of a chunk: what a kill can lose in each process
 

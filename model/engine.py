@@ -19,7 +19,7 @@ from beexformer.model import bits, cost, flops, kernels, probes, reference, targ
 from beexformer.model.answer import Answer
 from beexformer.model.checkpoint import Checkpoint, read
 from beexformer.model.embedding import SCALES, sinusoid
-from beexformer.model.errors import BEEError, CheckpointError
+from beexformer.model.errors import BEEError, CheckpointError, InputError
 from beexformer.model.forward import Forward, Scratch, ScratchPool
 from beexformer.model.options import NOTHING_ASKED, ExitOptions, ExitSettings, resolve
 from beexformer.model.tokenizer import Tokenizer
@@ -104,6 +104,10 @@ class Engine:
         self, text: str, text_pair: str | None = None, options: ExitOptions = NOTHING_ASKED, *, truncate: bool = True
     ) -> Row:
         """Check and tokenize one row. Raises InputError, one sentence, for whatever can't be answered."""
+        if self.input == "pair" and text_pair is None:
+            raise InputError(f"model {self.name!r} classifies pairs of texts; send text_pair too")
+        if self.input == "text" and text_pair is not None:
+            raise InputError(f"model {self.name!r} classifies single texts; send no text_pair")
         settings = self.resolve(options)
         tokens = self._tokenizer.encode(text, text_pair, truncate=truncate)
         return Row(tokens.ids, tokens.truncated, settings, tokens.unknown_ratio)

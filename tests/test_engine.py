@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tiny import random_checkpoint, random_texts
 
 from beexformer.model import exits, flops, kernels
 from beexformer.model.answer import Answer
+from beexformer.model.checkpoint import Checkpoint
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import InputError
 from beexformer.model.options import ExitOptions
@@ -175,3 +177,16 @@ def test_a_golden_checkpoint_of_every_version_answers_as_it_did(version: str) ->
             assert getattr(answer, field) == expected[field]
         assert answer.scores == pytest.approx(expected["scores"], abs=1e-4)
         assert answer.entropies == pytest.approx(expected["entropies"], abs=1e-4)
+
+
+def test_a_model_of_pairs_refuses_single_texts_and_the_other_way_round(checkpoint: Checkpoint) -> None:
+    pairs, texts, either = (Engine(replace(checkpoint, input=kind)) for kind in ("pair", "text", None))
+    with pytest.raises(InputError, match="'tiny' classifies pairs of texts; send text_pair too"):
+        pairs.encode("a film")
+    with pytest.raises(InputError, match="'tiny' classifies single texts; send no text_pair"):
+        texts.encode("a film", "a movie")
+    answers = [
+        engine.predict([engine.encode("a film", pair)])[0]
+        for engine, pair in ((pairs, "a movie"), (either, "a movie"), (texts, None), (either, None))
+    ]
+    assert answers[0] == answers[1] != answers[2] == answers[3]

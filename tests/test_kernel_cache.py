@@ -66,8 +66,8 @@ def test_without_a_temporary_folder_one_sentence_says_what_to_do(filled: Path) -
     program = (
         "import tempfile\n"
         "tempfile._candidate_tempdir_list = lambda: ['/nonexistent']\n"  # else it finds another one
-        "import beexformer.app.cli\n"
-        "beexformer.app.cli.main()\n"
+        "import beexformer.cli\n"
+        "beexformer.cli.main()\n"
     )
     refused = subprocess.run(
         [*OBEDIENT, sys.executable, "-c", program],

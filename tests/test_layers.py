@@ -43,8 +43,6 @@ def parse(path: Path) -> ast.Module:
 @pytest.mark.parametrize("path", [*APP, *MODEL], ids=str)
 def test_serving_knows_no_training(path: Path) -> None:
     tree = parse(path)
-    if path.name == "cli.py":  # whose verbs may load it, when they are called
-        tree.body = [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
     if path.name in ("tables.py", "parts.py"):  # Parquet, when such a file is met
         assert under(imports(tree), TRAINING) == {"pyarrow", "pyarrow.parquet"}
         return
@@ -56,6 +54,11 @@ def test_only_the_service_knows_http(path: Path) -> None:
     assert not under(imports(parse(path)), SERVICE | {"tests", "bench"})
 
 
+@pytest.mark.parametrize("path", TRAIN, ids=str)
+def test_training_knows_no_report(path: Path) -> None:
+    assert not under(imports(parse(path)), {"beexformer.report"})
+
+
 def test_the_scheduler_knows_neither_http_nor_models() -> None:
     foreign = {"beexformer", "fastapi", "starlette", "uvicorn", "prometheus_client"}
     assert not under(imports(parse(ROOT / "app" / "scheduler.py")), foreign)
@@ -65,7 +68,10 @@ def test_the_scheduler_knows_neither_http_nor_models() -> None:
     ("module", "absent"),
     [
         ("beexformer.app.main", {"torch", "transformers", "pyarrow", "matplotlib"}),
-        ("beexformer.app.cli", {"torch", "numpy", "numba", "fastapi", "uvicorn", "pydantic"}),  # --help answers at once
+        # --help answers at once
+        ("beexformer.cli", {"torch", "numpy", "numba", "fastapi", "uvicorn", "pydantic", "beexformer.training"}),
+        ("beexformer.training.cli", {"torch", "numpy", "numba", "pydantic", "transformers"}),
+        ("beexformer.report.cli", {"torch", "numpy", "numba", "pydantic", "matplotlib"}),
     ],
 )
 def test_importing_does_not_load(module: str, absent: set[str]) -> None:

@@ -88,7 +88,7 @@ def test_answers_are_the_same_to_the_bit_on_every_instruction_set(level: str, na
 
 def test_an_engine_refuses_a_level_that_the_cpu_lacks_in_one_sentence() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from beexformer.app.cli import main; main()", "classify", "fine"],
+        [sys.executable, "-c", "from beexformer.cli import main; main()", "classify", "fine"],
         env={**os.environ, "BEE_CPU": "x86-64-v9"},
         capture_output=True,
         text=True,

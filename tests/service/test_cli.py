@@ -14,7 +14,7 @@ import pytest
 from running import ANSWERS, BEEXFORMER, GOLDEN, PATIENCE
 from starlette.testclient import TestClient
 
-from beexformer.app import cli
+from beexformer import cli
 from beexformer.model.checkpoint import SHIPPED, read, save
 
 GOOD = ANSWERS[0]["text"]

@@ -161,7 +161,7 @@ def test_what_another_run_left_is_not_gone_on_with(
 @pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_and_loses_nothing(golden: Engine, tmp_path: Path) -> None:
     ids = write(tmp_path / "rows.csv", 12 * ROWS + 7)
-    code = "from beexformer.app.cli import main; main()"
+    code = "from beexformer.cli import main; main()"
     command = [sys.executable, "-c", code, "classify", tmp_path / "rows.csv", "-o", tmp_path / "out.csv"]
     command += ["--checkpoint", GOLDEN, "--threads", "2"]
     partial = tmp_path / "out.csv.partial"

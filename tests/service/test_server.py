@@ -20,7 +20,7 @@ import pytest
 from running import ANSWERS, BEEXFORMER, GOLDEN, PATIENCE, Server, problem, samples, server_of, wait_until
 from safetensors.numpy import load, save
 
-from beexformer.app import cli
+from beexformer import cli
 
 ONE = {"text": "a warm film"}
 HEAD = b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from beexformer.app import cli
+from beexformer import cli
 from beexformer.app.settings import FOREIGN, PREFIX, RETIRED, Settings, cpus, sentences
 
 

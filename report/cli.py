@@ -1,0 +1,34 @@
+"""The verb `beexformer report`. Loaded when it is called or listed; what it needs is the extra [train]."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beexformer.training.cli import Checkpoint, train_extra
+
+app = typer.Typer()
+
+
+@app.command()
+def report(
+    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
+    runs: Annotated[Path, typer.Option(help="Folder with records of training runs and baselines' answers.")] = Path(
+        "docs/report/runs"
+    ),
+    out: Annotated[Path, typer.Option(help="Folder to write README.md and its pictures into.")] = Path("docs/report"),
+    work: Annotated[Path, typer.Option(help="Folder that keeps the weights of a baseline.")] = Path("runs/report"),
+    checkpoint: Checkpoint = None,
+    encoder: Annotated[bool, typer.Option(help="Fine-tune MiniLM, where its answers aren't kept.")] = True,
+) -> None:
+    """Rebuild the paper's tables and figures from checkpoints, records and data, with baselines and intervals."""
+    with train_extra():
+        from beexformer.report import tables
+    from rich.console import Console
+
+    from beexformer.model.registry import Registry
+
+    path = tables.run(
+        Registry([checkpoint] if checkpoint else [], None), data, runs, out, work, Console(stderr=True), encoder
+    )
+    print(path)
