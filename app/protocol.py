@@ -11,11 +11,14 @@ HTTP/1.1 on the wire: uvicorn's protocol on httptools, and what it leaves out.
 - Times are kept by one look at all connections a second (app/connections.py); a request costs no timer.
 
 The scope of a request has "bee.received", seconds on the clock of the event loop (time.monotonic()) when its first
-bytes came in; and "bee.refused", an exception, once its body is late or broken: then the next `receive` returns.
+bytes were there to be read; and "bee.refused", an exception, once its body is late or broken: then the next `receive`
+returns.
 """
 
 import math
 import random
+import socket
+import sys
 import time
 from typing import Any
 from uuid import uuid4
@@ -32,6 +35,7 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_TARGET_BYTES = 8 * 1024
 DISCARD_BYTES, DISCARD_SECONDS = 32 * 1024 * 1024, 10.0  # of a refused request
 UNREAD_SECONDS = 30.0  # for a client to take its answer
+TCP_INFO_BYTES, TICK_MS = 56, 10  # up to and with tcpi_last_data_recv, milliseconds since data came
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -67,6 +71,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         self.wire = transport
+        self.socket = transport.get_extra_info("socket")
         super().connection_made(_Transport(transport, self))  # type: ignore[arg-type]
         limits = self.server_state.limits
         self.received = now = time.monotonic()
@@ -87,13 +92,23 @@ class Protocol(HttpToolsProtocol):
             if self.discarded > DISCARD_BYTES:
                 self.transport.abort()
             return
-        self.received = time.monotonic()
+        self.received = time.monotonic() - self._waited()
         if self.in_head and self.head_bytes > MAX_HEAD_BYTES:
             self._refuse(HTTPException(431, f"the head of the request is larger than {MAX_HEAD_BYTES} bytes"))
             return
         self._feed(data)
         if self.in_head:
             self.head_bytes += len(data)
+
+    def _waited(self) -> float:
+        """Seconds since the system got the data that is handed over now: in its queues, also that of connections which
+        nobody has taken yet, or because the event loop is late. The system counts in ticks of up to 10 ms."""
+        try:
+            info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
+        except (AttributeError, OSError):  # another system, or no TCP
+            return 0.0
+        milliseconds = int.from_bytes(info[TCP_INFO_BYTES - 4 :], sys.byteorder)
+        return milliseconds / 1000 if milliseconds > TICK_MS else 0.0
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """True keeps the connection: the client sends nothing more but may still read."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -272,3 +273,34 @@ def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> No
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE) == 0
     assert list(metrics.iterdir()) == []
+
+
+def test_what_a_request_waits_before_anybody_looks_at_it_counts(tmp_path: Path) -> None:
+    with server_of(tmp_path, BEEXFORMER, "serve", "--port", "0", "--workers", "1", "--checkpoints", GOLDEN) as server:
+        [worker] = children(server.process.pid)
+
+        def ask_stopped(http: httpx2.Client, seconds: float) -> httpx2.Response:
+            """The answer to a request that was sent while the worker was stopped."""
+            os.kill(worker, signal.SIGSTOP)
+            try:
+                asked = pool.submit(http.post, "/classify", json=ONE)
+                time.sleep(seconds)
+            finally:
+                os.kill(worker, signal.SIGCONT)
+            return asked.result()
+
+        with ThreadPoolExecutor(1) as pool, server.http() as known:
+            assert known.post("/classify", json=ONE).status_code == 200
+            with server.http() as fresh:  # waits in the queue of the socket, the other one in that of its connection
+                for http in (known, fresh):
+                    answer = ask_stopped(http, 0.2)
+                    queue = re.search(r"queue;dur=([\d.]+)", answer.headers["server-timing"])
+                    assert queue
+                    assert float(queue[1]) > 150
+            with server.http() as fresh:
+                for http in (known, fresh):
+                    refused = ask_stopped(http, 0.8)
+                    problem(refused, 503, "overloaded")
+                    assert int(refused.headers["retry-after"]) >= 1
+            counted = samples(known.get("/metrics").text)
+        assert counted["bee_request_duration_seconds_sum", "model=golden"] > 0.3

@@ -1,0 +1,220 @@
+"""
+An open loop: requests come when they come (Poisson), whether or not the ones before have been answered.
+
+    taskset -c 1 python bench/open_loop.py PORT BODIES RATE SECONDS [--timeout-ms 1000] [--service SECONDS.json]
+
+BODIES has one body a line, posted to /classify in turn; the answer to each, alone, is asked for beforehand, and what
+comes under load has to equal it. A latency counts from the moment at which the request was to be sent, so that nothing
+is hidden by a generator that waits. Connections are kept and more are opened as long as all are busy. Ends with one
+line of JSON. With `--service`, the seconds that each body takes alone, it also has the p99 of a FIFO queue that serves
+the same arrivals.
+"""
+
+import argparse
+import json
+import select
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CONNECTIONS = 4000  # at most; what finds none waits here, and its latency counts on
+GRACE = 5.0  # seconds that the last answers have
+
+
+@dataclass
+class Connection:
+    """A socket and the request that it is busy with."""
+
+    socket: socket.socket
+    index: int = -1  # of the body
+    due: float = 0.0
+    buffer: bytes = b""
+    length: int = 0  # of the whole response, once its head is there
+
+
+@dataclass
+class Outcomes:
+    """What became of the requests."""
+
+    latencies: list[float] = field(default_factory=list)  # of right answers, in seconds
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def requests(bodies: list[bytes], timeout_ms: int) -> list[bytes]:
+    """Whole requests."""
+    head = (
+        b"POST /classify HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+        b"X-Request-Timeout-Ms: %d\r\nContent-Length: %d\r\n\r\n"
+    )
+    return [head % (timeout_ms, len(body)) + body for body in bodies]
+
+
+def connect(port: int) -> socket.socket:
+    """A connection without Nagle's delay."""
+    opened = socket.create_connection(("127.0.0.1", port))
+    opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return opened
+
+
+def ask(connection: socket.socket, request: bytes) -> tuple[int, bytes]:
+    """(status, body) of one request, waited for."""
+    connection.sendall(request)
+    buffer = b""
+    while True:
+        part = connection.recv(65536)
+        if not part:
+            raise ConnectionError("the server closed the connection")
+        buffer += part
+        end = complete(buffer)
+        if end and len(buffer) >= end:
+            return int(buffer[9:12]), buffer[buffer.index(b"\r\n\r\n") + 4 : end]
+
+
+def complete(buffer: bytes) -> int:
+    """Length of the whole response, 0 while its head isn't there."""
+    end = buffer.find(b"\r\n\r\n")
+    if end < 0:
+        return 0
+    at = buffer.lower().find(b"content-length:", 0, end)
+    return end + 4 + (int(buffer[at + 15 : buffer.index(b"\r", at)]) if at >= 0 else 0)
+
+
+def alone(port: int, sent: list[bytes], repeats: int = 1) -> tuple[list[bytes], list[float]]:
+    """(answers, shortest seconds) of each request when nothing else is on its way."""
+    with connect(port) as connection:
+        answers, seconds = [], [float("inf")] * len(sent)
+        for _ in range(repeats):
+            answers = []
+            for i, request in enumerate(sent):
+                start = time.perf_counter()
+                status, body = ask(connection, request)
+                seconds[i] = min(seconds[i], time.perf_counter() - start)
+                assert status == 200, body
+                answers.append(body)
+    return answers, seconds
+
+
+def offer(port: int, sent: list[bytes], answers: list[bytes], dues: np.ndarray, timeout: float) -> Outcomes:
+    """Send request i % len(sent) at `dues[i]`, seconds from now."""
+    outcomes, poll = Outcomes(), select.epoll()
+    connections: dict[int, Connection] = {}
+    free: list[Connection] = []
+    start, sending, busy = time.perf_counter() + 0.1, 0, 0
+    times = (dues + start).tolist()
+    end = times[-1] + timeout + GRACE
+
+    def close(connection: Connection) -> None:
+        poll.unregister(connection.socket)
+        del connections[connection.socket.fileno()]
+        connection.socket.close()
+
+    while (sending < len(times) or busy) and time.perf_counter() < end:
+        now = time.perf_counter()
+        while sending < len(times) and times[sending] <= now and (free or len(connections) < CONNECTIONS):
+            if free:
+                connection = free.pop()
+            else:
+                connection = Connection(connect(port))
+                connections[connection.socket.fileno()] = connection
+                poll.register(connection.socket, select.EPOLLIN)
+            connection.index, connection.due = sending % len(sent), times[sending]
+            connection.buffer, connection.length = b"", 0
+            sending, busy = sending + 1, busy + 1
+            try:
+                connection.socket.send(sent[connection.index])
+            except OSError:
+                outcomes.counts["broken"] += 1
+                busy -= 1
+                close(connection)
+        wait = max(0.0, min(0.05, times[sending] - time.perf_counter())) if sending < len(times) else 0.05
+        for number, _ in poll.poll(wait if wait > 0.001 or not busy else 0):
+            connection = connections[number]
+            try:
+                part = connection.socket.recv(65536)
+            except OSError:
+                part = b""
+            if not part:
+                if connection.index >= 0:
+                    outcomes.counts["broken"] += 1
+                    busy -= 1
+                else:
+                    free.remove(connection)
+                close(connection)
+                continue
+            connection.buffer += part
+            connection.length = connection.length or complete(connection.buffer)
+            if connection.length and len(connection.buffer) >= connection.length:
+                settle(outcomes, connection, answers, timeout)
+                busy -= 1
+                ended = b"connection: close" in connection.buffer[: connection.buffer.index(b"\r\n\r\n")].lower()
+                connection.index = -1
+                if ended:
+                    close(connection)
+                else:
+                    free.append(connection)
+    outcomes.counts["unanswered"] += busy
+    outcomes.counts["unsent"] += len(times) - sending
+    for connection in list(connections.values()):
+        connection.socket.close()
+    return outcomes
+
+
+def settle(outcomes: Outcomes, connection: Connection, answers: list[bytes], timeout: float) -> None:
+    """Count a whole response."""
+    latency, status = time.perf_counter() - connection.due, int(connection.buffer[9:12])
+    if status == 200:
+        right = connection.buffer[-len(answers[connection.index]) :] == answers[connection.index]
+        outcomes.counts["wrong" if not right else "ok" if latency <= timeout else "late"] += 1
+        outcomes.latencies.append(latency)
+    elif status == 503:
+        hinted = b"retry-after" in connection.buffer.lower()
+        outcomes.counts["refused" if hinted else "refused without a hint"] += 1
+    else:
+        outcomes.counts[str(status)] += 1
+
+
+def fifo(dues: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Latency of each arrival in a queue with one server that takes `seconds` for each."""
+    free, latencies = 0.0, np.empty(len(dues))
+    for i, (due, takes) in enumerate(zip(dues.tolist(), seconds.tolist(), strict=True)):
+        free = max(free, due) + takes
+        latencies[i] = free - due
+    return latencies
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("port", type=int)
+    parser.add_argument("bodies", type=Path)
+    parser.add_argument("rate", type=float, help="requests a second on average")
+    parser.add_argument("seconds", type=float)
+    parser.add_argument("--timeout-ms", type=int, default=1000, help="deadline, and what counts as late (%(default)s)")
+    parser.add_argument("--service", type=Path, help="JSON list: seconds of each body alone")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+
+    sent = requests(arguments.bodies.read_bytes().splitlines(), arguments.timeout_ms)
+    answers, _ = alone(arguments.port, sent)
+    gaps = np.random.default_rng(arguments.seed).exponential(
+        1 / arguments.rate, int(arguments.rate * arguments.seconds)
+    )
+    dues = np.cumsum(gaps)
+    outcomes = offer(arguments.port, sent, answers, dues, arguments.timeout_ms / 1000)
+    found: dict[str, Any] = {"offered": len(dues), **outcomes.counts}
+    if outcomes.latencies:
+        found["p50_ms"], found["p99_ms"] = (1000 * np.percentile(outcomes.latencies, (50, 99))).round(3).tolist()
+    found["ok_per_second"] = round(outcomes.counts["ok"] / float(dues[-1]), 1)
+    if arguments.service:
+        service = np.array(json.loads(arguments.service.read_text()))
+        queued = fifo(dues, service[np.arange(len(dues)) % len(service)])
+        found["fifo_p99_ms"] = round(1000 * float(np.percentile(queued, 99)), 3)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
