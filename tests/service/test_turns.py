@@ -15,11 +15,11 @@ from beexformer.app.classify import Classifier
 from beexformer.app.errors import ClientGone
 from beexformer.app.metrics import Metrics
 from beexformer.app.middleware import RequestContext
-from beexformer.app.registry import Registry
 from beexformer.app.scheduler import Scheduler
 from beexformer.app.schemas import ClassifyRequest
 from beexformer.model.answer import Answer
 from beexformer.model.errors import InputError
+from beexformer.model.registry import Registry
 
 REGISTRY = Registry((GOLDEN,), None)
 WORDS = ["a", "warm", "film", "worst", "moving", "journey", "the", "dull"]
