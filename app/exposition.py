@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 SAMPLES = 100  # written in one step
+OPEN_METRICS = "application/openmetrics-text"
 END = b"# EOF\n"  # of OpenMetrics
 
 Encode = Callable[[Collector], bytes]
@@ -118,7 +119,8 @@ def write(
     others: Iterable[Metric],
 ) -> tuple[Writing, str]:
     """(the work of writing a scrape in the format that `accept` asks for, its content type)."""
-    encode, content_type = choose_encoder(accept)
+    # only what matters of the header: prometheus-client fails on versions that are none
+    encode, content_type = choose_encoder(OPEN_METRICS if OPEN_METRICS in accept else "")
 
     def steps() -> Writing:
         parts: list[bytes] = []

@@ -97,6 +97,9 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
 def serve(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> None:
     """Run the service until it is told to stop. Ends the process where something is wrong."""
     logging.config.dictConfig(logs.config(settings.log_level))
+    for number in (signal.SIGTERM, signal.SIGINT):  # until signals are the supervisor's
+        signal.signal(number, lambda number, frame: sys.exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     registry = load_registry(settings, load)
     with listen(settings.host, settings.port) as listener, contextlib.ExitStack() as stack:
         supervisor = Supervisor(
@@ -113,17 +116,16 @@ def serve(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> N
         def work_of(registry: Registry) -> Work:
             return functools.partial(_work, settings, registry, processes)
 
-        # until signals are the supervisor's
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-        signal.signal(signal.SIGINT, lambda number, frame: sys.exit(0))
-        supervisor.open_door(work_of(registry))
+        supervisor.work = work_of(registry)
+        supervisor.open_door()
         log.info("listening on %s", address(listener))
         try:
-            work = work_of(_ready(registry))
+            supervisor.work = work_of(_ready(registry))
         except Exception:
             log.exception("an engine failed its first forward")
             sys.exit(1)
-        sys.exit(supervisor.run(work))
+        del registry  # what a reload replaces is kept by nobody
+        sys.exit(supervisor.run())
 
 
 def _ready(registry: Registry) -> Registry:

@@ -65,7 +65,8 @@ class Supervisor:
         self._listener, self._workers = listener, workers
         self._health_seconds, self._drain_seconds, self._end_seconds = health_seconds, drain_seconds, end_seconds
         self._reload = reload
-        self._work: Work | None = None
+        self.work: Work | None = None  # what the next worker does
+        self._terminal = os.isatty(0)
         self._children: dict[int, Child] = {}
         self._generation = 0
         self._failures = 0  # workers in a row that ended before they served
@@ -74,18 +75,16 @@ class Supervisor:
         self._over: float | None = None  # when patience is
         self._lifeline, self._held = os.pipe()  # children read the one and see its end, once nobody holds the other
 
-    def open_door(self, work: Work) -> None:
-        """A process that answers while this one gets ready; it retires when the first worker serves."""
-        self._fork(work)
+    def open_door(self) -> None:
+        """Fork a process that answers while this one gets ready; it retires when the first worker serves."""
+        self._fork()
 
-    def run(self, work: Work) -> int:
-        """Supervise until told to end. The exit code."""
-        self._work = work
+    def run(self) -> int:
+        """Keep workers that do `self.work`, until told to end. The exit code."""
         self._generation = 1
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._warn_of_threads()
-        gc.collect()
-        gc.freeze()  # or the first collection of each worker would write to, and so copy, what they share
+        self._freeze()
         last = time.monotonic()
         while True:
             self._reap()
@@ -116,6 +115,8 @@ class Supervisor:
 
     def _told(self, number: int) -> bool:
         """Act on a signal. True if all is to end at once."""
+        if number == signal.SIGHUP and self._terminal and not os.isatty(0):
+            number = signal.SIGINT  # it was started in a terminal, which is gone
         if number == signal.SIGHUP and self._drained is None:
             self._renew()
         elif number in (signal.SIGTERM, signal.SIGINT):
@@ -142,7 +143,7 @@ class Supervisor:
     def _renew(self) -> None:
         """Load what is served anew and put other workers in the place of those that are there."""
         try:
-            self._work = self._reload()
+            self.work = self._reload()
         except BEEError as error:
             log.error("reload: %s; what was loaded stays", error)
             return
@@ -150,16 +151,14 @@ class Supervisor:
             log.exception("reload failed; what was loaded stays")
             return
         self._generation += 1
-        gc.collect()
-        gc.freeze()
+        self._freeze()
 
     def _replenish(self) -> None:
         """Fork what is missing; let go of those whose successors serve."""
         current = [child for child in self._children.values() if child.generation == self._generation]
         if time.monotonic() >= self._not_before:
-            assert self._work
             for _ in range(self._workers - len(current)):
-                self._fork(self._work)
+                self._fork()
         serving = [child for child in current if self.board.state[child.slot] == SERVING]
         if serving:
             self._failures = 0
@@ -169,7 +168,8 @@ class Supervisor:
                     child.retired = True
                     os.kill(pid, signal.SIGUSR1)
 
-    def _fork(self, work: Work) -> None:
+    def _fork(self) -> None:
+        assert self.work
         used = {child.slot for child in self._children.values()}
         slot = next(slot for slot in range(self.board.slots) if slot not in used)
         self.board.state[slot] = STARTING
@@ -177,7 +177,7 @@ class Supervisor:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # in the child until it has handlers
         pid = os.fork()
         if pid == 0:
-            self._become(parent, work, Place(self.board, slot, self._listener, self._lifeline))
+            self._become(parent, self.work, Place(self.board, slot, self._listener, self._lifeline))
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self.board.pid[slot] = pid
         self._children[pid] = Child(slot, self._generation)
@@ -234,6 +234,12 @@ class Supervisor:
                 )
                 child.killed = True
                 os.kill(pid, signal.SIGKILL)
+
+    def _freeze(self) -> None:
+        """Have the collector leave alone what is there: it would write to, and so copy, what workers share."""
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
     def _send(self, number: int) -> None:
         for pid in self._children:
