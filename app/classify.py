@@ -16,9 +16,9 @@ from typing import Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+from beexformer.app.context import RequestContext
 from beexformer.app.errors import ClientGone, kind
 from beexformer.app.metrics import Metrics
-from beexformer.app.middleware import RequestContext
 from beexformer.app.scheduler import DeadlineExceeded, Scheduler, Work
 from beexformer.app.schemas import ClassifyRequest
 from beexformer.model.answer import Answer
@@ -150,14 +150,14 @@ class Classifier:
         self, texts: Sequence[Text], context: RequestContext, start: float, unanswered: Exception
     ) -> list[Outcome]:
         now, outcomes = time.monotonic(), []
-        before = context.started - context.received
+        before = context.unread
         worked = sum(text.tokenize + text.compute for text in texts)
-        context.phases = (
+        phases = (
             sum(text.tokenize for text in texts),
             before + max(0.0, now - start - worked),
             sum(text.compute for text in texts),
         )
-        context.counted, context.items = True, len(texts)
+        context.settled(len(texts), phases)
         for i, text in enumerate(texts):
             outcomes.append(self._count(text, context, start, before, unanswered))
             if i % COUNTED == COUNTED - 1:
@@ -176,7 +176,7 @@ class Classifier:
         assert text.row
         queue = before + max(0.0, text.ended - start - text.tokenize - text.compute)
         self._metrics.answered(name, text.row, outcome, (text.tokenize, queue, text.compute), context.seconds)
-        context.model, context.exit_index = name, outcome.exit_index
+        context.answered(outcome)
         asked = isinstance(text.item, ClassifyRequest) and text.item.cost
         return outcome.priced(text.engine.cost) if asked and text.engine.cost else outcome
 

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from beexformer.app.context import RequestContext
 from beexformer.app.scheduler import DeadlineExceeded, Draining, Overloaded
 from beexformer.app.schemas import FieldError, Problem
 from beexformer.model.errors import InputError
@@ -126,7 +127,7 @@ def respond(error: Exception, *, instance: str, request_id: str) -> Response:
 
 async def handle(request: Request, error: Exception) -> Response:
     """The one exception handler of the app."""
-    return respond(error, instance=quote(request.url.path), request_id=request.state.exchange.request_id)
+    return respond(error, instance=quote(request.url.path), request_id=RequestContext.of(request).request_id)
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

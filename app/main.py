@@ -24,16 +24,16 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from beexformer.app import errors, logs
-from beexformer.app.classify import Classifier
 from beexformer.app.connections import Connections, Limits
 from beexformer.app.counters import Processes, counting
 from beexformer.app.fast_path import FastPath
 from beexformer.app.listener import address, listen
 from beexformer.app.metrics import Metrics
 from beexformer.app.middleware import RequestMiddleware, log_refused
+from beexformer.app.openapi import describe, operation_id
 from beexformer.app.page import add_page
-from beexformer.app.routes import Service, endpoints, refuse, router
-from beexformer.app.scheduler import Scheduler
+from beexformer.app.routes import endpoints, refuse, router
+from beexformer.app.service import Service
 from beexformer.app.settings import Settings
 from beexformer.app.supervisor import Supervisor, Work
 from beexformer.app.worker import Place, Worker
@@ -52,7 +52,7 @@ def load_registry(settings: Settings, load: Callable[[Path], Engine] = Engine.lo
 def create_app(settings: Settings | None = None, load: Callable[[Path], Engine] = Engine.load) -> FastAPI:
     """The app as one process alone serves it: it gets ready by itself once its lifespan has begun."""
     settings = settings or Settings()
-    service = _assemble(settings, load_registry(settings, load))
+    service = Service.assemble(settings, load_registry(settings, load))
     return _app(service, functools.partial(_warm, service))
 
 
@@ -76,11 +76,13 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
         redoc_url=None,
         redirect_slashes=False,  # a redirect would answer a POST with something that is no problem+json
         static_url="/docs/static",
+        generate_unique_id_function=operation_id,
         lifespan=lifespan,
     )
     app.state.service = service
     app.include_router(router)
     add_page(app)
+    describe(app, keys=bool(service.settings.api_keys))
     app.add_middleware(FastPath, endpoints=endpoints(), refuse=functools.partial(refuse, service))
     app.add_middleware(
         RequestMiddleware,
@@ -136,7 +138,7 @@ def _ready(registry: Registry) -> Registry:
 def _work(settings: Settings, registry: Registry, processes: Processes, place: Place) -> None:
     """What a worker does from its fork on. With a registry that isn't ready yet, it is the doorkeeper."""
     processes.enter(place.slot)
-    service = _assemble(settings, registry, processes)
+    service = Service.assemble(settings, registry, processes)
     limits = Limits(
         settings.head_seconds, settings.body_seconds, settings.keep_alive_seconds, settings.connection_seconds
     )
@@ -152,13 +154,6 @@ def _work(settings: Settings, registry: Registry, processes: Processes, place: P
     else:
         connections.drain()  # who comes back meets a worker
     Worker(_app(service), place, connections, settings.drain_seconds, settings.request_timeout_ms / 1000 + 1).run()
-
-
-def _assemble(settings: Settings, registry: Registry, processes: Processes | None = None) -> Service:
-    wait_limit = settings.max_wait_ms / 1000
-    metrics = Metrics(list(registry), wait_limit=wait_limit, processes=processes)
-    scheduler = Scheduler(limit=wait_limit)
-    return Service(settings, registry, scheduler, metrics, Classifier(registry, scheduler, metrics))
 
 
 async def _warm(service: Service) -> None:

@@ -26,6 +26,7 @@ from beexformer.model.options import NOTHING_ASKED
 
 SECONDS = (0.00025, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2.5, 5, 10)
 ENTROPIES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+UNKNOWN = (0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 0.99)
 TOKENS = (4, 8, 16, 32, 64, 128, 256, 512)
 PHASES = ("tokenize", "queue", "compute")
 FAILURES = (500, 503, 504)  # at 0 from the start: a rate never sees the first of what wasn't there before it
@@ -81,6 +82,8 @@ class Metrics:
         self._flops_full = add("bee_flops_full", "counter", text, of, models)
         tokens = add("bee_request_tokens", "histogram", "Tokens of answered texts", buckets=TOKENS)
         self._tokens = tokens.series[()]
+        text = "Share of an answered text's own tokens that the model's vocabulary doesn't know"
+        self._unknown = add("bee_request_unknown_ratio", "histogram", text, of, models, UNKNOWN)
 
     def _declare_loop(self, add: Callable[..., exposition.Family]) -> None:
         text = "How late the event loop is for a timer: what a request waits before anything is done for it"
@@ -108,6 +111,7 @@ class Metrics:
         values[of.flops] += answer.flops
         values[of.flops_full] += answer.flops_full
         _observe(values, self._tokens, TOKENS, answer.tokens)
+        _observe(values, of.unknown, UNKNOWN, row.unknown_ratio)
         self.ended(model, 200, seconds)
 
     def ended(self, model: str | None, code: int, seconds: float) -> None:
@@ -160,6 +164,7 @@ class _OfModel:
         self.exits_at_default = {i: metrics._exits_at_default.series[model, str(i)] for i in exits}
         self.exit_index, self.blocks = metrics._exit_index.series[(model,)], metrics._exit_index.buckets
         self.entropy = {i: metrics._entropy.series[model, str(i)] for i in exits}
+        self.unknown = metrics._unknown.series[(model,)]
         self.flops = metrics._flops.series[(model,)]
         self.flops_full = metrics._flops_full.series[(model,)]
         self.default = engine.resolve(NOTHING_ASKED)

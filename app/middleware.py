@@ -6,9 +6,7 @@ Plain ASGI: it adds headers on the way out and reads no body. Knows nothing of m
 
 import logging
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from random import getrandbits
 from urllib.parse import quote
 
@@ -16,6 +14,7 @@ from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from beexformer.app.context import RequestContext
 from beexformer.app.errors import BUG, kind, respond
 from beexformer.app.logs import access
 
@@ -23,25 +22,6 @@ OPEN = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")  # no ke
 OPEN_UNDER = ("/assets/", "/docs/")  # nor for the files under these
 QUIET = ("/livez", "/readyz", "/metrics")  # logged at debug only, as are those files
 errors = logging.getLogger("bee.error")
-
-
-@dataclass(slots=True)
-class RequestContext:
-    """One request and its answer, as the endpoints and the log share it (request.state.exchange)."""
-
-    request_id: str
-    received: float  # when the first bytes were there, on the clock of time.monotonic()
-    started: float  # when they were looked at
-    counted: bool = False  # the endpoint has counted its items itself
-    phases: tuple[float, float, float] | None = None  # seconds of tokenize, queue, compute
-    model: str | None = None
-    exit_index: int | None = None
-    items: int | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Since the request was received."""
-        return time.monotonic() - self.received
 
 
 class RequestMiddleware:
@@ -65,9 +45,7 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        started = time.monotonic()
-        exchange = RequestContext(_request_id(headers), scope.get("bee.received", started), started)
-        scope.setdefault("state", {})["exchange"] = exchange
+        context = RequestContext.begin(scope, _request_id(headers))
         status, received = 0, 0
         unfinished = b"content-length" in headers or b"transfer-encoding" in headers  # more of the body is to come
 
@@ -89,9 +67,9 @@ class RequestMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 added = message["headers"]
-                added.append((b"x-request-id", exchange.request_id.encode()))
-                if exchange.phases:
-                    tokenize, queue, compute = exchange.phases
+                added.append((b"x-request-id", context.request_id.encode()))
+                if context.phases:
+                    tokenize, queue, compute = context.phases
                     timing = "tokenize;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f"
                     added.append((b"server-timing", (timing % (1e3 * tokenize, 1e3 * queue, 1e3 * compute)).encode()))
             await send(message)
@@ -106,14 +84,14 @@ class RequestMiddleware:
                 if status:
                     raise  # too late for a problem: the server closes the connection
                 if kind(error) is BUG:
-                    fields = {"request_id": exchange.request_id}
+                    fields = {"request_id": context.request_id}
                     errors.error("request failed", exc_info=error, extra={"fields": fields})
-                response = respond(error, instance=quote(scope["path"]), request_id=exchange.request_id)
+                response = respond(error, instance=quote(scope["path"]), request_id=context.request_id)
                 await response(scope, receive, send_with_headers)
         finally:
-            if not exchange.counted:
-                self.refused(scope["path"], status or 500, exchange.seconds)
-            self._log(scope, exchange, status)
+            if not context.counted:
+                self.refused(scope["path"], status or 500, context.seconds)
+            self._log(scope, context, status)
 
     def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
         if self.keys and path not in OPEN and not path.startswith(OPEN_UNDER):
@@ -134,18 +112,18 @@ class RequestMiddleware:
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"the body is larger than {self.max_body_bytes} bytes; send less text at once")
 
-    def _log(self, scope: Scope, exchange: RequestContext, status: int) -> None:
+    def _log(self, scope: Scope, context: RequestContext, status: int) -> None:
         quiet = scope["path"] in QUIET or scope["path"].startswith(OPEN_UNDER)
         access.add(
             logging.DEBUG if quiet else logging.INFO,
-            exchange.request_id,
+            context.request_id,
             scope["method"],
             quote(scope["path"]),
             status,
-            exchange.seconds,
-            exchange.model,
-            exchange.exit_index,
-            exchange.items,
+            context.seconds,
+            context.model,
+            context.exit_index,
+            context.items,
         )
 
 

@@ -7,22 +7,20 @@ A single text and a batch go the same way; a batch answers each item with a resu
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Path
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from beexformer.app.classify import Classifier, Item, Outcome
+from beexformer.app.classify import Item, Outcome
+from beexformer.app.context import RequestContext
 from beexformer.app.errors import BUG, NotReady, problem, responses
 from beexformer.app.fast_path import Endpoint
-from beexformer.app.metrics import Metrics
-from beexformer.app.middleware import RequestContext
-from beexformer.app.scheduler import Draining, Scheduler
+from beexformer.app.scheduler import Draining
 from beexformer.app.schemas import (
     ANSWER,
     BatchAnswer,
@@ -35,9 +33,8 @@ from beexformer.app.schemas import (
     Problem,
     to_json,
 )
-from beexformer.app.settings import Settings
+from beexformer.app.service import Service, Serving
 from beexformer.model.answer import Answer
-from beexformer.model.registry import Registry
 
 SHORT = 2048  # bytes of a body that is answered before what waits already
 WRITTEN = 32  # results of a batch written in one step
@@ -50,22 +47,7 @@ TimeoutMs = Annotated[
 ]
 
 
-@dataclass
-class Service:
-    """What the endpoints work with (request.app.state.service)."""
-
-    settings: Settings
-    registry: Registry
-    scheduler: Scheduler
-    metrics: Metrics
-    classifier: Classifier
-    draining: bool = False  # SIGTERM has come: no longer ready, but what comes is still answered
-
-    def refuse_unless_ready(self) -> None:
-        if self.registry.state != "ready":
-            raise NotReady(self.registry.state)
-
-
+ModelName = Annotated[str, Path(description="name of a loaded model")]
 router = APIRouter()
 REFUSALS = (400, 401, 404, 413, 415, 422, 500, 503, 504)
 TIMED = {
@@ -98,7 +80,7 @@ async def classify(body: ClassifyRequest, request: Request, timeout_ms: TimeoutM
 )
 async def classify_batch(body: BatchRequest, request: Request, timeout_ms: TimeoutMs = None) -> Response:
     """Classify several texts. Each gets an answer or its own problem, in order; none fails its neighbours."""
-    limit = _service(request).settings.max_items
+    limit = request.app.state.service.settings.max_items
     if len(body.items) > limit:
         raise HTTPException(413, f"the batch has {len(body.items)} items and may have {limit}; send several batches")
     results = []
@@ -106,7 +88,7 @@ async def classify_batch(body: BatchRequest, request: Request, timeout_ms: Timeo
         if isinstance(outcome, Answer):
             results.append(to_json(outcome))
         else:
-            found = _problem_of_item(i, outcome, _context(request).request_id)
+            found = _problem_of_item(i, outcome, RequestContext.of(request).request_id)
             results.append(found.model_dump_json(exclude_none=True).encode())
         if i % WRITTEN == WRITTEN - 1:
             await asyncio.sleep(0)
@@ -114,62 +96,61 @@ async def classify_batch(body: BatchRequest, request: Request, timeout_ms: Timeo
 
 
 @router.get("/models", responses=responses(401), tags=["models"])
-async def models(request: Request) -> Models:
+async def models(service: Serving) -> Models:
     """The loaded models."""
-    registry = _service(request).registry
     return Models(
         models=[
             ModelSummary(
                 name=engine.name,
                 labels=list(engine.labels),
-                default=engine.name == registry.default,
+                default=engine.name == service.registry.default,
                 default_delta=engine.default_delta,
                 num_blocks=engine.config.n_block,
+                input=engine.input,
                 size_bytes=engine.description["size_bytes"],
             )
-            for engine in registry
+            for engine in service.registry
         ]
     )
 
 
 @router.get("/models/{name}", responses=responses(401, 404), tags=["models"])
-async def model(name: str, request: Request) -> ModelDescription:
+async def model(name: ModelName, service: Serving) -> ModelDescription:
     """All that a checkpoint says about itself: labels, network, scores per exit and along delta."""
-    engine = _service(request).registry.get(name)
+    engine = service.registry.get(name)
     return ModelDescription(**engine.description, cost_model=engine.cost.to_dict() if engine.cost else None)
 
 
 @router.get("/livez", responses=responses(503), tags=["operation"])
-async def livez(request: Request) -> Health:
+async def livez(service: Serving) -> Health:
     """The process lives. 503 only where a restart is the cure: an engine failed its first forward."""
-    state = _service(request).registry.state
+    state = service.registry.state
     if state == "failed":
         raise NotReady(state)
     return Health(status="alive")
 
 
 @router.get("/readyz", responses=responses(503), tags=["operation"])
-async def readyz(request: Request) -> Health:
+async def readyz(service: Serving) -> Health:
     """Every engine has answered a real forward. 503 while starting and from the moment of SIGTERM."""
-    if _service(request).draining:
+    if service.draining:
         raise Draining
-    _service(request).refuse_unless_ready()
+    service.refuse_unless_ready()
     return Health(status="ready")
 
 
 @router.get("/metrics", response_class=Response, tags=["operation"])
-async def metrics(request: Request) -> Response:
+async def metrics(request: Request, service: Serving) -> Response:
     """Counters and histograms for Prometheus."""
-    service = _service(request)
     writing, content_type = service.metrics.exposition(request.headers.get("accept", ""))
     body = await service.scheduler.submit(writing, SCRAPE_SECONDS)
     return Response(body, headers={"content-type": content_type})
 
 
 async def _outcomes(request: Request, items: Sequence[Item], timeout_ms: int | None) -> list[Outcome]:
-    service = _service(request)
+    service: Service = request.app.state.service  # no Depends: the fast path calls without the framework
     timeout = (timeout_ms or service.settings.request_timeout_ms) / 1000
-    return await service.classifier.outcomes(items, _context(request), timeout, request.is_disconnected)
+    return await service.classifier.outcomes(items, RequestContext.of(request), timeout, request.is_disconnected)
 
 
 def endpoints() -> dict[str, tuple[TypeAdapter[Any], Endpoint]]:
@@ -185,8 +166,7 @@ def refuse(service: Service, scope: Scope, headers: Mapping[bytes, bytes]) -> No
     service.refuse_unless_ready()
     length = headers.get(b"content-length", b"")
     short = length.isdigit() and len(length) < 6 and int(length) <= SHORT
-    context: RequestContext = scope["state"]["exchange"]
-    service.scheduler.admit(context.seconds, behind=not short)
+    service.scheduler.admit(RequestContext.of(scope).seconds, behind=not short)
 
 
 def _problem_of_item(i: int, error: Exception, request_id: str) -> Problem:
@@ -194,13 +174,3 @@ def _problem_of_item(i: int, error: Exception, request_id: str) -> Problem:
     if found.status == BUG[0]:
         log.error("item %d failed", i, exc_info=error, extra={"fields": {"request_id": request_id}})
     return found
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-def _context(request: Request) -> RequestContext:
-    exchange: RequestContext = request.state.exchange
-    return exchange

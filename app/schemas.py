@@ -38,6 +38,13 @@ ANSWER: dict[str, Any] = {
     "tokens": 9,
     "truncated": False,
 }
+NAME = Field(description="what requests and metrics call it")
+LABELS = Field(description="its classes, in the order of their scores")
+DEFAULT_DELTA = Field(description="delta of requests that state none")
+SIZE = Field(description="bytes of the checkpoint folder")
+INPUT = Field(
+    description="what it classifies: single texts, or pairs; the other is refused; null: not known, both are answered"
+)
 PROBLEM: dict[str, Any] = {
     "type": "urn:problem-type:beexformer:invalid-field",
     "title": "A field is missing, unknown or has an invalid value",
@@ -83,7 +90,7 @@ class FieldError(BaseModel):
 
     pointer: str | None = Field(default=None, description="JSON pointer into the body")
     header: str | None = Field(default=None, description="name of the header, if it was one")
-    detail: str
+    detail: str = Field(description="what is wrong with it")
 
 
 class Problem(BaseModel):
@@ -113,42 +120,45 @@ class BatchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
-    items: list[Annotated[ClassifyRequest, WrapValidator(_refuse_alone)]] = Field(min_length=1)
+    items: list[Annotated[ClassifyRequest, WrapValidator(_refuse_alone)]] = Field(
+        min_length=1, description="texts, each with a model and options of its own"
+    )
 
 
 class BatchAnswer(BaseModel):
     """One result for each item, in order: an answer, or the problem of that item alone (it has a `status`)."""
 
-    results: list[Answer | Problem]
+    results: list[Answer | Problem] = Field(description="in the order of the items")
 
 
 class ModelSummary(BaseModel):
     """A loaded model."""
 
-    name: str
-    labels: list[str]
+    name: str = NAME
+    labels: list[str] = LABELS
     default: bool = Field(description="answers requests that name no model")
-    default_delta: float
-    num_blocks: int
-    size_bytes: int
+    default_delta: float = DEFAULT_DELTA
+    num_blocks: int = Field(description="blocks of the network, the deepest exit")
+    input: Literal["text", "pair"] | None = INPUT
+    size_bytes: int = SIZE
 
 
 class Models(BaseModel):
     """The loaded models."""
 
-    models: list[ModelSummary]
+    models: list[ModelSummary] = Field(description="in the order in which they were loaded")
 
 
 class ModelDescription(BaseModel):
     """All that a checkpoint says about itself."""
 
-    name: str
-    labels: list[str]
-    default_delta: float
-    format_version: int
-    size_bytes: int
+    name: str = NAME
+    labels: list[str] = LABELS
+    default_delta: float = DEFAULT_DELTA
+    format_version: int = Field(description="version of the checkpoint folder's format")
+    size_bytes: int = SIZE
     config: dict[str, Any] = Field(description="shape of the network")
-    input: Literal["text", "pair"] | None = Field(description="what it classifies; null: not known, both are answered")
+    input: Literal["text", "pair"] | None = INPUT
     exit: dict[str, Any] = Field(description="exit options in effect where a request and its profile say nothing")
     profiles: dict[str, Any] = Field(description="exit options under a name, and what they were seen to do")
     examples: list[dict[str, Any]] = Field(description="texts to try it with")
@@ -162,4 +172,4 @@ class ModelDescription(BaseModel):
 class Health(BaseModel):
     """State of the process."""
 
-    status: str
+    status: str = Field(description="alive or ready; anything else is a problem")

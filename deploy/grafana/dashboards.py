@@ -490,6 +490,19 @@ def service() -> dashboard.Dashboard:
             (f"sum(rate(bee_request_tokens_sum{RATE}))", "tokens a second"),
             width=8,
         ),
+        lines(
+            "Unknown tokens",
+            "Share of texts' tokens that the model's vocabulary doesn't know, such as emoji or another script. "
+            "Where it rises, the model reads ever less of what it is asked about.",
+            "percentunit",
+            (
+                f"sum by (model) (rate(bee_request_unknown_ratio_sum{RATE})) / "
+                f"(sum by (model) (rate(bee_request_unknown_ratio_count{RATE})) > 0)",
+                "{{model}}",
+            ),
+            steps=[("transparent", None), ("yellow", 0.1), ("red", 0.3)],
+            width=24,
+        ),
     ):
         board.with_panel(builder)
 

@@ -80,7 +80,7 @@ def test_server_timing_is_in_milliseconds() -> None:
     """Server-Timing's unit, whatever a machine's speed: the middleware is told the seconds of its phases."""
 
     async def answers(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["exchange"].phases = (0.0015, 0.0, 2.25)
+        scope["state"]["context"].phases = (0.0015, 0.0, 2.25)
         await PlainTextResponse("ok")(scope, receive, send)
 
     guarded = RequestMiddleware(answers, keys=(), max_body_bytes=1024, refused=lambda path, status, seconds: None)

@@ -39,6 +39,7 @@ NAMES = {  # what DESIGN and docs promise, and dashboards use
     "bee_workers": "gauge",
     "bee_ready": "gauge",
     "bee_request_tokens": "histogram",
+    "bee_request_unknown_ratio": "histogram",
     "bee_model_info": "gauge",
     "bee_exit_training_rows": "gauge",  # without series: the golden checkpoint has no evaluation
     **dict.fromkeys(("process_virtual_memory_bytes", "process_resident_memory_bytes"), "gauge"),
@@ -236,6 +237,7 @@ def test_models_say_what_they_are(client: TestClient) -> None:
         "default": True,
         "default_delta": 0.0001,
         "num_blocks": 6,
+        "input": None,
         "size_bytes": described["size_bytes"],
     }
     assert described["config"]["n_block"] == 6
@@ -266,6 +268,61 @@ def test_the_openapi_document_tells_the_truth(client: TestClient) -> None:
     assert schemas["ClassifyRequest"]["required"] == ["text"]
     for reference in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
         assert reference in schemas
+
+
+def test_every_field_and_parameter_of_the_openapi_document_is_described(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    fields = [
+        (name, field, about)
+        for name, schema in document["components"]["schemas"].items()
+        for field, about in schema.get("properties", {}).items()
+    ]
+    assert len(fields) > 50
+    assert [(name, field) for name, field, about in fields if not about.get("description")] == []
+    assert [name for name, schema in document["components"]["schemas"].items() if not schema.get("description")] == []
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert all(operation["summary"] and operation["description"] and operation["tags"] for operation in operations)
+    assert {tag["name"] for tag in document["tags"]} == {tag for operation in operations for tag in operation["tags"]}
+    for operation in operations:
+        assert all(parameter.get("description") for parameter in operation.get("parameters", []))
+
+
+def test_operation_ids_are_the_endpoints_names_and_stay(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    ids = {(path, method): about["operationId"] for path, of in paths.items() for method, about in of.items()}
+    assert ids["/classify", "post"] == "classify"
+    assert ids["/classify/batch", "post"] == "classify_batch"
+    assert ids["/models/{name}", "get"] == "model"
+    assert len(set(ids.values())) == len(ids)
+
+
+def test_security_schemes_stand_in_the_document_where_keys_are_configured(client: TestClient) -> None:
+    assert "securitySchemes" not in client.get("/openapi.json").json()["components"]
+    with client_of(api_keys=("secret-key",)) as guarded:
+        document = guarded.get("/openapi.json").json()
+        assert {
+            (one["type"], one.get("name", one.get("scheme")))
+            for one in document["components"]["securitySchemes"].values()
+        } == {
+            ("apiKey", "X-API-Key"),
+            ("http", "bearer"),
+        }
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if "{" not in path and method == "get":  # what the document says is what the service does
+                    assert (guarded.get(path).status_code == 401) == ("security" in operation)
+        assert document["paths"]["/classify"]["post"]["security"] == [{"key": []}, {"bearer": []}]
+
+
+def test_unknown_tokens_are_in_a_histogram() -> None:
+    with client_of() as client:
+        answer = client.post("/classify", json={"text": "a film 😀"}).json()
+        client.post("/classify", json={"text": "a film"})
+        counted = samples(client.get("/metrics").text)
+        assert answer["unknown_ratio"] > 0
+        assert counted["bee_request_unknown_ratio_sum", "model=golden"] == pytest.approx(answer["unknown_ratio"])
+        assert counted["bee_request_unknown_ratio_bucket", "le=0.0", "model=golden"] == 1
+        assert counted["bee_request_unknown_ratio_count", "model=golden"] == 2
 
 
 def test_the_examples_are_valid(client: TestClient) -> None:

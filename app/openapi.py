@@ -1,0 +1,56 @@
+"""
+The API's own description: what FastAPI derives from endpoints and types, and what it can't know. Security schemes stand
+in it where keys are configured; the check itself is the middleware's, before a body is read.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from beexformer.app.middleware import OPEN
+
+TAGS = [
+    {"name": "classify", "description": "Texts in, classes out."},
+    {"name": "models", "description": "What is loaded, and what it says about itself."},
+    {
+        "name": "inference protocol",
+        "description": "The Open Inference Protocol, version 2, as KServe and Triton have it.",
+    },
+    {"name": "admin", "description": "Loading, reloading and unloading models; needs an admin key."},
+    {"name": "operation", "description": "Probes and metrics; never need a key."},
+]
+SCHEMES = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "one of the configured keys"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "the same, as Authorization: Bearer"},
+}
+
+
+def operation_id(route: APIRoute) -> str:
+    """The endpoint's own name: stable, and what generated clients call the method."""
+    return route.name
+
+
+def describe(app: FastAPI, *, keys: bool) -> None:
+    """Gives `app` its OpenAPI document; `keys`: a key is needed where a path isn't open."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            used = {tag for path in found["paths"].values() for operation in path.values() for tag in operation["tags"]}
+            found["tags"] = [tag for tag in TAGS if tag["name"] in used]
+            if keys:
+                _require_keys(found)
+            app.openapi_schema = found
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+
+def _require_keys(document: dict[str, Any]) -> None:
+    document["components"]["securitySchemes"] = SCHEMES
+    for path, operations in document["paths"].items():
+        if path not in OPEN:
+            for operation in operations.values():
+                operation["security"] = [{name: []} for name in SCHEMES]

@@ -1,0 +1,47 @@
+"""What the endpoints work with: settings, engines and what runs texts on them, put together here."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from beexformer.app.classify import Classifier
+from beexformer.app.counters import Processes
+from beexformer.app.errors import NotReady
+from beexformer.app.metrics import Metrics
+from beexformer.app.scheduler import Scheduler
+from beexformer.app.settings import Settings
+from beexformer.model.registry import Registry
+
+
+@dataclass
+class Service:
+    """One of a process."""
+
+    settings: Settings
+    registry: Registry
+    scheduler: Scheduler
+    metrics: Metrics
+    classifier: Classifier
+    draining: bool = False  # SIGTERM has come: no longer ready, but what comes is still answered
+
+    @classmethod
+    def assemble(cls, settings: Settings, registry: Registry, processes: Processes | None = None) -> "Service":
+        """`processes`: where counters are shared with other processes."""
+        wait_limit = settings.max_wait_ms / 1000
+        metrics = Metrics(list(registry), wait_limit=wait_limit, processes=processes)
+        scheduler = Scheduler(limit=wait_limit)
+        return cls(settings, registry, scheduler, metrics, Classifier(registry, scheduler, metrics))
+
+    def refuse_unless_ready(self) -> None:
+        if self.registry.state != "ready":
+            raise NotReady(self.registry.state)
+
+
+async def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Serving = Annotated[Service, Depends(service_of)]
+"""A parameter of an endpoint: the service of its app."""
