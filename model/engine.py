@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from beexformer.model import bits, cost, flops, kernels, probes, reference, target
+from beexformer.model import bits, cost, flops, kernels, probes, reference, target, tokenizer
 from beexformer.model.answer import Answer
 from beexformer.model.checkpoint import Checkpoint, read
 from beexformer.model.embedding import SCALES, sinusoid
 from beexformer.model.errors import BEEError, CheckpointError, InputError
 from beexformer.model.forward import Forward, Scratch, ScratchPool
 from beexformer.model.options import NOTHING_ASKED, ExitOptions, ExitSettings, resolve
-from beexformer.model.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +58,7 @@ class Engine:
             "evaluation": checkpoint.evaluation,
         }
         try:
-            self._tokenizer = Tokenizer(checkpoint.tokenizer, self.config.max_tokens, self.config.vocab_size)
+            self._tokenizer = tokenizer.shared(checkpoint.tokenizer, self.config.max_tokens, self.config.vocab_size)
         except CheckpointError as error:
             raise CheckpointError(f"checkpoint {self.name!r}: {error}") from None
         self._network = _network(checkpoint)

@@ -1,17 +1,21 @@
 """
-Text to token ids: WordPiece from the `tokenizers` library, the vocabulary inside the checkpoint.
+Text to token ids: WordPiece from the `tokenizers` library, or for ASCII text from one that gives the same ids sooner
+(model/ascii_tokenizer.py); the vocabulary is inside the checkpoint.
 
 A single text becomes `[CLS] a [SEP]`, a pair `[CLS] a [SEP] b [SEP]`; id 0 is the pad (Alg. 1) and is never made here.
 Text of any script, emoji and control characters are fine; what can't be encoded is an InputError (model/text.py).
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import numpy as np
 from tokenizers import Tokenizer as WordPieceTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from beexformer.model import ascii_tokenizer
 from beexformer.model.errors import CheckpointError, InputError
 from beexformer.model.text import check, plain
 
@@ -37,7 +41,9 @@ class Tokenizer:
         try:
             self.inner = WordPieceTokenizer.from_str(json)
             self.inner.no_padding()
+            self.inner.no_truncation()
             self.inner.encode_special_tokens = True  # "[SEP]" typed by someone is text, not a separator
+            self._ascii = ascii_tokenizer.of(json, self.inner)
             self.inner.enable_truncation(max_tokens, strategy="longest_first")
             special = [self.inner.encode("", pair).ids for pair in (None, "")]
             largest = max(*self.inner.get_vocab().values(), *special[0], *special[1], -1)
@@ -66,16 +72,16 @@ class Tokenizer:
         check("text", text)
         if text_pair is not None:
             check("text_pair", text_pair)
-        # the batch call lets go of the GIL, the single one would hold it over a long text
-        encoding = self.inner.encode_batch_fast(
-            [plain(text) if text_pair is None else (plain(text), plain(text_pair))]
-        )[0]
-        truncated = bool(encoding.overflowing)
+        text, text_pair = plain(text), None if text_pair is None else plain(text_pair)
+        ids, truncated = self._ascii.ids(text, text_pair) if self._ascii else None, False
+        if ids is None or len(ids) > self.max_tokens:
+            # the batch call lets go of the GIL, the single one would hold it over a long text
+            encoding = self.inner.encode_batch_fast([text if text_pair is None else (text, text_pair)])[0]
+            ids, truncated = encoding.ids, bool(encoding.overflowing)
         if truncated and not truncate:
             raise InputError(
                 f"the text is longer than the model's window of {self.max_tokens} tokens; shorten it or allow truncate"
             )
-        ids = encoding.ids
         own = len(ids) - (2 if text_pair is None else 3)  # without [CLS] and [SEP]
         return Tokens(np.array(ids, dtype=np.int32), truncated, ids.count(self._unknown) / own if own else 0.0)
 
@@ -88,6 +94,17 @@ class Tokenizer:
         """How many of these texts or pairs have more tokens than are read."""
         texts = [plain(row) if isinstance(row, str) else (plain(row[0]), plain(row[1])) for row in rows]
         return sum(bool(encoding.overflowing) for encoding in self.inner.encode_batch_fast(texts))
+
+
+_tokenizers: WeakValueDictionary[tuple[str, int, int | None], Tokenizer] = WeakValueDictionary()
+
+
+def shared(json: str, max_tokens: int, rows: int | None = None) -> Tokenizer:
+    """A `Tokenizer`, the one that is there already if another model has the same: a vocabulary is megabytes."""
+    key = hashlib.sha256(json.encode()).hexdigest(), max_tokens, rows
+    if (found := _tokenizers.get(key)) is None:
+        found = _tokenizers[key] = Tokenizer(json, max_tokens, rows)
+    return found
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> str:
