@@ -21,6 +21,7 @@ TRAINING = [
     "bootstrap",
     "calibrate",
     "data",
+    "diagnosis",
     "distill",
     "evaluate",
     "export",

@@ -1,5 +1,5 @@
 """
-The verbs of training: `beexformer train | distill | evaluate`. Thin: each calls one function.
+The verbs of training: `beexformer train | distill | evaluate | tune`. Thin: each calls one function.
 
 Loaded when one of them is called or listed; torch only when one is called. What they need is the extra [train].
 """
@@ -15,6 +15,7 @@ import typer
 from beexformer.model.errors import BEEError
 
 app = typer.Typer()
+Encoding = Annotated[str | None, typer.Option(help="Of a file that is not UTF-8 or UTF-16, as cp1252.")]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="A checkpoint folder, or a folder of them; default: the shipped ones.")
 ]
@@ -46,8 +47,12 @@ def train(
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    encoding: Encoding = None,
     start: Annotated[
         str | None, typer.Option(help="Without a recipe: a checkpoint of the same classes to go on from, as sst2.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=8, max=512, help="Without a recipe: tokens that are read of a text.")
     ] = None,
     variant: Annotated[
         str, typer.Option(help="proposed; or, to compare with, wee, wee-fp or fp: these leave a record, no checkpoint.")
@@ -65,15 +70,19 @@ def train(
 
     if (recipe is None) == (train is None):
         raise BEEError("give either --recipe or --train")
-    if recipe and start:
-        raise BEEError("a recipe says itself what it starts from: [start] checkpoint")
+    if recipe and any((start, max_tokens, encoding)):
+        raise BEEError(
+            "a recipe says itself what it starts from and reads; --start, --max-tokens and --encoding go with --train"
+        )
     if recipe:
         plan = recipes.read(recipe, recipes.Recipe)
     else:
         if out is None:
             raise BEEError("without a recipe the network is named after --out; give one")
         columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
-        plan = recipes.own_rows(out.name, columns, start)
+        plan = recipes.own_rows(out.name, {**columns, "encoding": encoding}, start)
+        if max_tokens:
+            plan = plan.reading(max_tokens)
     if seed is not None:
         plan = plan.seeded(seed)
     run(plan, data, out, work or Path("runs") / plan.name, Console(), variant)
@@ -109,11 +118,15 @@ def evaluate(
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
     label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    encoding: Encoding = None,
     metric: Annotated[str, typer.Option(help="accuracy, f1, macro_f1 or matthews.")] = "accuracy",
     picture: Annotated[Path | None, typer.Option(help="Draw the same as a PNG, SVG or PDF.")] = None,
+    confusion: Annotated[
+        Path | None, typer.Option(help="Draw which class is taken for which as a PNG, SVG or PDF.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
-    """Score per exit, score and FLOPs along delta, and where rows leave, as tables and as a picture.
+    """Score per exit and class, which class is taken for which, score and FLOPs along delta, as tables and pictures.
 
     With --all a line for each checkpoint: scores at delta 1e-4 and at full depth, FLOPs saved, exits, size."""
     with train_extra():
@@ -143,17 +156,76 @@ def evaluate(
         return
     engine = registry.get()
     assert rows
-    if picture and picture.suffix not in pictures.SUFFIXES:
-        raise BEEError(f"--picture {picture}: the name must end in {', '.join(pictures.SUFFIXES)}")
+    for flag, path in (("--picture", picture), ("--confusion", confusion)):
+        if path and path.suffix not in pictures.SUFFIXES:
+            raise BEEError(f"{flag} {path}: the name must end in {', '.join(pictures.SUFFIXES)}")
     if metric not in evaluate.METRICS:
         raise BEEError(f"unknown metric {metric!r}; known are {', '.join(evaluate.METRICS)}")
-    labelled, _ = read_rows(rows, Columns(text, text_pair, label), list(engine.labels))
+    labelled, _ = read_rows(rows, Columns(text, text_pair, label, encoding), list(engine.labels))
     found = evaluate.evaluate(
         engine, labelled, metric, progress=lambda batches: track(batches, engine.name, console=bar)
     )
     if picture:
         pictures.picture(engine.name, found, picture)
+    if confusion:
+        pictures.confusion(engine.name, engine.labels, found, confusion)
     if as_json:
         print(json.dumps(found, indent=1))
     else:
         console.print(tables.tables(engine.name, found))
+        console.print(tables.class_tables(engine.labels, found))
+
+
+@app.command()
+def tune(
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder, or the name of a shipped one (with --out).")],
+    rows: Annotated[Path, typer.Argument(help="Rows like those to come, that training did not see.")],
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Column of the label; without one, full depth is what is agreed with.")
+    ] = None,
+    encoding: Encoding = None,
+    flops: Annotated[float | None, typer.Option(help="At most this share of full depth's FLOPs, as 0.4.")] = None,
+    ms: Annotated[float | None, typer.Option(help="At most so many milliseconds a row, on this machine.")] = None,
+    agree: Annotated[float | None, typer.Option(help="At least this agreement with full depth, as 0.98.")] = None,
+    risk: Annotated[
+        float | None, typer.Option(help="At most this risk by leaving early, as 0.02, shown with --confidence.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="How sure a bound on --risk has to be.")] = 0.95,
+    profile: Annotated[str | None, typer.Option(help="What to call the profile; default: as flops-40.")] = None,
+    default: Annotated[
+        bool, typer.Option("--default", help="The profile is in effect where a request asks for nothing.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write a copy there; the checkpoint stays as it is.")] = None,
+) -> None:
+    """Find exit options for what you want, and store them in the checkpoint as a profile with their evidence.
+
+    Requests name it: {"text": "...", "profile": "flops-40"}. With a label column --risk bounds the error above full
+    depth's, without one the disagreement with it; too few rows are refused with the number that would do."""
+    with train_extra():
+        from beexformer.training import profiles
+        from beexformer.training.data import Columns
+    from rich.console import Console
+    from rich.progress import track
+
+    wants = {"flops": flops, "ms": ms, "agree": agree, "risk": risk}
+    asked = [(want, value) for want, value in wants.items() if value is not None]
+    if len(asked) != 1:
+        raise BEEError("say what you want with one of --flops, --ms, --agree and --risk")
+    [(want, value)] = asked
+    found = profiles.run(
+        profiles.folder_of(checkpoint),
+        rows,
+        Columns(text, text_pair, label or "label", encoding),
+        want,  # type: ignore[arg-type]
+        value,
+        confidence=confidence,
+        labelled=label is not None,
+        name=profile,
+        default=default,
+        out=out,
+        progress=lambda batches: track(batches, "rows", console=Console(stderr=True)),
+    )
+    print(json.dumps({"profile": found.name, "exit": profiles.stated(found.options), **found.evidence}, indent=1))
+    print(f"stored in {found.folder} as profile {found.name!r}")

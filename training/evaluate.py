@@ -16,6 +16,7 @@ from beexformer.model import exits, flops
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
+from beexformer.training import diagnosis
 from beexformer.training.data import Rows
 from beexformer.training.recipe import Data
 from beexformer.training.splits import splits
@@ -104,15 +105,23 @@ def evaluate_logits(
     config: BEEConfig, logits: np.ndarray, tokens: np.ndarray, labels: np.ndarray, metric: str, delta: float
 ) -> dict[str, Any]:
     """The evaluation of one labelled set, JSON-ready; see `evaluate`."""
+    predicted = answers(logits, exits.exit_layers(logits, exits.entropy_gain(delta)))
     return {
         "rows": len(labels),
         "metric": metric,
         **at_delta(config, logits, tokens, labels, metric, delta),
+        "interval": diagnosis.interval(labels, predicted, METRICS[metric], metric == "accuracy"),
         "full_depth_score": float(METRICS[metric](labels, logits[:, -1].argmax(-1))),
         "per_exit": [
-            {"exit": c, "score": float(METRICS[metric](labels, logits[:, i].argmax(-1)))}
+            {
+                "exit": c,
+                "score": float(METRICS[metric](labels, logits[:, i].argmax(-1))),
+                "flops_saved_ratio": flops_saved(config, tokens, np.full(len(labels), c)),
+            }
             for i, c in enumerate(config.exits)
         ],
+        "by_class": diagnosis.by_class(labels, predicted, config.n_class),
+        "confusion": diagnosis.confusion(labels, predicted, config.n_class),
         "delta_curve": [at_delta(config, logits, tokens, labels, metric, d) for d in DELTAS],
         "entropy_curve": entropy_curve(config, logits, tokens, labels, metric, delta),
     }
@@ -133,12 +142,17 @@ def logits_of(engine: Engine, rows: Rows, progress: Progress = iter) -> tuple[np
 def evaluate(engine: Engine, rows: Rows, metric: str = "accuracy", *, progress: Progress = iter) -> dict[str, Any]:
     """Run labelled rows through every exit of an engine.
 
-    Answers {rows, metric, delta, score, flops_saved_ratio, exits, full_depth_score, per_exit, delta_curve,
-    entropy_curve}: score and exits at the checkpoint's default delta are the service's, `exits[c-1]` counts the rows
-    leaving after block c.
+    Answers {rows, metric, delta, score, interval, flops_saved_ratio, exits, full_depth_score, per_exit, by_class,
+    confusion, delta_curve, entropy_curve, surely_wrong, advice}: score and exits at the checkpoint's default delta are
+    the service's, `exits[c-1]` counts the rows leaving after block c. See `diagnosis` for what is said of classes.
     """
     logits, tokens = logits_of(engine, rows, progress)
-    return evaluate_logits(engine.config, logits, tokens, rows.labels, metric, engine.default_delta)
+    found = evaluate_logits(engine.config, logits, tokens, rows.labels, metric, engine.default_delta)
+    taken = exits.exit_layers(logits, exits.entropy_gain(engine.default_delta))
+    answered = logits[np.arange(len(rows)), taken - 1]
+    found["surely_wrong"] = diagnosis.surely_wrong(rows.inputs(), answered, rows.labels, engine.labels)
+    found["advice"] = diagnosis.advice(found)
+    return found
 
 
 def shipped(engine: Engine, root: Path, progress: Progress = iter) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 An evaluation as a picture.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from beexformer.training.evaluate import NO_DELTA
+from beexformer.training.overview import shortened
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -14,7 +18,7 @@ def picture(title: str, found: dict[str, Any], path: Path) -> None:
     """The same as a picture: score per exit, exit histogram, score against FLOPs saved, the default delta marked."""
     from matplotlib.figure import Figure  # a second to load
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
     figure.suptitle(f"{title}: {found['rows']} rows, delta {found['delta']:g}")
     score, leaving, curve = figure.subplots(1, 3)
     score.plot([line["exit"] for line in found["per_exit"]], [line["score"] for line in found["per_exit"]], "o-")
@@ -36,10 +40,32 @@ def picture(title: str, found: dict[str, Any], path: Path) -> None:
     )
     for point in points[::2]:
         curve.annotate(f"{point['delta']:g}", (100 * point["flops_saved_ratio"], point["score"]), fontsize=7)
-    curve.set(
-        xlabel="FLOPs saved, %", ylabel=found["metric"], title="score against FLOPs, along delta and entropy_threshold"
-    )
+    curve.set(xlabel="FLOPs saved, %", ylabel=found["metric"], title="score against FLOPs")
     curve.legend()
     for axis in (score, curve, leaving):
         axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def confusion(title: str, names: Sequence[str], found: dict[str, Any], path: Path) -> None:
+    """Which class is taken for which, as a square that grows with the classes; beside it recall and precision."""
+    from matplotlib.figure import Figure
+
+    matrix, m = np.array(found["confusion"]), len(names)
+    side = max(4.0, 0.22 * m)
+    figure = Figure(figsize=(side + 4, side + 2), layout="constrained")
+    axis = figure.subplots()
+    share = matrix / matrix.sum(1, keepdims=True).clip(1)
+    image = axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axis, shrink=0.5, label="share of the class's rows")
+    labels = [f"{shortened(name, 28)} ({n})" for name, n in zip(names, matrix.sum(1), strict=True)]
+    size = 9 if m <= 20 else 7
+    axis.set_yticks(range(m), labels, fontsize=size)
+    axis.set_xticks(range(m), [shortened(name, 28) for name in names], fontsize=size, rotation=90)
+    axis.set(xlabel="answered", ylabel="label (rows)")
+    axis.set_title(f"{title}: {found['metric']} {found['score']:.3f}, {found['rows']} rows", wrap=True)
+    if m <= 20:
+        for i, j in zip(*np.nonzero(matrix), strict=True):
+            color = "white" if share[i, j] > 0.5 else "black"
+            axis.text(j, i, str(matrix[i, j]), ha="center", va="center", fontsize=8, color=color)
     figure.savefig(path, dpi=120)

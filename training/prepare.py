@@ -107,15 +107,19 @@ def _start(recipe: Recipe, root: Path, variant: str) -> Backbone | WarmStart | N
 
 
 def _shaped(recipe: Recipe, start: Backbone | WarmStart) -> Network:
-    """The recipe's network in the shape of what it starts from, which it may repeat but not contradict."""
-    for name, value in start.shape.items():
+    """The recipe's network in the shape of what it starts from, which it may repeat but not contradict; how much of a
+    text it reads is its own, positions being a sinusoid of any length."""
+    shape = start.shape
+    if "max_tokens" in recipe.network.model_fields_set:
+        shape = {**shape, "max_tokens": recipe.network.max_tokens}
+    for name, value in shape.items():
         stated = getattr(recipe.network, name)
         if name in recipe.network.model_fields_set and stated != value:
             raise TrainingError(
                 f"recipe {recipe.name}: network.{name} is {stated!r}, but that of its start, "
                 f"{start.provenance['name']!r}, is {value!r}; leave it out"
             )
-    return recipe.network.model_copy(update=start.shape)
+    return recipe.network.model_copy(update=shape)
 
 
 def _vocabulary(recipe: Recipe, train: Rows, work: Path) -> tuple[str, np.ndarray | None]:

@@ -49,13 +49,14 @@ class Data(Section):
     text: str = "text"
     text_pair: str | None = None
     label: str = "label"
+    encoding: str | None = Field(None, description="of files that are not UTF-8 or UTF-16, as cp1252")
     labels: list[str] | None = Field(None, description="class names in the order of integer labels")
     metric: Literal["accuracy", "f1", "macro_f1", "matthews"] = "accuracy"
     licence: str = Field("not stated", description="of the data, for the model card")
 
     @property
     def columns(self) -> Columns:
-        return Columns(self.text, self.text_pair, self.label)
+        return Columns(self.text, self.text_pair, self.label, self.encoding)
 
 
 _Shape: Any = create_model(  # type: ignore[call-overload]
@@ -237,6 +238,11 @@ class Recipe(Section):
     def seeded(self, seed: int) -> "Recipe":
         """The same run from another seed."""
         return self.model_copy(update={"optim": self.optim.model_copy(update={"seed": seed})})
+
+    def reading(self, max_tokens: int) -> "Recipe":
+        """The same run with texts of so many tokens."""
+        fields = {**self.network.model_dump(exclude_unset=True), "max_tokens": max_tokens}
+        return self.model_copy(update={"network": Network.model_validate(fields)})
 
     def for_full_precision(self) -> "Recipe":
         """The full-precision counterpart's training as a recipe of its own."""

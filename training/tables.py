@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
+from beexformer.training.diagnosis import confused_pairs
 from beexformer.training.evaluate import NO_DELTA, THRESHOLDS
+from beexformer.training.overview import shortened
+
+MOST = 20  # classes that a terminal lists
+SQUARE = 10  # classes whose confusion fits into a terminal as a square
 
 
 def shipped_table(found: Sequence[dict[str, Any]]) -> Table:
@@ -62,3 +68,46 @@ def tables(title: str, found: dict[str, Any]) -> RenderableType:
         f"(full depth {found['full_depth_score']:.4f}), FLOPs saved {found['flops_saved_ratio']:.1%}"
     )
     return Group(by_exit, curve, sure, summary)
+
+
+def class_tables(names: Sequence[str], found: dict[str, Any]) -> RenderableType:
+    """What an evaluation says of classes: their scores, the worst first; which is taken for which; texts that were
+    answered wrong most surely; advice."""
+    classes = Table(title="classes, those with the lowest F1 first")
+    for column in ("class", "rows", "precision", "recall", "F1"):
+        classes.add_column(column, justify="left" if column == "class" else "right")
+    lines = sorted(zip(names, found["by_class"], strict=True), key=lambda line: line[1]["f1"])
+    for name, line in lines[:MOST]:
+        scores = (f"{line[key]:.3f}" for key in ("precision", "recall", "f1"))
+        classes.add_row(Text(shortened(name)), str(line["rows"]), *scores)
+    shown: list[RenderableType] = [classes]
+    if len(lines) > MOST:
+        shown.append(
+            f"and {len(lines) - MOST} classes with an F1 of {lines[MOST][1]['f1']:.3f} or more; --json has all"
+        )
+    if len(names) <= SQUARE:
+        square = Table(title="rows of a class (line) taken for another (column)")
+        square.add_column("")
+        for name in names:
+            square.add_column(Text(shortened(name, 12)), justify="right")
+        for i, (name, row) in enumerate(zip(names, found["confusion"], strict=True)):
+            cells = (Text(str(n), style="bold" if i == j else "red" if n else "dim") for j, n in enumerate(row))
+            square.add_row(Text(shortened(name, 24)), *cells)
+        shown.append(square)
+    else:
+        pairs = Table("class", "taken for", "rows", title="taken for another most often")
+        for name, other, rows in confused_pairs(found["confusion"], names):
+            pairs.add_row(Text(shortened(name)), Text(shortened(other)), str(rows))
+        shown.append(pairs)
+    if wrong := found.get("surely_wrong"):
+        texts = Table("label", "answered", "score", "text", title="answered wrong most surely")
+        for line in wrong:
+            text = " ".join(line["text"].split())
+            texts.add_row(
+                Text(shortened(line["label"], 20)),
+                Text(shortened(line["predicted"], 20)),
+                f"{line['score']:.3f}",
+                Text(shortened(text, 200)),
+            )
+        shown.append(texts)
+    return Group(*shown, *(f"- {sentence}" for sentence in found.get("advice", [])))
