@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
-from starlette._utils import get_route_path
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from beexformer.app.prefix import route_path
 
 Endpoint = Callable[[Any, Request, int | None], Awaitable[Response]]  # body, request, timeout in milliseconds
 Refuse = Callable[[Scope, Mapping[bytes, bytes]], None]
@@ -59,7 +60,7 @@ class FastPath:
         await response(scope, receive, send)
 
     def _find(self, scope: Scope) -> tuple[TypeAdapter[Any], Endpoint] | None:
-        return self.endpoints.get(get_route_path(scope) if scope.get("root_path") else scope["path"])
+        return self.endpoints.get(route_path(scope))
 
     @staticmethod
     def _check_type(headers: Mapping[bytes, bytes]) -> None:

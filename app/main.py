@@ -17,11 +17,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from beexformer.app import errors, logs
 from beexformer.app.connections import Connections, Limits
@@ -32,6 +34,7 @@ from beexformer.app.metrics import Metrics
 from beexformer.app.middleware import RequestMiddleware, log_refused
 from beexformer.app.openapi import describe, operation_id
 from beexformer.app.page import add_page
+from beexformer.app.prefix import Prefix
 from beexformer.app.routes import endpoints, refuse, router
 from beexformer.app.service import Service
 from beexformer.app.settings import Settings
@@ -40,6 +43,11 @@ from beexformer.app.worker import Place, Worker
 from beexformer.model.engine import Engine
 from beexformer.model.registry import Registry
 
+CORS: dict[str, Any] = {
+    "allow_methods": ("GET", "POST"),
+    "allow_headers": ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"),
+    "expose_headers": ("Retry-After", "Server-Timing", "X-Request-ID"),
+}
 END_SECONDS = 10  # beyond the deadline of requests, after the last one was taken, until workers are killed
 log = logging.getLogger("bee.main")
 
@@ -90,6 +98,9 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
         max_body_bytes=service.settings.max_body_bytes,
         refused=functools.partial(_count_refused, service.metrics),
     )
+    app.add_middleware(Prefix, root_path=service.settings.root_path)
+    if origins := service.settings.cors_origins:
+        app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)  # outermost: a preflight has no key
     for kind in (HTTPException, RequestValidationError, *errors.TABLE):
         if isinstance(kind, type):
             app.add_exception_handler(kind, errors.handle)

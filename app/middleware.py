@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from beexformer.app.context import RequestContext
 from beexformer.app.errors import BUG, kind, respond
 from beexformer.app.logs import access
+from beexformer.app.prefix import route_path
 
 OPEN = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")  # no key needed
 OPEN_UNDER = ("/assets/", "/docs/")  # nor for the files under these
@@ -44,7 +45,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
+        headers, path = dict(scope["headers"]), route_path(scope)
         context = RequestContext.begin(scope, _request_id(headers))
         status, received = 0, 0
         unfinished = b"content-length" in headers or b"transfer-encoding" in headers  # more of the body is to come
@@ -76,7 +77,7 @@ class RequestMiddleware:
 
         try:
             try:
-                self._admit(scope["path"], headers)
+                self._admit(path, headers)
                 # HEAD is answered as GET; the server leaves the body out
                 routed = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                 await self.app(routed, receive_bounded, send_with_headers)
@@ -90,8 +91,8 @@ class RequestMiddleware:
                 await response(scope, receive, send_with_headers)
         finally:
             if not context.counted:
-                self.refused(scope["path"], status or 500, context.seconds)
-            self._log(scope, context, status)
+                self.refused(path, status or 500, context.seconds)
+            self._log(scope["method"], path, context, status)
 
     def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
         if self.keys and path not in OPEN and not path.startswith(OPEN_UNDER):
@@ -112,13 +113,13 @@ class RequestMiddleware:
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"the body is larger than {self.max_body_bytes} bytes; send less text at once")
 
-    def _log(self, scope: Scope, context: RequestContext, status: int) -> None:
-        quiet = scope["path"] in QUIET or scope["path"].startswith(OPEN_UNDER)
+    def _log(self, method: str, path: str, context: RequestContext, status: int) -> None:
+        quiet = path in QUIET or path.startswith(OPEN_UNDER)
         access.add(
             logging.DEBUG if quiet else logging.INFO,
             context.request_id,
-            scope["method"],
-            quote(scope["path"]),
+            method,
+            quote(path),
             status,
             context.seconds,
             context.model,

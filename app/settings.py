@@ -8,6 +8,7 @@ A misspelt BEE_* variable is refused: pydantic-settings ignores names it doesn't
 import difflib
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -87,6 +88,17 @@ class Settings(BaseSettings):
         default=(),
         description="accepted keys, separated by commas; empty lets everyone in. Probes, /metrics and page stay open",
     )
+    root_path: str = Field(
+        default="",
+        pattern=r"^((/[A-Za-z0-9._~-]+)+)?$",
+        description="path prefix that a proxy strips, as `/ml/sentiment`, so that `/docs` finds its parts; unset takes "
+        "the proxy's own X-Forwarded-Prefix",
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="origins whose pages may call the API from a browser, separated by commas, as "
+        "`https://app.example.com`; `*` for all; empty for none",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe log lines written; info has one line a request"
     )
@@ -130,7 +142,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
         return values
 
-    @field_validator("checkpoints", "api_keys", mode="before")
+    @field_validator("checkpoints", "api_keys", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -142,6 +154,14 @@ class Settings(BaseSettings):
             if len(key.get_secret_value()) < 8 or not key.get_secret_value().isascii():
                 raise ValueError("each key needs at least 8 characters, all of them ASCII")
         return keys
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _refuse_what_is_no_origin(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ValueError("an origin is a scheme and a host, as https://app.example.com, without a path")
+        return origins
 
     @property
     def worker_processes(self) -> int:
