@@ -109,30 +109,12 @@ def minilm(file: str | None) -> FastAPI:
     return app
 
 
-def litserve(folder: str | None, port: int) -> None:
-    import litserve as ls
-
-    class API(ls.LitAPI):
-        def setup(self, device: str) -> None:
-            self.engine = engine_of(folder)
-
-        def decode_request(self, request: ClassifyRequest) -> ClassifyRequest:
-            return request
-
-        def predict(self, x: ClassifyRequest) -> Answer:
-            return classify(self.engine, x)
-
-        def encode_response(self, output: Answer) -> Answer:
-            return output
-
-    server = ls.LitServer(API(api_path="/classify"), accelerator="cpu", workers_per_device=1)
-    server.run(port=port, log_level="warning", generate_client_file=False, access_log=False)
-
-
 def main() -> None:
     name, port, path = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else None
     if name == "litserve":
-        litserve(path, port)
+        import litserve_api
+
+        litserve_api.serve(path, port)
         return
     app = {"inline": inline, "threadpool": threadpool, "echo": echo, "minilm": minilm}[name](path)
     uvicorn.run(app, port=port, log_level="warning", access_log=False)

@@ -1,0 +1,341 @@
+"""
+The service under load, beside what one would write instead, on the same sentences in the same run.
+
+    python bench/load.py --data folder [--quick] [--only throughput,open,batches,overload,workers]
+
+`folder` has glue/sst2/dev.tsv.gz (columns sentence, label). Servers run on CPU 0, what asks them on CPU 1; wrk must be
+installed, and litserve for that contender. Contenders are asked in turns, and each number is the median of its turns.
+Prints tables and ends with one JSON line: rates are ours over theirs, `cpu_us` CPU microseconds a request,
+`overhead_vs_echo_us` what a request costs beyond its engine and beyond FastAPI with a constant answer. Takes about half
+an hour on two quiet CPUs, --quick five minutes.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+from open_loop import alone, ask, connect, requests
+from rich.console import Console
+from rich.table import Table
+from timing import machine, today
+
+HERE = Path(__file__).parent
+BEEXFORMER = Path(sys.executable).parent / "beexformer"
+SERVING, ASKING = "0", "1"  # CPUs
+CONNECTIONS = 16
+DELTA = 1e-4
+DEADLINE_MS = 1000  # under overload
+PATIENCE = 180  # seconds for a server to be ready: kernels may have to be compiled
+CONTENDERS = ("inline", "threadpool", "litserve", "minilm", "echo")
+console = Console()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server, its port and its bodies."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    bodies: Path
+
+    def pids(self) -> list[int]:
+        """The process and all below it."""
+        found = [self.process.pid]
+        for pid in found:
+            with_children = Path(f"/proc/{pid}/task").glob("*/children")
+            found += [int(child) for file in with_children for child in file.read_text().split()]
+        return found
+
+    def cpu_seconds(self) -> float:
+        """Used so far by all of them."""
+        ticks = 0
+        for pid in self.pids():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> int:
+        """Bytes, each page divided among those who share it."""
+        total = 0
+        for pid in self.pids():
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += 1024 * int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")))
+        return total
+
+
+@contextmanager
+def serving(name: str, bodies: Path, port: int, *options: str, cpus: str = SERVING, onnx: str = "") -> Iterator[Server]:
+    """A contender, or `ours` with options of `beexformer serve`, ready and warm."""
+    command = [sys.executable, str(HERE / "contenders.py"), name, str(port), *([onnx] if name == "minilm" else [])]
+    if name == "ours":
+        command = [str(BEEXFORMER), "serve", "--port", str(port), *(options or ("--workers", "1"))]
+    with (bodies.parent / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(["taskset", "-c", cpus, *command], stdout=log, stderr=log, start_new_session=True)
+        try:
+            server = Server(process, port, bodies)
+            wait_ready(server, log.name)
+            wrk(server, 1)
+            yield server
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def wait_ready(server: Server, log: str) -> None:
+    """Until a first body is answered with 200."""
+    first = requests(server.bodies.read_bytes().splitlines()[:1], 60_000)[0]
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and server.process.poll() is None:
+        try:
+            with connect(server.port) as connection:
+                if ask(connection, first)[0] == 200:
+                    return
+        except OSError:
+            pass
+        time.sleep(0.2)
+    raise SystemExit(f"a server did not get ready:\n{Path(log).read_text()[-2000:]}")
+
+
+def wrk(server: Server, seconds: float, connections: int = CONNECTIONS, cpus: str = ASKING) -> dict[str, float]:
+    """What wrk says after so long, and `cpu_us` of the server a request."""
+    before = server.cpu_seconds()
+    command = (
+        f"wrk -t1 -c{connections} -d{max(1, round(seconds))} -s {HERE / 'load.lua'} http://127.0.0.1:{server.port}"
+    )
+    environment = {**os.environ, "BODIES": str(server.bodies)}
+    ran = subprocess.run(
+        ["taskset", "-c", cpus, *command.split()], env=environment, capture_output=True, text=True, check=True
+    )
+    found: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
+    answered = found["requests"] - found["not_200"]
+    if answered < 0.9 * found["requests"] or found["broken"]:
+        raise SystemExit(f"{found} of a server that should have answered everything")
+    found["rate"] = answered / found["seconds"]
+    found["cpu_us"] = (server.cpu_seconds() - before) / answered * 1e6
+    return found
+
+
+def open_loop(server: Server, rate: float, seconds: float, *more: str) -> dict[str, Any]:
+    """What bench/open_loop.py says."""
+    command = [sys.executable, HERE / "open_loop.py", server.port, server.bodies, rate, seconds, *more]
+    ran = subprocess.run(["taskset", "-c", ASKING, *map(str, command)], capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
+
+
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+
+
+def throughput(bodies: Path, seconds: float, turns: int, onnx: str) -> dict[str, Any]:
+    """All contenders in turns, closed loop; and what of ours is the engine."""
+    rounds: dict[str, list[dict[str, float]]] = {}
+    known = bodies.parent / "none.jsonl"
+    known.write_text('{"text": "a"}\n')
+    for turn in range(turns):
+        for i, name in enumerate(("ours", *CONTENDERS)):
+            try:
+                with serving(name, bodies, 18100 + i, onnx=onnx) as server:
+                    rounds.setdefault(name, []).append(wrk(server, seconds))
+                    if name == "ours" and turn == 0:
+                        engine_us = phases(server.port)
+            except SystemExit as error:
+                if name == "ours" or turn:
+                    raise
+                console.print(f"[yellow]{name} is left out: {error}")
+                rounds.pop(name, None)
+    found = {name: medians(one) for name, one in rounds.items()}
+    table = Table(title=f"closed loop, {CONNECTIONS} connections, server on one CPU")
+    for column in ("server", "requests/s", "p50 ms", "p99 ms", "CPU us a request", "ours / theirs"):
+        table.add_column(column, justify="left" if column == "server" else "right")
+    ours = found["ours"]
+    for name, one in found.items():
+        table.add_row(
+            name,
+            f"{one['rate']:.0f}",
+            f"{one['p50_ms']:.2f}",
+            f"{one['p99_ms']:.2f}",
+            f"{one['cpu_us']:.0f}",
+            f"{ours['rate'] / one['rate']:.2f}",
+        )
+    console.print(table)
+    keys = {
+        "inline": "vs_fastapi_inline",
+        "threadpool": "vs_fastapi_threadpool",
+        "litserve": "vs_litserve",
+        "minilm": "vs_fastapi_minilm_int8",
+    }
+    result: dict[str, Any] = {
+        key: round(ours["rate"] / found[name]["rate"], 3) if name in found else None for name, key in keys.items()
+    }
+    result["overhead_vs_echo_us"] = round(ours["cpu_us"] - engine_us - found["echo"]["cpu_us"], 1)
+    result["p99_vs_inline"] = round(ours["p99_ms"] / found["inline"]["p99_ms"], 3)
+    result["rate"] = round(ours["rate"])
+    result["cpu_us"] = round(ours["cpu_us"], 1)
+    result["cpu_vs_inline"] = round(ours["cpu_us"] / found["inline"]["cpu_us"], 3)
+    return result
+
+
+def phases(port: int) -> float:
+    """Mean microseconds of tokenize and compute together, as the service counts them."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as response:
+        lines = response.read().decode().splitlines()
+    total = {"sum": 0.0, "count": 0.0}
+    for line in lines:
+        name, _, value = line.rpartition(" ")
+        if name.startswith("bee_phase_duration_seconds_") and 'model="sst2"' in name and 'phase="queue"' not in name:
+            suffix = name.split("{")[0].rpartition("_")[2]
+            if suffix in total:
+                total[suffix] += float(value)
+    return 2e6 * total["sum"] / total["count"]  # both phases count each text
+
+
+def half_load(server: Server, peak: float, seconds: float) -> dict[str, Any]:
+    """Poisson arrivals at half the capacity, beside a FIFO queue with the times that sentences take alone."""
+    sent = requests(server.bodies.read_bytes().splitlines(), 60_000)
+    _, service = alone(server.port, sent, 3)
+    file = server.bodies.parent / "service.json"
+    file.write_text(json.dumps(service))
+    found = open_loop(server, peak / 2, seconds, "--service", str(file))
+    console.print(f"half load: p99 {found['p99_ms']} ms, of a FIFO queue {found['fifo_p99_ms']} ms")
+    return {"p99_vs_fifo_half_load": round(found["p99_ms"] / found["fifo_p99_ms"], 3)}
+
+
+def beside_batches(server: Server, seconds: float) -> dict[str, Any]:
+    """p99 of a lone sentence without and with eight callers whose batches have 256 texts each."""
+    lines = server.bodies.read_text().splitlines()
+    one = requests([lines[0].encode()], 60_000)[0]
+    batch = requests([f'{{"items": [{", ".join(lines[:256])}]}}'.encode()], 60_000)[0]
+    batch = batch.replace(b"POST /classify ", b"POST /classify/batch ", 1)
+    stop = threading.Event()
+
+    def keep_asking() -> None:
+        with connect(server.port) as connection:
+            while not stop.is_set():
+                status, _ = ask(connection, batch)
+                if status != 200:
+                    time.sleep(0.1)
+
+    def lone_p99() -> float:
+        latencies, end = [], time.perf_counter() + seconds
+        with connect(server.port) as connection:
+            while time.perf_counter() < end:
+                start = time.perf_counter()
+                status, body = ask(connection, one)
+                latencies.append(time.perf_counter() - start)
+                assert status == 200, body
+                time.sleep(0.01)
+        return 1000 * float(np.percentile(latencies, 99))
+
+    os.sched_setaffinity(0, {int(ASKING)})
+    quiet = lone_p99()
+    threads = [threading.Thread(target=keep_asking) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    beside = lone_p99()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    console.print(f"a lone sentence: p99 {quiet:.2f} ms alone, {beside:.2f} ms beside batches")
+    return {"lone_p99_added_beside_batches_ms": round(beside - quiet, 2)}
+
+
+def overload(server: Server, peak: float, seconds: float) -> dict[str, Any]:
+    """More than it can do; and how soon it is itself again."""
+    sent = requests(server.bodies.read_bytes().splitlines()[:50], 60_000)
+    _, before = alone(server.port, sent, 2)
+    usual, memory = 2 * statistics.median(before), server.memory()
+    result: dict[str, Any] = {}
+    others, recovery = 0, 0.0
+    for times in (1.5, 2, 3):
+        found = open_loop(server, times * peak, seconds, "--timeout-ms", str(DEADLINE_MS))
+        start = time.perf_counter()
+        while statistics.median(alone(server.port, sent)[1]) > usual and time.perf_counter() - start < 30:
+            pass
+        recovery = max(recovery, time.perf_counter() - start)
+        others += sum(
+            n for status, n in found.items() if status.isdigit() and status.startswith("5") and status != "504"
+        )
+        result[f"goodput_at_{str(times).replace('.', '_')}x"] = round(found["ok_per_second"] / peak, 3)
+        console.print(f"offered {times} times the capacity: {found}")
+    result["overload_5xx_other_than_503"] = others
+    result["recovery_s"] = round(recovery, 2)
+    result["memory_growth"] = round(server.memory() / memory - 1, 3)
+    return result
+
+
+def workers(bodies: Path, seconds: float, turns: int) -> dict[str, Any]:
+    """Two processes on two CPUs, with what asks them beside them, and one."""
+    rounds: dict[str, list[dict[str, float]]] = {"1": [], "2": []}
+    both = f"{SERVING},{ASKING}"
+    for _ in range(turns):
+        for n, one in rounds.items():
+            with serving("ours", bodies, 18120 + int(n), "--workers", n, cpus=both) as server:
+                one.append(wrk(server, seconds, 2 * CONNECTIONS, both))
+    one, two = medians(rounds["1"]), medians(rounds["2"])
+    return {
+        "two_workers_vs_one": round(two["rate"] / one["rate"], 3),
+        "two_workers_cpu_vs_one": round(two["cpu_us"] / one["cpu_us"], 3),
+    }
+
+
+def bodies_of(data: Path, folder: Path) -> Path:
+    """The dev sentences of SST-2 as bodies, one a line."""
+    with gzip.open(data / "glue/sst2/dev.tsv.gz", "rt", encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        lines = [json.dumps({"text": row["sentence"], "delta": DELTA}) for row in rows]
+    bodies = folder / "bodies.jsonl"
+    bodies.write_text("\n".join(lines) + "\n")
+    return bodies
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with glue/sst2/dev.tsv.gz")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter turns")
+    parser.add_argument("--only", default="throughput,open,batches,overload,workers", help="parts (%(default)s)")
+    arguments = parser.parse_args()
+    only, seconds, turns = arguments.only.split(","), 3 if arguments.quick else 10, 2 if arguments.quick else 5
+    long = 10 if arguments.quick else 60
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="beexformer-load-") as name:
+        folder = Path(name)
+        bodies = bodies_of(arguments.data, folder)
+        if "throughput" in only:
+            from peers import export
+
+            result |= throughput(bodies, seconds, turns, str(export("MiniLM-L6", folder)["int8"]))
+        parts: Mapping[str, Any] = {"open": half_load, "overload": overload}
+        for part in ("open", "batches", "overload"):
+            if part in only:
+                with serving("ours", bodies, 18110) as server:
+                    peak = statistics.median(wrk(server, seconds)["rate"] for _ in range(3))
+                    result |= parts[part](server, peak, long) if part in parts else beside_batches(server, long)
+        if "workers" in only:
+            result |= workers(bodies, seconds, turns)
+    print(json.dumps({**result, "machine": machine(), "date": today()}))
+
+
+if __name__ == "__main__":
+    main()
