@@ -42,6 +42,7 @@ class Example:
 
     text: str
     text_pair: str | None = None
+    title: str | None = None  # what it is an example of
     consent: bool = False
 
 
@@ -99,7 +100,9 @@ class Manifest:
         """What users see of it beside name, labels and network, JSON-ready: texts only with their owner's consent."""
         found = to_json(self)
         examples = [
-            {"text": example.text, "text_pair": example.text_pair} for example in self.examples if example.consent
+            {"title": example.title, "text": example.text, "text_pair": example.text_pair}
+            for example in self.examples
+            if example.consent
         ]
         return {"input": self.input, "exit": found["exit"], "profiles": found["profiles"], "examples": examples}
 
@@ -127,7 +130,9 @@ def from_json(found: Mapping[str, Any]) -> Manifest:
     probes = [
         _fields(probe, ("text", "text_pair", "ids_sha256", "logits"), "a probe") for probe in _list(found, "probes")
     ]
-    examples = [_fields(each, ("text", "text_pair", "consent"), "an example") for each in _list(found, "examples")]
+    examples = [
+        _fields(each, ("text", "text_pair", "title", "consent"), "an example") for each in _list(found, "examples")
+    ]
     profiles = {
         name: _fields(profile, ("exit", "evidence"), f"profile {name!r}")
         for name, profile in _object(found["profiles"], "profiles").items()
@@ -148,7 +153,9 @@ def from_json(found: Mapping[str, Any]) -> Manifest:
             Probe(*_pair(probe), ids_sha256=_text(probe["ids_sha256"], "ids_sha256"), logits=_logits(probe["logits"]))
             for probe in probes
         ),
-        examples=tuple(Example(*_pair(example), example["consent"]) for example in examples),
+        examples=tuple(
+            Example(*_pair(example), _optional(example["title"], "a title"), example["consent"]) for example in examples
+        ),
     )
 
 
@@ -220,8 +227,11 @@ def _text(found: Any, where: str) -> str:
 
 
 def _pair(found: Mapping[str, Any]) -> tuple[str, str | None]:
-    pair = found["text_pair"]
-    return _text(found["text"], "text"), None if pair is None else _text(pair, "text_pair")
+    return _text(found["text"], "text"), _optional(found["text_pair"], "text_pair")
+
+
+def _optional(found: Any, where: str) -> str | None:
+    return None if found is None else _text(found, where)
 
 
 def _logits(found: Any) -> tuple[tuple[float, ...], ...]:

@@ -27,6 +27,7 @@ ENOUGH = 6
 TEXTS: tuple[tuple[str, str], ...] = (
     ("a warm, funny film", "it made me laugh and cry"),
     ("The worst movie I have ever seen!", "I liked every minute of it."),
+    ("Привет, 世界 🙂", "Hello, world"),
     ("Two men are playing football in the park.", "Nobody is outside."),
     ("The company said profits rose 12.5 % to $3 million", "Profits fell last year, the company said."),
     ("don't know how to fix this error in my code", "How do I repair my code?"),
@@ -36,7 +37,6 @@ TEXTS: tuple[tuple[str, str], ...] = (
     ("Where was the treaty of 1648 signed?", "It was signed in Westphalia."),
     ("great", "bad"),
     ("not bad at all", "rather good"),
-    ("Привет, 世界 🙂", "Hello, world"),
     ("Please send the invoice again, the first one was empty.", "The invoice has been paid."),
     ("I am so happy today", "I am sad"),
     ("the law was passed by the senate in march", "In March the senate passed the law."),

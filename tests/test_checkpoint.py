@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from tiny import random_checkpoint
 from beexformer.model.checkpoint import FILES, Checkpoint, digest, read, save
 from beexformer.model.engine import Engine
 from beexformer.model.errors import CheckpointError, TrainingError
+from beexformer.model.manifest import Example, Profile
+from beexformer.model.options import ExitOptions
 from beexformer.model.tensors import named_spec, spec, stack, to_bytes, unstack
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -24,7 +27,7 @@ def redescribe(folder: Path, **changes: Any) -> None:
     described = json.loads((folder / "config.json").read_text())
     described["sha256"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in FILES}
     described.update(changes)
-    described["digest"] = digest(described)
+    described["digest"] = "" if "\\ud800" in json.dumps(described) else digest(described)
     (folder / "config.json").write_text(json.dumps(described))
 
 
@@ -47,6 +50,21 @@ def cut_the_file(folder: Path) -> None:
     redescribe(folder)
 
 
+def rewrite(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    redescribe(folder)
+
+
+def replace_text(folder: Path, old: str, new: str) -> None:
+    path = folder / "config.json"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def edit_network(folder: Path, **changes: Any) -> None:
+    redescribe(folder, network={**json.loads((folder / "config.json").read_text())["network"], **changes})
+
+
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "flipped byte": (flip_a_byte, "model.safetensors is damaged"),
     "truncated, digest right": (cut_the_file, "can't be read"),
@@ -54,12 +72,53 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no version": (lambda f: redescribe(f, format_version=None), "format None"),
     "missing file": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json can't be read"),
     "missing config": (lambda f: (f / "config.json").unlink(), "config.json can't be read"),
-    "config no JSON": (lambda f: (f / "config.json").write_text("{"), "is no JSON object"),
+    "config no JSON": (lambda f: (f / "config.json").write_text("{"), "it is no JSON object"),
     "no digests": (lambda f: redescribe(f, sha256={}), "must list the SHA-256"),
     "foreign network": (lambda f: redescribe(f, network={"layers": 12}), "doesn't describe a network"),
     "label too many": (lambda f: redescribe(f, labels=["a", "b", "c"]), "must name 2 different labels"),
     "same label twice": (lambda f: redescribe(f, labels=["a", "a"]), "must name 2 different labels"),
     "delta": (lambda f: redescribe(f, exit={"delta": 3}), "delta is 3.0 and must lie in"),
+    "own digest": (lambda f: replace_text(f, '"positive"', '"joyful"'), "is damaged: the SHA-256 of its content"),
+    "unknown field": (lambda f: redescribe(f, thresholds=[0.5, 0.5]), "'thresholds', which this release doesn't know"),
+    "other input": (lambda f: redescribe(f, input="speech"), "input is 'speech' and must be 'text', 'pair' or null"),
+    "no name": (lambda f: redescribe(f, name="Tiny model"), "name is 'Tiny model', and a-z"),
+    "surrogate": (lambda f: redescribe(f, labels=["a", "\ud800"]), "lone surrogate"),
+    "infinite": (
+        lambda f: replace_text(f, '"delta": 0.0001', '"delta": 1e999'),
+        "no JSON object of UTF-8 text and finite",
+    ),
+    "blank label": (lambda f: redescribe(f, labels=["a", " "]), "a label is ' '"),
+    "profile of profiles": (
+        lambda f: redescribe(f, profiles={"a": {"exit": {"profile": "b"}, "evidence": {}}}),
+        "profile 'a' names another profile",
+    ),
+    "profile too deep": (
+        lambda f: redescribe(f, profiles={"a": {"exit": {"max_blocks": 9}, "evidence": {}}}),
+        "max_blocks is 9 and must lie in 1..6",
+    ),
+    "default profile": (lambda f: redescribe(f, exit={"profile": "fast"}), "has no profile 'fast'"),
+    "option of a wrong type": (
+        lambda f: redescribe(f, exit={"min_blocks": True}),
+        "min_blocks is True, of a wrong type",
+    ),
+    "option unknown": (
+        lambda f: redescribe(f, exit={"patience": 2}),
+        "exit has a field that this release doesn't know",
+    ),
+    "consent": (
+        lambda f: redescribe(f, examples=[{"text": "a", "text_pair": None, "title": None, "consent": "yes"}]),
+        "consent of an example must be true or false",
+    ),
+    "a probe too short": (
+        lambda f: redescribe(f, probes=[{"text": "a", "text_pair": None, "ids_sha256": "0" * 64, "logits": [[1, 2]]}]),
+        "needs 2 logits for each of 6 exits",
+    ),
+    "integers": (lambda f: edit_network(f, n_block=6.0), "n_block=6.0 must be an integer"),
+    "sizes": (lambda f: edit_network(f, n_block=10**9), "n_block=1000000000 must lie in 1..64"),
+    "other sizes than the weights'": (lambda f: edit_network(f, d_head=128), "tensor 'heads.hidden.words' is U64"),
+    "number beyond": (lambda f: edit_tensors(f, lambda t: t["heads.out.bias"].fill(1e7)), "numbers beyond 1e.06"),
+    "evaluation": (lambda f: rewrite(f, "evaluation.json", b'{"dev": 3}'), "dev must be an object"),
+    "card": (lambda f: rewrite(f, "README.md", b"\xff"), "is no UTF-8 text"),
     "missing tensor": (
         lambda f: edit_tensors(f, lambda t: t.pop("blocks.o.alpha")),
         "lacks tensor 'blocks.o.alpha'",
@@ -197,3 +256,27 @@ def test_wrong_tensors_are_not_saved(checkpoint: Checkpoint, tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="lacks"):
         save(Checkpoint(**{**vars(checkpoint), "tensors": {}}), tmp_path / "bad")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_defaults_profiles_and_examples_survive_a_file_and_only_consented_texts_are_shown(tmp_path: Path) -> None:
+    before = replace(
+        random_checkpoint(input="text"),
+        exit=ExitOptions(delta=0.01, entropy_threshold=0.1, profile="fast"),
+        profiles={"fast": Profile(ExitOptions(max_blocks=2), {"rows": 100, "score": 0.9})},
+        examples=(Example("a warm film", None, "Warm", True), Example("a private remark")),
+    )
+    save(before, tmp_path / "tiny")
+    found = read(tmp_path / "tiny")
+    for name in ("exit", "profiles", "examples", "input", "labels", "config"):
+        assert getattr(found, name) == getattr(before, name)
+    engine = Engine(found)
+    in_effect = engine.encode("fine").exit
+    assert (in_effect.delta, in_effect.entropy_threshold, in_effect.max_blocks, in_effect.profile) == (
+        0.01,
+        0.1,
+        2,
+        "fast",
+    )
+    assert engine.description["examples"] == [{"title": "Warm", "text": "a warm film", "text_pair": None}]
+    assert "private" not in json.dumps(engine.description)
+    assert engine.description["profiles"]["fast"]["evidence"] == {"rows": 100, "score": 0.9}

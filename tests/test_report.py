@@ -16,6 +16,7 @@ from beexformer.model.checkpoint import save
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
+from beexformer.model.tensors import unstack
 from beexformer.report import bootstrap, depth, results, tables
 from beexformer.report.results import CITED, DELTA, Net, packed_bytes, real_bytes
 from beexformer.training import encoders
@@ -279,7 +280,7 @@ def test_training_rows_that_are_scored_on_are_no_baseline(tmp_path: Path) -> Non
 
 def test_sizes_are_those_of_the_tensors() -> None:
     config = BEEConfig(n_class=2, **SHAPE)  # type: ignore[arg-type]
-    tensors = tensors_of(BEExformer(config))
+    tensors = unstack(tensors_of(BEExformer(config)), config)
     assert packed_bytes(config) == sum(tensor.nbytes for tensor in tensors.values())
     full_precision = BEExformer(replace(config, binary=False))
     assert real_bytes(config) == sum(4 * parameter.numel() for parameter in full_precision.parameters())

@@ -6,6 +6,7 @@ from beexformer.model import bits
 from beexformer.model.checkpoint import Checkpoint
 from beexformer.model.config import BEEConfig
 from beexformer.model.embedding import pack, quantize, steps
+from beexformer.model.manifest import Input
 from beexformer.model.tensors import named_spec, stack
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
 
@@ -32,7 +33,11 @@ WORDS = [
 
 
 def random_checkpoint(
-    seed: int = 0, labels: tuple[str, ...] = ("negative", "positive"), vocabulary: int = 0, **fields: object
+    seed: int = 0,
+    labels: tuple[str, ...] = ("negative", "positive"),
+    vocabulary: int = 0,
+    input: Input | None = None,
+    **fields: object,
 ) -> Checkpoint:
     """An untrained binary network as a checkpoint, without torch: signs, scales and thresholds from a seed. The
     tokenizer is learned, and not reproducible; `vocabulary` states the embedding's rows, so that all else is."""
@@ -66,6 +71,7 @@ def random_checkpoint(
         name="tiny",
         config=config,
         labels=labels,
+        input=input,
         tensors=stack(tensors, config),
         tokenizer=tokenizer,
         card="# tiny\n",
