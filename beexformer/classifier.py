@@ -5,7 +5,6 @@ Classifying from Python: a checkpoint by its name or folder, texts in, answers o
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from beexformer.model import kernel_cache
 from beexformer.model.answer import Answer
 from beexformer.model.checkpoint import SHIPPED
 from beexformer.model.errors import CheckpointError, InputError
@@ -24,7 +23,6 @@ def load(checkpoint: str | Path) -> "Classifier":
 
     Reads and verifies it. The first call on a machine compiles the kernels, which takes a minute or two; they are kept
     on disk, in NUMBA_CACHE_DIR where that is set. Raises CheckpointError, one sentence, for whatever is wrong."""
-    kernel_cache.use_read_only()
     from beexformer.model.engine import Engine
 
     shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))

@@ -16,7 +16,6 @@ import typer
 from typer.core import TyperGroup
 
 from beexformer.app import cli as serving
-from beexformer.model import kernel_cache
 from beexformer.model.errors import BEEError
 
 LATER = ("beexformer.training", "beexformer.report")  # an image that only serves has neither
@@ -58,7 +57,6 @@ app.add_typer(serving.app)
 def main() -> None:
     """The console entry."""
     try:
-        kernel_cache.use_read_only()
         app()
     except BEEError as error:
         print(f"beexformer: {error}", file=sys.stderr)

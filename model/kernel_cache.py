@@ -1,51 +1,94 @@
 """
-Compiled kernels on disk, the files that numba keeps in NUMBA_CACHE_DIR: filled ahead of time, and used read-only.
+Compiled kernels on disk: what may be wrong with them, and how an image is filled with them ahead of time.
 
     python -m beexformer.model.kernel_cache [LEVEL ...]  compile for these levels, default: all;
          this CPU need not have them
 
-Knows where compiled code lies; nothing of what it computes.
+They lie in NUMBA_CACHE_DIR, else beside the source or in the user's cache folder, as numba decides. Knows nothing of what
+they compute.
 """
 
-import atexit
+import contextlib
+import logging
 import multiprocessing
 import os
 import platform
-import shutil
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from numba import njit
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    InTreeCacheLocator,
+    UserProvidedCacheLocator,
+    UserWideCacheLocator,
+    ZipCacheLocator,
+)
+
 from beexformer.model.errors import BEEError
 
-FOLDER = "NUMBA_CACHE_DIR"
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+log = logging.getLogger("bee.kernels")
+said: set[str] = set()
+"""What the cache could not do so far."""
 
 
-def use_read_only() -> None:
-    """Lets NUMBA_CACHE_DIR be a folder that this process may not write to. Comes before numba is imported.
-
-    numba asks to write where it reads from; so it gets a temporary folder of links, and keeps there what it compiles
-    itself. Worker processes inherit it."""
-    folder = os.environ.get(FOLDER, "")
-    if not os.path.isdir(folder) or os.access(folder, os.W_OK):
-        return
+def cached(function: Callable[..., Any]) -> Any:
+    """numba's njit without the GIL, for a kernel that is called from Python: compiled when it is first called, or taken
+    from the cache. With a cache that is missing, full, read-only or damaged it is compiled in memory, and one warning
+    says so; numba's own would raise."""
+    kernel = njit(nogil=True)(function)
     try:
-        links = Path(tempfile.mkdtemp(prefix="beexformer-kernels-"))
-    except OSError:
-        raise BEEError(
-            f"{folder} is read-only and there is no temporary folder to work in; mount one that can be written at /tmp"
-        ) from None
-    atexit.register(shutil.rmtree, links, ignore_errors=True)
-    kernels = Path(folder).absolute()
-    for path in kernels.rglob("*"):  # a folder comes before what is in it
-        link = links / path.relative_to(kernels)
-        link.mkdir() if path.is_dir() else link.symlink_to(path)
-    os.environ[FOLDER] = str(links)
+        kernel._cache = _Cache(function)  # what cache=True does with a cache of numba's own
+    except (RuntimeError, OSError) as error:  # no folder is there and none can be made
+        _say("there is no folder to keep compiled kernels in", error)
+    return kernel
+
+
+class _GivenFolder(UserProvidedCacheLocator):  # type: ignore[misc]
+    """NUMBA_CACHE_DIR, which numba wants to be writable even where it only reads."""
+
+    def ensure_cache_path(self) -> None:
+        with contextlib.suppress(OSError):  # if something is to be kept after all, that fails and says so
+            super().ensure_cache_path()
+
+
+class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_GivenFolder, InTreeCacheLocator, UserWideCacheLocator, ZipCacheLocator)
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    _impl_class = _Implementation
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # whatever a damaged file makes pickle and LLVM raise
+            _say(f"compiled kernels in {self.cache_path} can't be read", error)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            try:
+                self._cache_file._load_index()
+            except Exception:  # it is damaged: begin another one
+                self.flush()
+            super().save_overload(sig, data)
+        except Exception as error:
+            _say(f"compiled kernels can't be kept in {self.cache_path}", error)
+
+
+def _say(what: str, error: Exception) -> None:
+    """Once a process."""
+    if what not in said:
+        said.add(what)
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        log.warning("%s (%s); they are compiled in memory, which takes half a minute", what, reason)
 
 
 def fill(levels: Sequence[str] = ()) -> None:
@@ -67,7 +110,7 @@ def fill(levels: Sequence[str] = ()) -> None:
 
 
 def _signatures() -> list[Any]:
-    """The types with which the engine calls `walk`, found by running the shipped checkpoints."""
+    """The types with which the engine calls `early_exit_forward`, found by running the shipped checkpoints."""
     from beexformer.model import kernels
     from beexformer.model.engine import Engine
 
@@ -78,11 +121,13 @@ def _signatures() -> list[Any]:
 
 
 def _compile(signatures: list[Any]) -> None:
-    """Other kernels are compiled as `walk` needs them: which ones depends on the CPU."""
-    from beexformer.model import kernels
+    """Other kernels are compiled as `early_exit_forward` needs them: which ones depends on the CPU."""
+    from beexformer.model import kernel_cache, kernels  # by the name under which the kernels know it
 
     for signature in signatures:
         kernels.early_exit_forward.compile(signature)
+    if kernel_cache.said:
+        raise BEEError(f"kernels were compiled and not kept: {min(kernel_cache.said)}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from numba import float32, njit, uint64
 from beexformer.model import bits, exits, target
 from beexformer.model.embedding import embed as join
 from beexformer.model.embedding import real, token_types
+from beexformer.model.kernel_cache import cached
 from beexformer.model.simd import (
     absolute,
     address_of_real,
@@ -893,7 +894,7 @@ def _head_at(table: np.ndarray, e: int) -> Head:
     )
 
 
-@njit(nogil=True, cache=True)
+@cached
 def early_exit_forward(
     ids: np.ndarray,
     delta: float,

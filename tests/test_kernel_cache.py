@@ -19,6 +19,7 @@ LEVEL = "x86-64-v2"
 OBEDIENT = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
 
 pytestmark = [
+    pytest.mark.slow,  # each compiles all kernels
     pytest.mark.skipif(platform.machine() != "x86_64", reason="levels are those of x86-64"),
     pytest.mark.skipif(bool(OBEDIENT) and not shutil.which("setpriv"), reason="root needs setpriv, of util-linux"),
 ]
@@ -49,32 +50,103 @@ def test_kernels_filled_ahead_are_loaded_and_nothing_is_compiled(filled: Path, t
     answered = classify(filled, tmp_path, LEVEL)
     assert answered.returncode == 0, answered.stderr
     assert '"label":"positive"' in answered.stdout
-    assert f"data loaded from '{tmp_path}" in answered.stdout
+    assert f"data loaded from '{filled}" in answered.stdout
+    assert answered.stderr == ""
     assert "saved to" not in answered.stdout
 
 
-def test_what_is_not_there_is_compiled_and_kept_elsewhere_for_a_while(filled: Path, tmp_path: Path) -> None:
+def test_what_is_not_there_is_compiled_in_memory_and_said_once(filled: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in filled.rglob("*")}
     answered = classify(filled, tmp_path, "native")
     assert answered.returncode == 0, answered.stderr
-    assert f"data saved to '{tmp_path}" in answered.stdout
+    assert answered.stderr.count("\n") == 1, answered.stderr
+    assert answered.stderr.startswith(f"compiled kernels can't be kept in {filled}")
+    assert "they are compiled in memory" in answered.stderr
     assert {path: path.stat().st_mtime_ns for path in filled.rglob("*")} == before
-    assert not list(tmp_path.iterdir()), "the folder of links goes with its process"
 
 
-def test_without_a_temporary_folder_one_sentence_says_what_to_do(filled: Path) -> None:
+def damage(folder: Path) -> None:
+    """Empty indexes, empty code, code cut in half, in turn."""
+    for i, path in enumerate(sorted(folder.rglob("*.nbi"))):
+        codes = list(path.parent.glob(f"{path.stem}.*.nbc"))
+        for each in [path] if i % 3 == 0 else codes:
+            content = each.read_bytes()
+            each.write_bytes(content[: len(content) // 2] if i % 3 == 2 else b"")
+
+
+def test_a_damaged_cache_is_compiled_anew_said_once_and_repaired(filled: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kernels"
+    shutil.copytree(filled, folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755)
+    damage(folder)
+    answered = classify(folder, tmp_path, LEVEL)
+    assert answered.returncode == 0, answered.stderr
+    assert '"label":"positive"' in answered.stdout
+    assert answered.stderr.count("\n") == 1, answered.stderr
+    assert answered.stderr.startswith(f"compiled kernels in {folder}")
+    again = classify(folder, tmp_path, LEVEL)
+    assert again.stderr == ""
+    assert "data loaded from" in again.stdout
+    assert "saved to" not in again.stdout
+
+
+def test_without_any_folder_kernels_are_compiled_in_memory(tmp_path: Path) -> None:
+    """Neither NUMBA_CACHE_DIR nor a place beside the source or of the user."""
     program = (
-        "import tempfile\n"
-        "tempfile._candidate_tempdir_list = lambda: ['/nonexistent']\n"  # else it finds another one
+        "from numba.core import caching\n"
+        "def nowhere(self): raise OSError(30, 'Read-only file system')\n"
+        "caching._CacheLocator.ensure_cache_path = nowhere\n"
         "import beexformer.cli\n"
         "beexformer.cli.main()\n"
     )
-    refused = subprocess.run(
-        [*OBEDIENT, sys.executable, "-c", program],
+    env = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    answered = subprocess.run(
+        [sys.executable, "-c", program, "classify", "a warm, funny film"],
+        env=env | {"BEE_CPU": LEVEL},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert answered.returncode == 0, answered.stderr
+    assert '"label":"positive"' in answered.stdout
+    assert answered.stderr.startswith("there is no folder to keep compiled kernels in")
+    assert answered.stderr.count("\n") == 1
+
+
+def test_a_full_disk_costs_a_sentence(tmp_path: Path) -> None:
+    """As the system says it when a file is opened to be written."""
+    program = (
+        "import contextlib, errno, os\n"
+        "from numba.core import caching\n"
+        "@contextlib.contextmanager\n"
+        "def full(self, path):\n"
+        "    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)\n"
+        "    yield\n"
+        "caching.IndexDataCacheFile._open_for_write = full\n"
+        "import beexformer.cli\n"
+        "beexformer.cli.main()\n"
+    )
+    answered = subprocess.run(
+        [sys.executable, "-c", program, "classify", "a warm, funny film"],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "BEE_CPU": LEVEL},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert answered.returncode == 0, answered.stderr
+    assert '"label":"positive"' in answered.stdout
+    assert "(No space left on device); they are compiled in memory" in answered.stderr
+    assert answered.stderr.count("\n") == 1
+
+
+def test_an_image_whose_kernels_could_not_be_kept_is_not_built(filled: Path) -> None:
+    built = subprocess.run(
+        [*OBEDIENT, sys.executable, "-m", "beexformer.model.kernel_cache", "x86-64-v3"],
         env=os.environ | {"NUMBA_CACHE_DIR": str(filled)},
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
-    assert refused.returncode == 2
-    assert refused.stderr.startswith(f"beexformer: {filled} is read-only and there is no temporary folder")
+    assert built.returncode != 0
+    assert "kernels were compiled and not kept" in built.stderr
