@@ -4,8 +4,8 @@ Compiled kernels on disk: what may be wrong with them, and how an image is fille
     python -m beexformer.model.kernel_cache [LEVEL ...]  compile for these levels, default: all;
          this CPU need not have them
 
-They lie in NUMBA_CACHE_DIR, else beside the source or in the user's cache folder, as numba decides. Knows nothing of what
-they compute.
+They lie in NUMBA_CACHE_DIR, else beside the source or in the user's cache folder, as numba decides. Knows nothing of
+what they compute.
 """
 
 import contextlib
