@@ -4,9 +4,10 @@ What a row will cost in milliseconds, on this machine and as busy as it is: a mo
     ms(n tokens, c blocks) = ratio (a + c (p + q n + r pairs(n)))
 
 a is what every row pays once; p, q and r are a block's own cost, a token's (products, gates, norms) and a pair of
-tokens' (attention, which works on 4 queries and 16 keys at a time, so n counts rounded up). A block's head is in p and
-q. The four coefficients are measured in a second at start; `ratio` then follows the rows that are really run, because
-the second at start may have been a busy one. Knows no engine: it is given something to time.
+tokens' (attention, which works on 16 queries and 4 keys at a time, so n counts rounded up). A block's head is in p and
+q. The four coefficients are measured in a fifth of a second at start, once for all models of a shape; until then they
+are assumed. `ratio` then follows the rows that are really run, because the start may have been a busy time. Knows no
+engine: it is given something to time.
 """
 
 import time
@@ -16,16 +17,21 @@ from typing import Any
 
 import numpy as np
 
-LENGTHS = (4, 6, 8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)  # denser where sentences are
-SECONDS = 0.8
+LENGTHS = (4, 8, 12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 256, 512)  # denser where sentences are
+SECONDS = 0.2
+ASSUMED = (0.02, 0.012, 0.0025, 2.6e-5)  # at D = 384, on a server of 2023 with AVX-512
+SLOWER = {"x86-64-v4-vpopcntdq": 1.0, "x86-64-v3": 2.0}  # other levels: 4 times
 STEP = 1.01  # of the ratio, up or down with every row: a running median, deaf to how far off a single row was
 
 
 class CostModel:
     """Predicts the engine's time for one row. `coefficients` are (a, p, q, r) in milliseconds, `fit_error` the median
-    relative error on what they were fitted to, `calibrated_at` a date and time (UTC, ISO 8601)."""
+    relative error on what they were fitted to, `calibrated_at` a date and time (UTC, ISO 8601); both are None where
+    coefficients are assumed."""
 
-    def __init__(self, coefficients: Sequence[float], fit_error: float, calibrated_at: str) -> None:
+    def __init__(
+        self, coefficients: Sequence[float], fit_error: float | None = None, calibrated_at: str | None = None
+    ) -> None:
         self.coefficients, self.fit_error, self.calibrated_at = tuple(coefficients), fit_error, calibrated_at
         self.ratio = 1.0
 
@@ -42,6 +48,13 @@ class CostModel:
         return dict(vars(self))
 
 
+def assumed(d_model: int, level: str) -> CostModel:
+    """For a network that nobody has timed yet, on this level of instructions (`target.level`)."""
+    a, p, q, r = ASSUMED
+    times, wide = SLOWER.get(level, 4.0), d_model / 384
+    return CostModel((times * a, times * p, times * q * wide**2, times * r * wide))
+
+
 def calibrate(run: Callable[[int, int], object], max_tokens: int, depths: Sequence[int]) -> CostModel:
     """Time `run(tokens, blocks)` over lengths up to `max_tokens` and the given numbers of blocks, in turn, for SECONDS
     but at least three times each; fit the medians by least squares of relative errors."""
@@ -55,9 +68,21 @@ def calibrate(run: Callable[[int, int], object], max_tokens: int, depths: Sequen
             found[point].append(1000 * (time.perf_counter() - start))
     measured = np.array([np.median(found[point]) for point in points])
     features = np.array([_features(*point) for point in points])
-    coefficients = np.linalg.lstsq(features / measured[:, None], np.ones(len(points)), rcond=None)[0]
+    coefficients = _fit(features / measured[:, None])
     errors = np.abs(features @ coefficients / measured - 1)
     return CostModel(coefficients.tolist(), float(np.median(errors)), datetime.now(UTC).isoformat("T", "seconds"))
+
+
+def _fit(features: np.ndarray) -> np.ndarray:
+    """Least squares of features @ x - 1, x not negative: what would be is 0, and the rest is fitted anew."""
+    found, kept = np.zeros(features.shape[1]), np.arange(features.shape[1])
+    while len(kept):
+        some = np.linalg.lstsq(features[:, kept], np.ones(len(features)), rcond=None)[0]
+        if (some >= 0).all():
+            found[kept] = some
+            break
+        kept = np.delete(kept, some.argmin())
+    return found
 
 
 def _features(tokens: int, blocks: int) -> tuple[float, ...]:

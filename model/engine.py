@@ -9,7 +9,7 @@ The engine: a checkpoint folder in, answers out. Knows tokens, blocks and exits;
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from beexformer.model import bits, cost, flops, kernels, probes, reference, target, tokenizer
 from beexformer.model.answer import Answer
 from beexformer.model.checkpoint import Checkpoint, read
+from beexformer.model.config import BEEConfig
 from beexformer.model.embedding import SCALES, sinusoid
 from beexformer.model.errors import BEEError, CheckpointError, InputError
 from beexformer.model.forward import Forward, Scratch, ScratchPool
@@ -63,7 +64,7 @@ class Engine:
             raise CheckpointError(f"checkpoint {self.name!r}: {error}") from None
         self._network = _network(checkpoint)
         self._table = kernels.table(self._network, self.config.n_head, self.config.carry == "x")
-        self.cost: cost.CostModel | None = None  # until `calibrate`
+        self.cost = cost.assumed(self.config.d_model, target.level)  # until `calibrate`
         self._flops: dict[int, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
         self.pool = ScratchPool(self.config)
         self._probes = checkpoint.probes
@@ -82,18 +83,24 @@ class Engine:
         probes.check_logits(self, self._probes)
         return answer
 
-    def calibrate(self) -> None:
-        """Time some rows, for a second, so that `cost` can say what others will take on this machine."""
+    def calibrate(self, alike: "Engine | None" = None) -> None:
+        """Time some rows, for a fifth of a second, so that `cost` can say what others will take on this machine; or
+        take over what was measured of an engine of the same `shape`."""
+        if alike:
+            self.cost = cost.CostModel(alike.cost.coefficients, alike.cost.fit_error, alike.cost.calibrated_at)
+            return
 
         def run(tokens: int, blocks: int) -> None:
             ids = np.arange(tokens, dtype=np.int32) % self.config.vocab_size
             self.predict([Row(ids, False, ExitSettings(0.0, 0.0, blocks, blocks))])
 
         C = self.config.n_block
-        self.cost = None
-        self.cost = cost.calibrate(
-            run, self.config.max_tokens, (1, (1 + C) // 2, C) if self.config.early_exit else (C,)
-        )
+        self.cost = cost.calibrate(run, self.config.max_tokens, (1, C) if self.config.early_exit else (C,))
+
+    @property
+    def shape(self) -> BEEConfig:
+        """What a row's time depends on, of all that is in the config."""
+        return replace(self.config, vocab_size=1, n_class=2)
 
     def resolve(self, asked: ExitOptions) -> ExitSettings:
         """What is in effect where a request asks for that. Raises InputError for what this model can't do."""

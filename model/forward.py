@@ -92,17 +92,12 @@ class Forward:
             tokens = len(self._row.ids)
             self._engine.pool.give_back(self._scratch, tokens)
             self._scratch = None
-            if self._engine.cost:
-                self._engine.cost.observe(tokens, self._exit_index, 1000 * self._seconds)
+            self._engine.cost.observe(tokens, self._exit_index, 1000 * self._seconds)
         return self._answer
 
     def _blocks(self, milliseconds: float) -> float:
         """How many blocks that is enough for, as a fraction."""
-        cost, tokens = self._engine.cost, len(self._row.ids)
         if milliseconds == math.inf:
             return math.inf
-        return (
-            float(milliseconds / max(cost.milliseconds(tokens, 2) - cost.milliseconds(tokens, 1), 1e-6))
-            if cost
-            else 0.0
-        )
+        cost, tokens = self._engine.cost, len(self._row.ids)
+        return milliseconds / max(cost.milliseconds(tokens, 2) - cost.milliseconds(tokens, 1), 1e-6)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from beexformer.model.checkpoint import SHIPPED
+from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError, CheckpointError
 
@@ -56,9 +57,11 @@ class Registry:
     def warm(self) -> None:
         """One real forward of every engine, and its cost measured; only then is the state "ready"."""
         try:
+            timed: dict[BEEConfig, Engine] = {}  # one of each shape
             for engine in self:
                 engine.warm()
-                engine.calibrate()
+                engine.calibrate(timed.get(engine.shape))
+                timed.setdefault(engine.shape, engine)
         except Exception:  # raised again: only the state is noted here
             self.state = "failed"
             raise

@@ -60,3 +60,18 @@ def test_every_length_and_depth_of_a_network_is_within_reach(
     assert max(timed) == (max_tokens, depths[-1])
     assert {blocks for _, blocks in timed} == set(depths)
     assert all(timed.count(point) >= 3 for point in timed), "a median of fewer would be an accident"
+
+
+def test_what_is_assumed_grows_with_the_network_and_shrinks_with_instructions() -> None:
+    small, large = cost.assumed(384, "x86-64-v4-vpopcntdq"), cost.assumed(768, "x86-64-v4-vpopcntdq")
+    assert 2 < large.milliseconds(128, 6) / small.milliseconds(128, 6) < 4
+    assert small.milliseconds(25, 6) < cost.assumed(384, "x86-64-v3").milliseconds(25, 6)
+    assert small.milliseconds(25, 6) < cost.assumed(384, "native").milliseconds(25, 6)
+    assert small.calibrated_at is None
+
+
+def test_nothing_costs_less_than_nothing(clock: list[float]) -> None:
+    def run(tokens: int, blocks: int) -> None:
+        clock[0] += (0.5 + 0.01 * tokens - 0.001 * blocks * tokens) / 1000
+
+    assert min(cost.calibrate(run, 128, (1, 6)).coefficients) == 0
