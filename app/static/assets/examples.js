@@ -1,4 +1,5 @@
-// Texts to click, by what they are examples of: those of a shipped model, or of film reviews for any other.
+// Texts to click: the model's own where its owner has consented to them, those of a shipped model by its name, or
+// neutral ones that belong to no subject.
 
 const FILMS = [
   ["Easy", "a warm, funny film"],
@@ -15,6 +16,7 @@ const FILMS = [
 ];
 
 const OF_MODELS = {
+  sst2: FILMS,
   cola: [
     ["Plain", "The book was written by a student."],
     ["Wrong order", "The book written was a by student."],
@@ -33,11 +35,41 @@ const OF_MODELS = {
   ],
 };
 
-export const examplesOf = (name) => OF_MODELS[name] ?? FILMS;
+const NEUTRAL = [
+  ["Short", "Thank you, that was quick."],
+  ["A question", "Could you tell me when this will be ready?"],
+  ["A complaint", "I have asked twice now, and nobody has answered."],
+  [
+    "Long",
+    "I wrote to you on Monday about the order that came on Friday. The box was open, one of the two parts was " +
+      "missing, and the bill says that both were sent. I don't need the part before the end of the month, but I " +
+      "would like to know what happens next, and whether I have to send anything back.",
+  ],
+];
 
-export const FIRST = FILMS[2][1];
+const NEUTRAL_PAIRS = [
+  ["Alike", "The office is closed on Friday.", "On Friday nobody is in the office."],
+  ["Different", "The office is closed on Friday.", "The office opens at nine every day."],
+  ["Unrelated", "The office is closed on Friday.", "The train was late again."],
+];
 
-export const LINES = [
+/** [what it is called, text, second text or none] of a model as /models/{name} describes it. */
+export function examplesOf({ name, input, examples = [] }) {
+  if (examples.length)
+    return examples.map(({ text, text_pair: pair }) => [shortened(text), text, ...(pair ? [pair] : [])]);
+  return OF_MODELS[name] ?? (input === "pair" ? NEUTRAL_PAIRS : NEUTRAL);
+}
+
+const shortened = (text) => (text.length > 28 ? `${text.slice(0, 27).trimEnd()}\u2026` : text);
+
+/** The example that stands there first: of those of the model the third, the first ones being the plainest. */
+export const firstOf = (model) => examplesOf(model).at(2) ?? examplesOf(model)[0];
+
+/** Lines to fill in; a tab parts the two texts of a pair. */
+export const linesOf = (model) =>
+  model.name === "sst2" ? FILM_LINES : examplesOf(model).map(([, ...texts]) => texts.join("\t"));
+
+const FILM_LINES = [
   "a warm, funny film",
   "an utterly joyless two hours",
   "not a bad film at all",

@@ -4,7 +4,7 @@ import { ApiError, ask, pause, useKey } from "./api.js";
 import { showCurve } from "./curve.js";
 import { deltaAt, LEFT, meaning, meaningOfSure, NEVER, positionOf, request, RIGHT, show } from "./delta.js";
 import { $, make, percent, plural } from "./dom.js";
-import { examplesOf, FIRST, LINES } from "./examples.js";
+import { examplesOf, firstOf, linesOf } from "./examples.js";
 import { setUpLines } from "./lines.js";
 import { showCost, showWalk } from "./walk.js";
 
@@ -20,6 +20,7 @@ let sure = 0; // the entropy threshold; 0: none
 let full = { key: "", found: null }; // the last answer at full depth: moving delta does not change it
 let asking = new AbortController(); // of the newest question; older ones are aborted and never shown
 let timer = 0;
+let suggested = ""; // the example that stands in the field because nobody has typed yet
 
 const effective = () => delta ?? model.default_delta;
 const fields = () => request(delta, sure, model.blocks);
@@ -39,7 +40,7 @@ async function classify() {
   const text = $("text").value;
   const pair = $("pair-field").hidden ? "" : $("pair").value;
   if (!model) return void start();
-  if (!text.trim()) {
+  if (!text.trim() || (model.input === "pair" && !pair.trim())) {
     state("empty");
     return void notice("");
   }
@@ -220,9 +221,22 @@ function showPair(shown) {
   $("pair-toggle").textContent = shown ? "Without the second text" : "Add a second text";
 }
 
-function showExamples(name) {
+/** Models of single texts or of pairs take nothing else; what is not known takes both. */
+function showInput() {
+  $("pair-toggle").hidden = model.input === "pair" || model.input === "text";
+  showPair(model.input === "pair" || (model.input !== "text" && $("pair").value !== ""));
+  $("tabs").checked = model.input === "pair";
+}
+
+function showExamples() {
+  const [, text, pair = ""] = firstOf(model);
+  if (!$("text").value || $("text").value === suggested) {
+    // nobody has typed yet: the text of another model would say nothing of this one
+    [$("text").value, $("pair").value, suggested] = [text, pair, text];
+    grow();
+  }
   $("examples").replaceChildren(
-    ...examplesOf(name).map(([kind, text, pair = ""]) =>
+    ...examplesOf(model).map(([kind, text, pair = ""]) =>
       make(
         "li",
         {},
@@ -234,7 +248,7 @@ function showExamples(name) {
           onclick: () => {
             $("text").value = text;
             $("pair").value = pair;
-            showPair(pair !== "");
+            showPair(pair !== "" || model.input === "pair");
             grow();
             later(0);
           },
@@ -245,7 +259,6 @@ function showExamples(name) {
 }
 
 function setUpText() {
-  $("text").value ||= FIRST;
   grow();
   $("text").addEventListener("input", () => {
     grow();
@@ -259,7 +272,7 @@ function setUpText() {
     if ($("pair").value) later(0);
   });
   $("fill").addEventListener("click", () => {
-    $("lines").value = LINES.join("\n");
+    if (model) $("lines").value = linesOf(model).join("\n");
     $("run").focus();
   });
 }
@@ -267,12 +280,14 @@ function setUpText() {
 async function describe(name) {
   const { body } = await ask(`models/${encodeURIComponent(name)}`, { onWait: waiting });
   model = { ...body, blocks: body.config.n_block };
+  const classes = model.labels.length > 12 ? plural(model.labels.length, "class", "classes") : model.labels.join(", ");
   $("about").textContent =
-    `Model ${model.name}: ${model.labels.join(", ")}; ${model.blocks} blocks, ` +
+    `Model ${model.name}: ${classes}; ${model.blocks} blocks, ` +
     `${(model.size_bytes / 1e6).toFixed(1)} MB.`;
   $("delta-default").textContent = `the model\u2019s default, ${show(model.default_delta)}`;
   for (const id of ["delta", "delta-number", "sure"]) $(id).disabled = false;
-  showExamples(model.name);
+  showExamples();
+  showInput();
   chooseSure(sure);
 }
 

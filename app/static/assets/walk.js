@@ -4,6 +4,7 @@ import { drawEntropy } from "./charts.js";
 import { NEVER, show } from "./delta.js";
 import { $, fillTable, flops, make, milliseconds, nats, percent, plural } from "./dom.js";
 
+const SHOWN = 6; // classes with a bar; all of them are in the table below
 const SURE = 1e-9; // below this entropy there is nothing left to gain, and the service stops
 
 /** here, full: {answer, ms}, ms being what the engine took each time it was asked; full is null until it has come. */
@@ -46,8 +47,9 @@ function verdict(answer) {
     answer.truncated ? make("span", { className: "warn", textContent: `cut to ${answer.tokens} tokens` }) : "",
   );
   const ranked = Object.entries(answer.scores).sort(([, a], [, b]) => b - a);
+  allClasses(ranked);
   $("scores").replaceChildren(
-    ...ranked.slice(0, 6).map(([label, score], i) => {
+    ...ranked.slice(0, SHOWN).map(([label, score], i) => {
       const fill = make("span", { className: "fill" });
       fill.style.setProperty("--share", score);
       return make(
@@ -59,6 +61,23 @@ function verdict(answer) {
       );
     }),
   );
+}
+
+/** Every class with its score, the highest first, where there are more than have bars; a field finds one by name. */
+function allClasses(ranked) {
+  $("classes").hidden = ranked.length <= SHOWN;
+  $("classes-summary").textContent = `All ${ranked.length} classes`;
+  const show = () => {
+    const wanted = $("classes-find").value.trim().toLowerCase();
+    const found = ranked.filter(([label]) => label.toLowerCase().includes(wanted));
+    fillTable(
+      $("classes-table"),
+      ["class", "score"],
+      found.map(([label, score]) => [label, percent(score, 2)]),
+    );
+  };
+  $("classes-find").oninput = show;
+  show();
 }
 
 function cells(answer, entropies) {
