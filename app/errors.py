@@ -10,15 +10,18 @@ from urllib.parse import quote
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
 
 from beexformer.app.context import RequestContext
+from beexformer.app.prefix import route_path
 from beexformer.app.scheduler import DeadlineExceeded, Draining, Overloaded
 from beexformer.app.schemas import FieldError, Problem
 from beexformer.model.errors import InputError
 from beexformer.model.registry import UnknownModel
 
 MEDIA_TYPE = "application/problem+json"
+INFERENCE_PROTOCOL = "/v2/"  # paths below it
 MAX_FIELD_ERRORS = 20
 TYPES = "urn:problem-type:beexformer:"
 
@@ -116,18 +119,22 @@ def problem(error: Exception, *, instance: str | None = None, request_id: str | 
     )
 
 
-def respond(error: Exception, *, instance: str, request_id: str) -> Response:
-    """The response an exception stands for."""
-    found = problem(error, instance=instance, request_id=request_id)
+def respond(error: Exception, scope: Scope) -> Response:
+    """The response to that request which an exception stands for."""
+    context = RequestContext.of(scope)
+    found = problem(error, instance=quote(scope["path"]), request_id=context.request_id)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if hasattr(error, "retry_after"):
         headers["Retry-After"] = str(error.retry_after)
+    if route_path(scope).startswith(INFERENCE_PROTOCOL):  # which has a shape of its own, and no 422
+        status = 400 if found.status == 422 else found.status
+        return JSONResponse({"error": found.detail}, status, headers)
     return Response(found.model_dump_json(exclude_none=True), found.status, headers, MEDIA_TYPE)
 
 
 async def handle(request: Request, error: Exception) -> Response:
     """The one exception handler of the app."""
-    return respond(error, instance=quote(request.url.path), request_id=RequestContext.of(request).request_id)
+    return respond(error, request.scope)
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

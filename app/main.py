@@ -25,7 +25,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from beexformer.app import errors, logs
+from beexformer.app import errors, inference_protocol, logs
 from beexformer.app.connections import Connections, Limits
 from beexformer.app.counters import Processes, counting
 from beexformer.app.fast_path import FastPath
@@ -35,7 +35,7 @@ from beexformer.app.middleware import RequestMiddleware, log_refused
 from beexformer.app.openapi import describe, operation_id
 from beexformer.app.page import add_page
 from beexformer.app.prefix import Prefix
-from beexformer.app.routes import endpoints, refuse, router
+from beexformer.app.routes import endpoints, router
 from beexformer.app.service import Service
 from beexformer.app.settings import Settings
 from beexformer.app.supervisor import Supervisor, Work
@@ -89,9 +89,10 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
     )
     app.state.service = service
     app.include_router(router)
+    app.include_router(inference_protocol.router)
     add_page(app)
     describe(app, keys=bool(service.settings.api_keys))
-    app.add_middleware(FastPath, endpoints=endpoints(), refuse=functools.partial(refuse, service))
+    app.add_middleware(FastPath, endpoints=endpoints(), refuse=service.admit)
     app.add_middleware(
         RequestMiddleware,
         keys=service.settings.api_keys,
@@ -178,5 +179,5 @@ async def _warm(service: Service) -> None:
 
 def _count_refused(metrics: Metrics, path: str, status: int, seconds: float) -> None:
     """A body refused as a whole counts as one text of no model."""
-    if path in ("/classify", "/classify/batch"):
+    if path in ("/classify", "/classify/batch") or (path.startswith("/v2/") and path.endswith("/infer")):
         metrics.ended(None, status, seconds)

@@ -19,9 +19,15 @@ from beexformer.app.errors import BUG, kind, respond
 from beexformer.app.logs import access
 from beexformer.app.prefix import route_path
 
-OPEN = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json")  # no key needed
+OPEN = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")  # no key
 OPEN_UNDER = ("/assets/", "/docs/")  # nor for the files under these
-QUIET = ("/livez", "/readyz", "/metrics")  # logged at debug only, as are those files
+QUIET = (
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/v2/health/live",
+    "/v2/health/ready",
+)  # logged at debug only, as are those files
 errors = logging.getLogger("bee.error")
 
 
@@ -87,7 +93,7 @@ class RequestMiddleware:
                 if kind(error) is BUG:
                     fields = {"request_id": context.request_id}
                     errors.error("request failed", exc_info=error, extra={"fields": fields})
-                response = respond(error, instance=quote(scope["path"]), request_id=context.request_id)
+                response = respond(error, scope)
                 await response(scope, receive, send_with_headers)
         finally:
             if not context.counted:

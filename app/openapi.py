@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from beexformer.app.inference_protocol import InferError, InferRequest
 from beexformer.app.middleware import OPEN
 
 TAGS = [
@@ -40,6 +41,9 @@ def describe(app: FastAPI, *, keys: bool) -> None:
             found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
             used = {tag for path in found["paths"].values() for operation in path.values() for tag in operation["tags"]}
             found["tags"] = [tag for tag in TAGS if tag["name"] in used]
+            for model in (InferRequest, InferError):
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+                found["components"]["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
             if keys:
                 _require_keys(found)
             app.openapi_schema = found

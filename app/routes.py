@@ -6,7 +6,7 @@ A single text and a batch go the same way; a batch answers each item with a resu
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path
@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Scope
 
 from beexformer.app.classify import Item, Outcome
 from beexformer.app.context import RequestContext
@@ -36,7 +35,6 @@ from beexformer.app.schemas import (
 from beexformer.app.service import Service, Serving
 from beexformer.model.answer import Answer
 
-SHORT = 2048  # bytes of a body that is answered before what waits already
 WRITTEN = 32  # results of a batch written in one step
 SCRAPE_SECONDS = 5.0
 log = logging.getLogger("bee.error")
@@ -159,14 +157,6 @@ def endpoints() -> dict[str, tuple[TypeAdapter[Any], Endpoint]]:
         "/classify": (TypeAdapter(ClassifyRequest), classify),
         "/classify/batch": (TypeAdapter(BatchRequest), classify_batch),
     }
-
-
-def refuse(service: Service, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
-    """Raise where a request shall not be read: the service is not ready, or too much waits already."""
-    service.refuse_unless_ready()
-    length = headers.get(b"content-length", b"")
-    short = length.isdigit() and len(length) < 6 and int(length) <= SHORT
-    service.scheduler.admit(RequestContext.of(scope).seconds, behind=not short)
 
 
 def _problem_of_item(i: int, error: Exception, request_id: str) -> Problem:

@@ -1,17 +1,22 @@
 """What the endpoints work with: settings, engines and what runs texts on them, put together here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
+from starlette.types import Scope
 
 from beexformer.app.classify import Classifier
+from beexformer.app.context import RequestContext
 from beexformer.app.counters import Processes
 from beexformer.app.errors import NotReady
 from beexformer.app.metrics import Metrics
 from beexformer.app.scheduler import Scheduler
 from beexformer.app.settings import Settings
 from beexformer.model.registry import Registry
+
+SHORT = 2048  # bytes of a body that is answered before what waits already
 
 
 @dataclass
@@ -32,6 +37,13 @@ class Service:
         metrics = Metrics(list(registry), wait_limit=wait_limit, processes=processes)
         scheduler = Scheduler(limit=wait_limit)
         return cls(settings, registry, scheduler, metrics, Classifier(registry, scheduler, metrics))
+
+    def admit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        """Raise where a request with texts shall not be read: not ready, or too much waits already."""
+        self.refuse_unless_ready()
+        length = headers.get(b"content-length", b"")
+        short = length.isdigit() and len(length) < 6 and int(length) <= SHORT
+        self.scheduler.admit(RequestContext.of(scope).seconds, behind=not short)
 
     def refuse_unless_ready(self) -> None:
         if self.registry.state != "ready":

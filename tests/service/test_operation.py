@@ -248,7 +248,13 @@ def test_models_say_what_they_are(client: TestClient) -> None:
 def test_the_openapi_document_tells_the_truth(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        *("/classify", "/classify/batch", "/models", "/models/{name}", "/livez", "/readyz", "/metrics")
+        *("/classify", "/classify/batch", "/models", "/models/{name}", "/livez", "/readyz", "/metrics"),
+        *("/v2", "/v2/health/live", "/v2/health/ready"),
+        *(
+            f"/v2/models/{{name}}{version}{end}"
+            for version in ("", "/versions/{version}")
+            for end in ("", "/ready", "/infer")
+        ),
     }
     for path in ("/classify", "/classify/batch"):
         answers = document["paths"][path]["post"]["responses"]
