@@ -6,7 +6,7 @@ Each value is taken from the first that states one: the request, the profile tha
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from beexformer.model.config import BEEConfig
 from beexformer.model.described import described
@@ -42,6 +42,11 @@ class ExitOptions:
         strict=True,
         default=None,
     )
+
+    def stated(self) -> str:
+        """What is set, for people: "delta -1, entropy_threshold 0.4"."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return ", ".join(f"{name} {value}" for name, value in found.items() if value is not None)
 
     def over(self, other: "ExitOptions") -> "ExitOptions":
         """These options, and `other`'s where these say nothing."""

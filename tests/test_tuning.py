@@ -11,8 +11,8 @@ from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions
-from beexformer.training import profiles
-from beexformer.training.data import Columns
+from beexformer.training import evaluate, profiles
+from beexformer.training.data import Columns, read_rows
 from beexformer.training.tuning import Observed, learn_then_test, p_value, path, rows_needed, tune
 
 
@@ -146,3 +146,15 @@ def test_what_ships_and_what_is_no_name_is_refused(folder: Path, rows: Path) -> 
         "risk-2",
         "flops-33_3",
     ]
+
+
+def test_what_an_evaluation_recommends_can_be_taken(folder: Path, rows: Path) -> None:
+    found = evaluate.evaluate(Engine.load(folder), read_rows(rows, Columns(), ["negative", "positive"])[0])
+    found |= {"score": 0.0, "full_depth_score": 0.0}  # of a network that has learned nothing, all options are as good
+    options = profiles.take(folder, found)
+    engine = Engine.load(folder)
+    assert engine.profiles == {"recommended": options}
+    assert engine.predict([engine.encode("a film")])[0].profile == "recommended"
+    assert "| `recommended` |" in checkpoint.read(folder).card
+    with pytest.raises(TrainingError, match="there is nothing to take"):
+        profiles.take(folder, found | {"score": 1.1})

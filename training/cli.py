@@ -124,13 +124,16 @@ def evaluate(
     confusion: Annotated[
         Path | None, typer.Option(help="Draw which class is taken for which as a PNG, SVG or PDF.")
     ] = None,
+    take: Annotated[
+        bool, typer.Option("--take", help="Make the exit options that are recommended the default of --checkpoint.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
 ) -> None:
     """Score per exit and class, which class is taken for which, score and FLOPs along delta, as tables and pictures.
 
     With --all a line for each checkpoint: scores at delta 1e-4 and at full depth, FLOPs saved, exits, size."""
     with train_extra():
-        from beexformer.training import evaluate, pictures, tables
+        from beexformer.training import evaluate, pictures, profiles, tables
         from beexformer.training.data import Columns, read_rows
     from rich.console import Console
     from rich.progress import track
@@ -159,6 +162,8 @@ def evaluate(
     for flag, path in (("--picture", picture), ("--confusion", confusion)):
         if path and path.suffix not in pictures.SUFFIXES:
             raise BEEError(f"{flag} {path}: the name must end in {', '.join(pictures.SUFFIXES)}")
+    if take and not (checkpoint and (checkpoint / "config.json").exists()):
+        raise BEEError("--take needs --checkpoint, the folder of one checkpoint")
     if metric not in evaluate.METRICS:
         raise BEEError(f"unknown metric {metric!r}; known are {', '.join(evaluate.METRICS)}")
     labelled, _ = read_rows(rows, Columns(text, text_pair, label, encoding), list(engine.labels))
@@ -174,6 +179,10 @@ def evaluate(
     else:
         console.print(tables.tables(engine.name, found))
         console.print(tables.class_tables(engine.labels, found))
+    if take:
+        assert checkpoint
+        options = profiles.take(checkpoint, found)
+        bar.print(f"taken: {options.stated()} is the default of {checkpoint} now, its profile 'recommended'")
 
 
 @app.command()
@@ -227,5 +236,5 @@ def tune(
         out=out,
         progress=lambda batches: track(batches, "rows", console=Console(stderr=True)),
     )
-    print(json.dumps({"profile": found.name, "exit": profiles.stated(found.options), **found.evidence}, indent=1))
+    print(json.dumps({"profile": found.name, "exit": found.options.stated(), **found.evidence}, indent=1))
     print(f"stored in {found.folder} as profile {found.name!r}")

@@ -101,6 +101,12 @@ def advice(found: dict[str, Any]) -> list[str]:
             f"{best['score']:.4f} against {full:.4f}, with {best['flops_saved_ratio']:.0%} of the FLOPs saved "
             f"(--min-blocks {best['exit']} --max-blocks {best['exit']})"
         )
+    if fit := recommended(found):
+        options, point = fit
+        said.append(
+            f"no worse on these rows and with {point['flops_saved_ratio']:.0%} of the FLOPs saved: {options.stated()}, "
+            f"{metric} {point['score']:.4f}; `evaluate --take` makes that the checkpoint's default"
+        )
     low, high = found["interval"]
     said.append(f"on other rows like these {metric} lies between {low:.4f} and {high:.4f} (95 %, {found['rows']} rows)")
     return said

@@ -17,7 +17,7 @@ from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
 from beexformer.model.manifest import NAME, Profile
 from beexformer.model.options import ExitOptions
-from beexformer.training import data
+from beexformer.training import data, diagnosis
 from beexformer.training.data import Columns, Input, digest, sides
 from beexformer.training.evaluate import Progress
 from beexformer.training.tuning import Observed, Want, tune
@@ -121,14 +121,30 @@ def store(found: Checkpoint, folder: Path, name: str, profile: Profile, default:
     checkpoint.save(dataclasses.replace(found, profiles=profiles, exit=exit_, card=card), folder)
 
 
+def take(folder: Path, found: dict[str, Any]) -> ExitOptions:
+    """Make what an evaluation recommends the default of a checkpoint, as its profile "recommended". Raises
+    TrainingError where the defaults are as good already."""
+    ensure_storable(folder, None, RECOMMENDED)
+    fit = diagnosis.recommended(found)
+    if fit is None:
+        raise TrainingError("the defaults are as good as anything on these rows; there is nothing to take")
+    options, point = fit
+    evidence = {key: value for key, value in point.items() if key in ("score", "flops_saved_ratio", "exits")}
+    evidence |= {"metric": found["metric"], "rows": found["rows"], "date": datetime.date.today().isoformat()}
+    evidence["flops_ratio"] = 1 - evidence["flops_saved_ratio"]
+    store(checkpoint.read(folder), folder, RECOMMENDED, Profile(options, evidence), default=True)
+    return options
+
+
+RECOMMENDED = "recommended"
 HEADING = "## Profiles\n"
 
 
 def section(profiles: dict[str, Profile]) -> str:
     """The section of a model card on profiles."""
     lines = [
-        f"| `{name}` | {stated(profile.options)} | {profile.evidence.get('flops_ratio', float('nan')):.0%} "
-        f"| {profile.evidence.get('agreement', float('nan')):.1%} "
+        f"| `{name}` | {profile.options.stated()} | {_share(profile.evidence.get('flops_ratio'))} "
+        f"| {_share(profile.evidence.get('agreement'))} "
         f"| {profile.evidence.get('guarantee', 'chosen on ' + str(profile.evidence.get('rows', '?')) + ' rows')} |"
         for name, profile in profiles.items()
     ]
@@ -138,12 +154,8 @@ def section(profiles: dict[str, Profile]) -> str:
     )
 
 
-def stated(options: ExitOptions) -> str:
-    """The options that are set, for people."""
-    found = {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
-    return ", ".join(
-        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in found.items()
-    )
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def _without_section(card: str) -> str:
