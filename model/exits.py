@@ -93,11 +93,13 @@ def exit_layer(logits: np.ndarray, policy: Policy, min_blocks: int = 1, max_bloc
     return last
 
 
-def exit_layers(logits: np.ndarray, policy: Policy) -> np.ndarray:
-    """`exit_layer` of every row at once: logits of all exits [N, C, m] -> exits taken [N] int64."""
+def exit_layers(logits: np.ndarray, policy: Policy, first: int = 1, last: int | None = None) -> np.ndarray:
+    """`exit_layer` of every row at once: logits of all exits [N, C, m] -> exits taken [N] int64, none before exit
+    `first` or after `last`."""
     traces = np.moveaxis(np.asarray(logits), 1, 0)
-    taken = np.full(len(logits), len(traces), dtype=np.int64)
-    for c in range(len(traces) - 1, 0, -1):
+    last = len(traces) if last is None else last
+    taken = np.full(len(logits), last, dtype=np.int64)
+    for c in range(last - 1, first - 1, -1):
         taken[policy(traces[:c])] = c
     return taken
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import WORDS
@@ -52,6 +53,33 @@ def test_another_network_starts_from_it(written: tuple[BEExformer, Path]) -> Non
     assert all((a == b).all() for a, b in zip(heads, other.heads.parameters(), strict=True)), "heads are the task's own"
 
 
+def test_a_1_bit_one_keeps_its_signs_its_grid_and_its_readers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = BEEConfig(**{**CONFIG.to_dict(), "binary": True, "embedding": "int4+2"})
+    network = BEExformer(config)
+    network.fix_embedding(np.ones(config.vocab_size))
+    with torch.no_grad():
+        for _, layer in network.binary_layers():
+            layer.weight[:, :3] = -1e-9  # would round to zero, which counts as +1
+    readers = [torch.randn(64, 64) for _ in range(2)]
+    backbone.write(tmp_path / "bits", network, JSON, {"encoder": "none", "recipe": {"text": []}}, readers)
+    found = backbone.read("bits", tmp_path)
+    assert found.binary
+    assert found.shape["embedding"] == "int4+2"
+    other = BEExformer(config)
+    found.start(other)
+    assert torch.equal(other.embedding.weight, network.embedding.weight), "on the grid already"
+    assert torch.equal(other.exported_embedding(), network.exported_embedding())
+    for (name, ours), (_, theirs) in zip(network.binary_layers(), other.binary_layers(), strict=True):
+        if not name.startswith("heads."):
+            assert torch.equal(ours.weight < 0, theirs.weight < 0), name
+            assert torch.equal(ours.beta, theirs.beta)
+    assert found.readers is not None
+    np.testing.assert_allclose(found.readers[1], readers[1].numpy(), atol=0.02)
+    with pytest.raises(TrainingError, match="is 1-bit, the network full precision"):
+        found.start(BEExformer(CONFIG))
+
+
 def test_writing_costs_nobody_a_file(written: tuple[BEExformer, Path]) -> None:
     network, root = written
     (root / "mine").mkdir()
@@ -68,9 +96,10 @@ def test_what_does_not_fit_is_one_sentence(written: tuple[BEExformer, Path]) -> 
         found.start(BEExformer(BEEConfig(**{**CONFIG.to_dict(), "d_model": 128})))
     with pytest.raises(TrainingError, match="is no backbone"):
         backbone.read("nothing", root)
+    spoiled = backbone.read("tiny", root)
     (root / "tiny" / "config.json").write_text(json.dumps({"d_model": 64}))
     with pytest.raises(TrainingError, match="doesn't describe a backbone"):
         backbone.read("tiny", root)
     (root / "tiny" / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(TrainingError, match="can't be read"):
-        found.start(BEExformer(CONFIG))
+        spoiled.start(BEExformer(CONFIG))

@@ -3,7 +3,7 @@ import pytest
 from rich.console import Console
 
 from beexformer.model.config import BEEConfig
-from beexformer.model.options import ExitOptions
+from beexformer.model.options import ExitOptions, ExitSettings
 from beexformer.training import diagnosis, pictures, tables
 from beexformer.training.evaluate import METRICS, evaluate_logits
 
@@ -55,7 +55,9 @@ def evaluation(classes: int = 3, rows: int = 60, spoiled: bool = False) -> dict:
     )
     if spoiled:
         logits[:, 3:] = rng.normal(0, 1, logits[:, 3:].shape)
-    return evaluate_logits(config, logits, np.full(rows, 9), labels, "accuracy", -1.0)
+    return evaluate_logits(
+        config, logits, np.full(rows, 9), labels, "accuracy", ExitSettings(-1.0, 0.0, 1, config.n_block)
+    )
 
 
 def test_a_shallower_exit_that_is_better_is_said() -> None:

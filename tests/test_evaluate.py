@@ -13,6 +13,7 @@ from beexformer.model.checkpoint import Checkpoint
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
+from beexformer.model.options import ExitSettings
 from beexformer.training.data import Rows
 from beexformer.training.evaluate import (
     evaluate,
@@ -33,7 +34,9 @@ def test_by_hand() -> None:
     config = BEEConfig(vocab_size=9, n_class=2, d_model=64, n_block=2, n_head=1, d_head=64)
     sure, surer = [0.0, 1.0], [0.0, 2.0]
     logits = np.array([[sure, surer], [sure, sure], [[2.0, 0.0], sure]])
-    found = evaluate_logits(config, logits, np.array([5, 5, 5]), np.array([1, 0, 0]), "accuracy", 1e-4)
+    found = evaluate_logits(
+        config, logits, np.array([5, 5, 5]), np.array([1, 0, 0]), "accuracy", ExitSettings(1e-4, 0.0, 1, 2)
+    )
     assert found["exits"] == [0, 3]
     assert found["score"] == 1 / 3
     assert [line["score"] for line in found["per_exit"]] == [2 / 3, 1 / 3]

@@ -94,6 +94,8 @@ def test_all_rows_at_once_walk_as_each_alone(policy: exits.Policy) -> None:
     logits = np.random.default_rng(0).normal(0, 1, (50, 5, 3)).cumsum(1)
     logits[:5] *= 1000  # entropies of zero
     assert exits.exit_layers(logits, policy).tolist() == [exits.exit_layer(z, policy) for z in logits]
+    between = exits.exit_layers(logits, policy, 2, 4).tolist()
+    assert between == [exits.exit_layer(z, policy, 2, 4) for z in logits]
 
 
 def test_the_surest_exit_is_one_that_was_walked() -> None:

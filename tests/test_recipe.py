@@ -69,11 +69,20 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
 def test_a_model_is_named_after_its_folder() -> None:
     assert recipe.own_rows("my-reviews", {"train": "x"}).name == "my-reviews"
     assert not recipe.own_rows("my-reviews", {"train": "x"}).network.exact_match
-    assert recipe.own_rows("my-questions", {"train": "x", "text_pair": "other"}).network.exact_match
+    pairs = recipe.own_rows("my-questions", {"train": "x", "text_pair": "other"})
+    assert (pairs.network.exact_match, pairs.heads) == (True, None)
+    assert recipe.own_rows("my-reviews", {"train": "x"}).heads is not None
     further = recipe.own_rows("my-reviews", {"train": "x"}, "sst2")
     assert (further.start.checkpoint, further.start.backbone, further.full_precision) == ("sst2", None, None)
     with pytest.raises(TrainingError, match="named after --out, and 'My Reviews' is no name"):
         recipe.own_rows("My Reviews", {"train": "x"})
+
+
+def test_heads_alone_need_a_backbone_and_train_nothing_else() -> None:
+    content = {**recipe.OWN_TEXTS, "name": "toy", "data": {"train": "x"}}
+    for wrong in ({"network": {"embedding": "int4+2"}}, {"start": {}}, {"teacher": {}}, {"full_precision": {}}):
+        with pytest.raises(TrainingError, match=r"\[heads\]"):
+            recipe.parse({**content, **wrong}, "test", recipe.Recipe)
 
 
 def test_embeddings_on_a_grid_stand_still() -> None:

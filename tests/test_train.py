@@ -19,7 +19,7 @@ from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import backbone, export, prepare, recipe, record, train, trainer, warm_start
+from beexformer.training import backbone, export, prepare, provenance, recipe, record, train, trainer, warm_start
 from beexformer.training.full_precision import FullPrecision
 from beexformer.training.network import BEExformer
 from beexformer.training.progress import RunProgress
@@ -336,9 +336,9 @@ def test_disagreement_of_torch_and_engine_writes_nothing(root: Path, monkeypatch
 
 def test_training_needs_no_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert train._commit() == "unknown"  # no repository
+    assert provenance._commit() == "unknown"  # no repository
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert train._commit() == "unknown"  # no git
+    assert provenance._commit() == "unknown"  # no git
 
 
 def test_a_run_goes_on_from_a_checkpoint(root: Path) -> None:

@@ -33,7 +33,7 @@ weights and activations, an exit after every block{marks}. Labels: {", ".join(ch
 | --- | ---: | ---: | ---: | ---: | --- |
 {scored}
 
-The dev set chose when to stop training; the test set, where there is one, chose nothing. FLOPs are real operations plus
+{_judged(made)} FLOPs are real operations plus
 binary operations / 64.
 
 ## How it was made
@@ -52,6 +52,17 @@ binary operations / 64.
 - {_calibration(found.get("calibration"))}
 - It repeats the biases of its data and of what it started from; don't let it decide about people.
 """
+
+
+def _judged(made: dict[str, Any]) -> str:
+    if made.get("cross_validated"):
+        return (
+            "Nothing was held out: dev are the training rows, cross-validated, each answered by heads that were\n"
+            "fitted without it; the test set, where there is one, chose nothing."
+        )
+    if "heads" in made:
+        return "Training rows alone chose everything, by cross-validation; neither dev nor test did."
+    return "The dev set chose when to stop training; the test set, where there is one, chose nothing."
 
 
 def _start(made: dict[str, Any]) -> str:

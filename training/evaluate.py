@@ -5,6 +5,7 @@ Works on the logits of all exits, from the engine or from a torch network, so on
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from beexformer.model import exits, flops
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
+from beexformer.model.options import ExitOptions, ExitSettings
 from beexformer.training import diagnosis
 from beexformer.training.data import Rows
 from beexformer.training.recipe import Data
@@ -72,6 +74,13 @@ def evaluate_policy(
     }
 
 
+def exits_taken(config: BEEConfig, logits: np.ndarray, settings: ExitSettings) -> np.ndarray:
+    """Which of its exits each row takes [N], counted from 1; logits [N, exits, m]."""
+    first = int(np.searchsorted(config.exits, settings.min_blocks)) + 1
+    last = int(np.searchsorted(config.exits, settings.max_blocks, "right"))
+    return exits.exit_layers(logits, exits.entropy_gain(settings.delta, settings.entropy_threshold), first, last)
+
+
 def answers(
     logits: np.ndarray, taken: np.ndarray, answering: Callable[[np.ndarray, int], int] = lambda logits, taken: taken
 ) -> np.ndarray:
@@ -102,14 +111,20 @@ def entropy_curve(
 
 
 def evaluate_logits(
-    config: BEEConfig, logits: np.ndarray, tokens: np.ndarray, labels: np.ndarray, metric: str, delta: float
+    config: BEEConfig, logits: np.ndarray, tokens: np.ndarray, labels: np.ndarray, metric: str, settings: ExitSettings
 ) -> dict[str, Any]:
-    """The evaluation of one labelled set, JSON-ready; see `evaluate`."""
-    predicted = answers(logits, exits.exit_layers(logits, exits.entropy_gain(delta)))
+    """The evaluation of one labelled set, JSON-ready; see `evaluate`. `settings` are what is in effect where nothing is
+    asked; the curves are drawn over all blocks."""
+    taken = exits_taken(config, logits, settings)
+    predicted = answers(logits, taken)
+    left = np.array(config.exits)[taken - 1]
     return {
         "rows": len(labels),
         "metric": metric,
-        **at_delta(config, logits, tokens, labels, metric, delta),
+        "delta": settings.delta,
+        "score": float(METRICS[metric](labels, predicted)),
+        "flops_saved_ratio": flops_saved(config, tokens, left),
+        "exits": [int((left == c).sum()) for c in range(1, config.n_block + 1)],
         "interval": diagnosis.interval(labels, predicted, METRICS[metric], metric == "accuracy"),
         "full_depth_score": float(METRICS[metric](labels, logits[:, -1].argmax(-1))),
         "per_exit": [
@@ -123,7 +138,7 @@ def evaluate_logits(
         "by_class": diagnosis.by_class(labels, predicted, config.n_class),
         "confusion": diagnosis.confusion(labels, predicted, config.n_class),
         "delta_curve": [at_delta(config, logits, tokens, labels, metric, d) for d in DELTAS],
-        "entropy_curve": entropy_curve(config, logits, tokens, labels, metric, delta),
+        "entropy_curve": entropy_curve(config, logits, tokens, labels, metric, settings.delta),
     }
 
 
@@ -143,13 +158,13 @@ def evaluate(engine: Engine, rows: Rows, metric: str = "accuracy", *, progress: 
     """Run labelled rows through every exit of an engine.
 
     Answers {rows, metric, delta, score, interval, flops_saved_ratio, exits, full_depth_score, per_exit, by_class,
-    confusion, delta_curve, entropy_curve, surely_wrong, advice}: score and exits at the checkpoint's default delta are
-    the service's, `exits[c-1]` counts the rows leaving after block c. See `diagnosis` for what is said of classes.
+    confusion, delta_curve, entropy_curve, surely_wrong, advice}: score and exits are the service's, where a request
+    asks for nothing, `exits[c-1]` counts the rows leaving after block c. See `diagnosis` for what is said of classes.
     """
     logits, tokens = logits_of(engine, rows, progress)
-    found = evaluate_logits(engine.config, logits, tokens, rows.labels, metric, engine.default_delta)
-    taken = exits.exit_layers(logits, exits.entropy_gain(engine.default_delta))
-    answered = logits[np.arange(len(rows)), taken - 1]
+    settings = engine.resolve(ExitOptions())
+    found = evaluate_logits(engine.config, logits, tokens, rows.labels, metric, settings)
+    answered = logits[np.arange(len(rows)), exits_taken(engine.config, logits, settings) - 1]
     found["surely_wrong"] = diagnosis.surely_wrong(rows.inputs(), answered, rows.labels, engine.labels)
     found["advice"] = diagnosis.advice(found)
     return found
@@ -161,9 +176,15 @@ def shipped(engine: Engine, root: Path, progress: Progress = iter) -> dict[str, 
     Answers {task, metric, rows, delta, score, full_depth_score, flops_saved_ratio, exits, size_bytes}.
     """
     data = recorded(engine)
+    if engine.description["evaluation"]["provenance"].get("cross_validated"):
+        raise TrainingError(
+            f"checkpoint {engine.name!r} was trained on all of its rows and cross-validated; name a file of other rows "
+            "to evaluate it"
+        )
     dev = splits(data, root, engine.labels).dev
     logits, tokens = logits_of(engine, dev, progress)
-    found = evaluate_logits(engine.config, logits, tokens, dev.labels, data.metric, exits.DEFAULT_DELTA)
+    settings = replace(engine.resolve(ExitOptions()), delta=exits.DEFAULT_DELTA)
+    found = evaluate_logits(engine.config, logits, tokens, dev.labels, data.metric, settings)
     kept = ("metric", "rows", "delta", "score", "full_depth_score", "flops_saved_ratio", "exits")
     return {"task": engine.name, **{key: found[key] for key in kept}, "size_bytes": engine.description["size_bytes"]}
 

@@ -18,6 +18,7 @@ from beexformer.model.checkpoint import Checkpoint, save
 from beexformer.model.embedding import SCALES, real
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
+from beexformer.model.options import ExitOptions
 from beexformer.model.tensors import stack, unstack
 from beexformer.training import calibrate, card
 from beexformer.training.batches import pad, sorted_batches
@@ -156,6 +157,36 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     return Parity(len(rows), tokens, int((apart > ROUNDING).sum()), int(differ), float(apart.max()))
 
 
+def packed(
+    network: BEExformer, name: str, labels: list[str], tokenizer: str, pairs: bool, evaluation: dict[str, Any]
+) -> Checkpoint:
+    """A trained 1-bit network as a checkpoint, without card and probes."""
+    return Checkpoint(
+        name=name,
+        config=network.config,
+        labels=tuple(labels),
+        input="pair" if pairs else "text",
+        tensors=tensors_of(network),
+        tokenizer=tokenizer,
+        evaluation=evaluation,
+        card="",
+    )
+
+
+def verified(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
+    """`verify`, but TrainingError where it doesn't hold."""
+    parity = verify(checkpoint, engine, rows)
+    if not parity.holds:
+        raise TrainingError(f"torch and engine disagree on the exported network, nothing was written: {parity}")
+    return parity
+
+
+def finish(checkpoint: Checkpoint, engine: Engine, evaluation: dict[str, Any], licence: str, out: Path) -> None:
+    """Write a verified checkpoint with what is known of it, its probes and its card."""
+    checkpoint = replace(checkpoint, evaluation=evaluation, probes=probes.make(engine))
+    save(replace(checkpoint, card=card.write(checkpoint, licence)), out)
+
+
 def calibrate_and_export(
     network: BEExformer,
     *,
@@ -177,40 +208,26 @@ def calibrate_and_export(
     logits [N, exits, m] float32 and tokens [N], before anything is written. Raises TrainingError, and leaves what
     stood in `out` alone, if torch and engine disagree.
     """
-
-    def packed(evaluation: dict[str, Any]) -> Checkpoint:
-        return Checkpoint(
-            name=name,
-            config=network.config,
-            labels=tuple(labels),
-            input="pair" if dev.pairs else "text",
-            tensors=tensors_of(network),
-            tokenizer=tokenizer,
-            evaluation=evaluation,
-            card="",
-        )
-
-    raw, tokens = logits_of(Engine(packed({})), dev)
+    pairs = bool(dev.pairs)
+    raw, tokens = logits_of(Engine(packed(network, name, labels, tokenizer, pairs, {})), dev)
     temperatures = calibrate.temperatures(raw, dev.labels, calibration)
     calibrate.fold(network, temperatures)
-    checkpoint = packed({"calibration": {"kind": calibration, "temperatures": temperatures.tolist()}})
+    fitted = {"calibration": {"kind": calibration, "temperatures": temperatures.tolist()}}
+    checkpoint = packed(network, name, labels, tokenizer, pairs, fitted)
     engine = Engine(checkpoint)
     encoded = encode_rows(engine, dev)
-    parity = verify(checkpoint, engine, encoded)
-    if not parity.holds:
-        raise TrainingError(f"torch and engine disagree on the exported network, nothing was written: {parity}")
+    parity = verified(checkpoint, engine, encoded)
     logits = engine.logits(encoded)
     crossed = calibrate.cross_fitted(raw, dev.labels, calibration)
-    evaluation = _evaluated(engine, metric, (dev, raw, crossed, logits, tokens), test)
+    evaluation = evaluated(engine, metric, (dev, raw, crossed, logits, tokens), test)
     evaluation["provenance"] = {**provenance, "parity": asdict(parity)}
-    checkpoint = replace(checkpoint, evaluation=evaluation, probes=probes.make(engine))
     if on_dev:
         on_dev(logits, tokens)
-    save(replace(checkpoint, card=card.write(checkpoint, licence)), out)
+    finish(checkpoint, engine, evaluation, licence, out)
     return evaluation, parity
 
 
-def _evaluated(
+def evaluated(
     engine: Engine,
     metric: str,
     on_dev: tuple[Rows, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
@@ -221,11 +238,11 @@ def _evaluated(
     dev, raw, crossed, logits, tokens = on_dev
     calibration = dict(engine.description["evaluation"]["calibration"])
     temperatures = np.array(calibration["temperatures"])
-    delta = engine.default_delta
-    found = {"dev": evaluate_logits(engine.config, logits, tokens, dev.labels, metric, delta)}
-    calibration["dev"] = calibrate.measure(raw, crossed, dev.labels, delta)
+    settings = engine.resolve(ExitOptions())
+    found = {"dev": evaluate_logits(engine.config, logits, tokens, dev.labels, metric, settings)}
+    calibration["dev"] = calibrate.measure(raw, crossed, dev.labels, settings.delta)
     if test:
         seen, lengths = logits_of(engine, test)
-        found["test"] = evaluate_logits(engine.config, seen, lengths, test.labels, metric, delta)
-        calibration["test"] = calibrate.measure(seen * temperatures[:, None], seen, test.labels, delta)
+        found["test"] = evaluate_logits(engine.config, seen, lengths, test.labels, metric, settings)
+        calibration["test"] = calibrate.measure(seen * temperatures[:, None], seen, test.labels, settings.delta)
     return {**found, "calibration": calibration}

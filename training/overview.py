@@ -32,10 +32,11 @@ KNOWN = {language: frozenset(words.split()) for language, words in WORDS.items()
 
 @dataclass(frozen=True)
 class Overview:
-    """Rows as they will be trained on; `cut` of the training rows have more than `max_tokens` tokens."""
+    """Rows as they will be trained on; `cut` of the training rows have more than `max_tokens` tokens. `dev` is None
+    where nothing is held out, because the training rows are cross-validated."""
 
     train: Rows
-    dev: Rows
+    dev: Rows | None
     labels: Sequence[str]
     cut: int
     max_tokens: int
@@ -47,18 +48,20 @@ class Overview:
 
     @property
     def held_out(self) -> np.ndarray:
-        return np.bincount(self.dev.labels, minlength=len(self.labels))
+        return np.bincount(self.dev.labels if self.dev else [], minlength=len(self.labels))
 
     @property
     def majority(self) -> tuple[str, float]:
-        """The largest class of the training rows, and the accuracy on the held-out rows of always saying it."""
+        """The largest class of the training rows, and the accuracy on the held-out rows of always saying it; without
+        any, on the training rows."""
         largest = int(np.bincount(self.train.labels, minlength=len(self.labels)).argmax())
-        return self.labels[largest], float((self.dev.labels == largest).mean())
+        return self.labels[largest], float(((self.dev or self.train).labels == largest).mean())
 
     def notes(self) -> list[str]:
         """A sentence for each thing to know."""
         name, score = self.majority
-        found = [f"always saying {name!r} would be right for {score:.1%} of the {len(self.dev)} held-out rows"]
+        scored = f"the {len(self.dev)} held-out rows" if self.dev else f"the {len(self.train)} rows"
+        found = [f"always saying {name!r} would be right for {score:.1%} of {scored}"]
         few = [label for label, n in zip(self.labels, self.counts, strict=True) if n < FEW]
         if few:
             found.append(f"fewer than {FEW} rows: {listed(few)}; such a class is hardly learned and hardly scored")
@@ -82,7 +85,7 @@ class Overview:
 
     def table(self) -> RenderableType:
         """Classes, their rows and notes, for a terminal; many classes in columns."""
-        title = f"{len(self.train)} rows to learn from, {len(self.dev)} held out, {len(self.labels)} classes"
+        title = f"{len(self.train)} rows to learn from, {len(self.dev or ())} held out, {len(self.labels)} classes"
         lines = zip(self.labels, self.counts.tolist(), self.held_out.tolist(), strict=True)
         if len(self.labels) <= 20:
             table = Table("class")

@@ -50,11 +50,14 @@ class Prepared:
 def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, variant: str = "proposed") -> Prepared:
     """Read and tokenize everything the run needs; with a teacher in the recipe, train and ask it first."""
     start = _start(recipe, root, variant)
-    found = splits(recipe.data, root, start.found.labels if isinstance(start, WarmStart) else None)
+    known = start.found.labels if isinstance(start, WarmStart) else None
+    found = splits(recipe.data, root, known, hold_out=recipe.heads is None)
     dev, test, labels = found.dev, found.test, found.labels
+    cross_validated = dev is found.train
     if len(labels) < 2:
         raise TrainingError(f"{recipe.data.train}: only one class, {labels[0]!r}; a classifier needs at least two")
-    train = data.without(found.train, dev, test)
+    train = data.without(found.train, None if cross_validated else dev, test)
+    dev = train if cross_validated else dev
     dropped = len(found.train) - len(train)
     if not len(train):
         raise TrainingError(f"{recipe.data.train}: every training row is also a development or test row")
@@ -67,11 +70,14 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
         config = network.config(tokenizer.vocab_size, len(labels), variant)
     except ValueError as error:
         raise TrainingError(f"recipe {recipe.name}: {error}") from None
-    overview = Overview(train, dev, labels, tokenizer.count_cut(train.inputs()), network.max_tokens)
+    overview = Overview(
+        train, None if cross_validated else dev, labels, tokenizer.count_cut(train.inputs()), network.max_tokens
+    )
     progress.console.print(overview.table())
     targets = _one_hot(train.labels, len(labels), recipe.optim.label_smoothing)
     unlabelled: list[Input] = []
     facts: dict[str, Any] = {"train_rows": len(train), "train_rows_dropped": dropped}
+    facts |= {"cross_validated": True} if cross_validated else {}
     if start:
         facts["checkpoint" if recipe.start.checkpoint else "backbone"] = start.provenance
     if recipe.teacher:

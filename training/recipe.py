@@ -205,6 +205,11 @@ class SecondStage(Section):
     average_from: float | None = Field(None, ge=0, lt=1, description="as in [optim]")
 
 
+class Heads(Section):
+    """Nothing but linear heads, fitted to the frozen states of a 1-bit backbone; see training/heads.py. [optim] says
+    nothing then, but for label_smoothing."""
+
+
 class Recipe(Section):
     """One training run."""
 
@@ -213,6 +218,7 @@ class Recipe(Section):
     network: Network = Network.model_validate({})
     start: Start = Start.model_validate({})
     teacher: Teacher | None = None
+    heads: Heads | None = None
     optim: Optim = Optim.model_validate({})
     full_precision: FullPrecision | None = None
     second_stage: SecondStage | None = None
@@ -233,6 +239,16 @@ class Recipe(Section):
     def _bits(self) -> Self:
         if self.start.checkpoint and self.full_precision:
             raise ValueError("a checkpoint has its bits already; leave [full_precision] out, or start from a backbone")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen(self) -> Self:
+        if self.heads is None:
+            return self
+        if self.network.head != "linear" or self.start.backbone is None:
+            raise ValueError('[heads] needs network.head = "linear" and start.backbone, a 1-bit one')
+        if self.teacher or self.full_precision or self.second_stage:
+            raise ValueError("[heads] trains no network; leave [teacher], [full_precision] and [second_stage] out")
         return self
 
     def seeded(self, seed: int) -> "Recipe":
@@ -280,25 +296,34 @@ def parse(content: dict[str, Any], source: str, kind: type[Kind]) -> Kind:
         raise TrainingError(f"{source}: {wrong}") from None
 
 
-OWN_ROWS: dict[str, Any] = {
+OWN_TEXTS: dict[str, Any] = {
     "start": {"backbone": "english"},
-    "network": {"head_thresholds": 4, "embedding": "int4+2"},
-    "full_precision": {"epochs": 6, "learning_rate": 5e-4, "evaluations": 1},
-    "optim": {
-        "epochs": 10,
-        "patience": 10,
-        "learning_rate": 1e-3,
-        "min_learning_rate": 1e-5,
-        "schedule": "linear",
-        "warmup": 0.05,
-        "dropout": 0.1,
-        "embedding": "frozen",
-        "precision": "auto",
-        "average_from": 0.8,
-    },
+    "network": {"head": "linear", "embedding": "int4+2"},
+    "optim": {"embedding": "frozen"},
+    "heads": {},
 }
-"""Where rows come without a recipe; `exact_match` comes with pairs. Table 1 starts from nothing, and a thousand rows
-don't teach a network English."""
+"""Where rows of single texts come without a recipe: the backbone knows English, and a thousand rows find its heads."""
+
+OWN_OPTIM = {
+    "epochs": 10,
+    "patience": 10,
+    "learning_rate": 1e-3,
+    "min_learning_rate": 1e-5,
+    "schedule": "linear",
+    "warmup": 0.05,
+    "dropout": 0.1,
+    "embedding": "frozen",
+    "precision": "auto",
+    "average_from": 0.8,
+}
+
+OWN_PAIRS: dict[str, Any] = {
+    "start": {"backbone": "english"},
+    "network": {"head_thresholds": 4, "embedding": "int4+2", "exact_match": True},
+    "optim": OWN_OPTIM,
+}
+"""Where pairs come without a recipe: mean states of a pair say little of what its texts have in common until the
+network has been trained on such pairs."""
 
 
 def own_rows(name: str, columns: dict[str, Any], start: str | None = None) -> Recipe:
@@ -306,8 +331,7 @@ def own_rows(name: str, columns: dict[str, Any], start: str | None = None) -> Re
     Raises TrainingError as `parse`."""
     if not re.fullmatch(NAME, name):
         raise TrainingError(f"a model is named after --out, and {name!r} is no name: a-z, 0-9, - and _ make one")
+    content = OWN_PAIRS if columns.get("text_pair") else OWN_TEXTS
     if start:
-        content = {"start": {"checkpoint": start}, "optim": {**OWN_ROWS["optim"], "learning_rate": 5e-4}}
-    else:
-        content = {**OWN_ROWS, "network": {**OWN_ROWS["network"], "exact_match": bool(columns.get("text_pair"))}}
+        content = {"start": {"checkpoint": start}, "optim": {**OWN_OPTIM, "learning_rate": 5e-4}}
     return parse({"name": name, "data": columns, **content}, "arguments", Recipe)

@@ -22,9 +22,11 @@ class Splits(NamedTuple):
     labels: list[str]
 
 
-def splits(data: Data, root: Path, labels: Sequence[str] | None = None) -> Splits:
+def splits(data: Data, root: Path, labels: Sequence[str] | None = None, *, hold_out: bool = True) -> Splits:
     """The rows that a recipe's section [data] names, from the data folder `root`. `labels` are the names of the classes
-    where they are known; otherwise the section's, or those found in the training rows.
+    where they are known; otherwise the section's, or those found in the training rows. Where there is no development
+    file, a tenth of the training rows is held out for it; with `hold_out` False, all of them are trained on and `dev`
+    is the same object as `train`, for who cross-validates.
 
     Raises TrainingError where rows are missing or broken.
     """
@@ -43,5 +45,5 @@ def splits(data: Data, root: Path, labels: Sequence[str] | None = None) -> Split
 
     dev, test = other(data.dev, "dev"), other(data.test, "test")
     if dev is None:
-        train, dev = split_rows(train, 0.1, SPLIT_SEED)
+        train, dev = split_rows(train, 0.1, SPLIT_SEED) if hold_out else (train, train)
     return Splits(train, dev, test, names)

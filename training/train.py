@@ -6,9 +6,6 @@ there, `<variant>-<seed>`: what it goes on from after a kill (`training.trainer`
 """
 
 import dataclasses
-import datetime
-import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,7 @@ from rich.console import Console
 
 from beexformer.model import checkpoint
 from beexformer.model.errors import TrainingError
-from beexformer.training import export, memory, precision, record
+from beexformer.training import export, frozen, memory, precision, provenance, record
 from beexformer.training.network import BEExformer
 from beexformer.training.prepare import Prepared, prepare
 from beexformer.training.progress import RunProgress
@@ -50,6 +47,8 @@ def run(
     progress = RunProgress(console)
     with progress.bar:
         data = prepare(recipe, root, work, progress, variant)
+        if recipe.heads:
+            return _heads(recipe, data, out, progress, variant)
         full_precision = None
         if recipe.full_precision and data.config.binary:
             full = dataclasses.replace(data, config=dataclasses.replace(data.config, binary=False))
@@ -65,16 +64,25 @@ def run(
         return _exported(recipe, data, work, out, progress, full_precision)
 
 
+def _heads(recipe: Recipe, data: Prepared, out: Path | None, progress: RunProgress, variant: str) -> dict[str, Any]:
+    if variant != "proposed" or out is None:
+        raise TrainingError(f"[heads] makes the proposed network alone; there is no {variant!r} of it")
+    evaluation = frozen.export_heads(recipe, data, out, progress)
+    progress.say(f"checkpoint written to {out}")
+    _say(progress, "heads", evaluation["dev"])
+    return evaluation
+
+
 def _exported(
     recipe: Recipe, data: Prepared, work: Path, out: Path, progress: RunProgress, full_precision: BEExformer | None
 ) -> dict[str, Any]:
     """Train the proposed network and write its checkpoint and its record; answers the content of evaluation.json."""
     variant = "proposed"
     trainer = _trained(recipe, data, work, variant, progress, full_precision)
-    provenance = _provenance(recipe, trainer)
+    facts = _provenance(trainer)
 
     def recorded(logits: np.ndarray, tokens: np.ndarray) -> None:
-        record.write(_record(trainer, variant, logits, tokens, provenance), _own(work, variant, recipe) / record.FILE)
+        record.write(_record(trainer, variant, logits, tokens, facts), _own(work, variant, recipe) / record.FILE)
 
     evaluation, parity = export.calibrate_and_export(
         trainer.network.eval(),
@@ -84,7 +92,7 @@ def _exported(
         metric=recipe.data.metric,
         dev=data.dev,
         test=data.test,
-        provenance=provenance,
+        provenance=facts,
         licence=recipe.data.licence,
         out=out,
         on_dev=recorded,
@@ -157,7 +165,7 @@ def _compared(
     logits, tokens = trainer.logits(trainer.network), np.array([len(row) for row in data.dev_ids])
     found = trainer.evaluate(logits)
     _say(progress, variant, found)
-    made = _record(trainer, variant, logits, tokens, _provenance(recipe, trainer))
+    made = _record(trainer, variant, logits, tokens, _provenance(trainer))
     record.write(made, _own(work, variant, recipe) / record.FILE)
     return found
 
@@ -177,27 +185,6 @@ def _record(trainer: Trainer, variant: str, logits: np.ndarray, tokens: np.ndarr
     return Record(meta, logits, tokens, data.dev.labels)
 
 
-def _provenance(recipe: Recipe, trainer: Trainer) -> dict[str, Any]:
-    """Where a network comes from, JSON-ready, for evaluation.json, the model card and the record."""
+def _provenance(trainer: Trainer) -> dict[str, Any]:
     products = f"products in {str(trainer.network.precision).removeprefix('torch.')}"
-    return {
-        **trainer.data.facts,
-        "data": recipe.data.train,
-        "data_sha256": trainer.data.train.sha256(),
-        "commit": _commit(),
-        "date": datetime.date.today().isoformat(),
-        "seed": recipe.optim.seed,
-        "tokens": trainer.tokens,
-        "seconds": round(trainer.seconds),
-        "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {products}",
-        "recipe": recipe.model_dump(),
-    }
-
-
-def _commit() -> str:
-    """Of the working folder; "unknown" where there is no repository, or no git, as in a container."""
-    head = ["git", "rev-parse", "--short", "HEAD"]
-    try:
-        return subprocess.run(head, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+    return provenance.of(trainer.recipe, trainer.data, trainer.tokens, trainer.seconds, products)

@@ -22,6 +22,7 @@ from torch import Tensor
 from beexformer.model.errors import TrainingError
 from beexformer.model.exits import DEFAULT_DELTA
 from beexformer.training import calibrate, export, precision, state
+from beexformer.training.backbone import Backbone
 from beexformer.training.batches import Batch, calibration_batches, length_batches, pad
 from beexformer.training.evaluate import METRICS, at_delta
 from beexformer.training.full_precision import FullPrecision, start
@@ -72,7 +73,8 @@ class Trainer:
         network, data = self.network, self.data
         if data.embedding is not None:
             network.embedding.weight.copy_(torch.from_numpy(data.embedding))
-        if not network.config.binary or isinstance(data.start, WarmStart):
+        binary = isinstance(data.start, Backbone) and data.start.binary
+        if not network.config.binary or isinstance(data.start, WarmStart) or binary:
             if data.start:
                 data.start.start(network)
             return None

@@ -1,0 +1,86 @@
+"""Heads in closed form and by regression, against what is known of them."""
+
+import numpy as np
+import pytest
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+
+from beexformer.training import heads
+
+
+def clouds(rows: int, classes: int, apart: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    width, seed = 12, 0
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, rows)
+    spread = rng.uniform(0.3, 3, width)
+    means = rng.normal(0, apart, (classes, width))
+    return ((means[labels] + rng.normal(size=(rows, width))) * spread).astype(np.float32), labels
+
+
+def test_the_discriminant_is_that_of_scikit_learn() -> None:
+    x, labels = clouds(400, 3)
+    targets = np.eye(3)[labels]
+    ours = heads.Discriminant(x, targets)(0.0)(x)
+    theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(x, labels).decision_function(x)
+    np.testing.assert_allclose(ours - ours.mean(1, keepdims=True), theirs - theirs.mean(1, keepdims=True), atol=0.05)
+
+
+def test_a_soft_target_counts_as_a_share_of_a_row() -> None:
+    x, labels = clouds(60, 2)
+    targets = np.eye(2)[labels]
+    twice = np.concatenate([x, x])
+    half = heads.Discriminant(x, 0.5 * targets + 0.5 * targets[:, ::-1])(0.5)
+    both = heads.Discriminant(twice, np.concatenate([targets, targets[:, ::-1]]))(0.5)
+    np.testing.assert_allclose(half.weight, both.weight, atol=1e-9)
+
+
+def test_a_weak_pull_is_logistic_regression_and_a_strong_one_the_discriminant() -> None:
+    x, labels = clouds(300, 3, apart=0.7)
+    targets = np.eye(3)[labels]
+    found = heads.Discriminant(x, targets)
+    start = found(0.5)
+    assert heads.cross_entropy(start(x), targets) > heads.cross_entropy(
+        heads.regression(x, targets, found, 0.5, start, 0.01)(x), targets
+    )
+    strong = heads.regression(x, targets, found, 0.5, start, 1e6)
+    np.testing.assert_allclose(strong.weight, start.weight, atol=1e-3)
+    weak = heads.cross_entropy(heads.regression(x, targets, found, 0.5, start, 1e-6)(x), targets)
+    exact = LogisticRegression(C=1e6, max_iter=5000).fit(x, labels)
+    assert weak == pytest.approx(heads.cross_entropy(exact.decision_function(x), targets), abs=0.01)
+
+
+def test_choices_and_predictions_are_of_rows_that_were_not_seen() -> None:
+    """Noise can be learned by heart, and a head that is judged by its own rows would look good on it."""
+    rng = np.random.default_rng(1)
+    states = rng.normal(size=(120, 2, 64)).astype(np.float32)
+    labels = rng.integers(0, 2, 120)
+    found = heads.fit(states, np.eye(2)[labels])
+    assert abs((found.cross_validated[:, 1].argmax(1) == labels).mean() - 0.5) < 0.15
+    assert heads.cross_entropy(found.cross_validated[:, 1], np.eye(2)[labels]) == pytest.approx(np.log(2), abs=0.03)
+
+
+def test_each_exit_has_its_own_head_and_threads_change_nothing() -> None:
+    good, labels = clouds(200, 3)
+    states = np.stack([np.random.default_rng(0).normal(size=good.shape).astype(np.float32), good], 1)
+    found, again = (heads.fit(states, np.eye(3)[labels], threads) for threads in (1, 2))
+    assert (found.cross_validated[:, 0].argmax(1) == labels).mean() < 0.6
+    assert (found.cross_validated[:, 1].argmax(1) == labels).mean() > 0.95
+    assert (found.heads[1](good).argmax(1) == labels).mean() > 0.95
+    assert (found.cross_validated == again.cross_validated).all()
+
+
+def test_temperatures_are_folded_in() -> None:
+    x, labels = clouds(200, 2, apart=0.4)
+    targets = np.eye(2)[labels]
+    found = heads.fit(x[:, None], targets)
+    assert heads.sharpness(found.cross_validated[:, 0], targets) == pytest.approx(1, abs=0.02)
+    unfolded = found.choices[0].fit(x, targets)
+    np.testing.assert_allclose(found.heads[0].weight * found.temperatures[0], unfolded.weight, rtol=1e-9)
+
+
+def test_a_class_of_one_row_is_learned_without_a_word() -> None:
+    x, labels = clouds(50, 2)
+    labels = np.append(labels, 2)
+    x = np.concatenate([x, x[:1] + 50])
+    found = heads.fit(x[:, None], np.eye(3)[labels])
+    assert found.heads[0](x[-1:]).argmax() == 2

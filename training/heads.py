@@ -1,0 +1,225 @@
+"""
+Heads on states that stand still: a linear one for every exit, found in seconds.
+
+Bits need many steps and a task of a thousand rows hasn't got them; a linear head on frozen mean states is there at
+once. Two methods of the textbooks, one after the other (Hastie, Tibshirani, Friedman 2009, section 4):
+
+- linear discriminant analysis with a shrunken covariance (Friedman 1989), in closed form
+- logistic regression that begins there and is drawn back to it: with many classes it tells neighbours apart better
+
+How much is shrunk, and whether the second pays, is chosen by cross-validation on the training rows. The predictions of
+the folds are also what exits are calibrated and judged by, so no row has to be held out.
+
+Shapes: N rows, C exits, D = d_model, m classes. A row's target is a distribution over the classes [m], so that soft
+labels are learned from as they are.
+"""
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import minimize, minimize_scalar
+from sklearn.model_selection import StratifiedKFold
+from threadpoolctl import threadpool_limits
+
+from beexformer.training.progress import Report
+
+FOLDS = 5
+SHRINKAGES = (4.0, 2.0, 1.0, 0.5, 0.2, 0.1)
+"""What is added to the covariance's diagonal, in units of its mean, to choose from."""
+PULLS = (0.1, 0.03)
+"""Weight of the squared distance from the discriminant beside the mean cross-entropy, to choose from."""
+GAIN = 0.99  # of the cross-entropy that is left by a step from one pull to the next, for it to be taken
+ITERATIONS = 25  # of L-BFGS at most
+
+
+@dataclass(frozen=True)
+class Linear:
+    """logits = states @ weight.T + bias: weight [m, D] and bias [m], float64."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, states: np.ndarray) -> np.ndarray:
+        """[N, D] -> [N, m] float64."""
+        return np.asarray(states @ self.weight.T + self.bias, dtype=np.float64)
+
+    def scaled(self, factor: float) -> "Linear":
+        return Linear(self.weight * factor, self.bias * factor)
+
+
+def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over rows, nats; logits and targets [N, m]."""
+    z = logits - logits.max(1, keepdims=True)
+    return float((np.log(np.exp(z).sum(1)) - (targets * z).sum(1)).mean())
+
+
+def sharpness(logits: np.ndarray, targets: np.ndarray) -> float:
+    """The factor of the logits with the least cross-entropy: 1 / temperature, within 0.01 and 20."""
+    found = minimize_scalar(
+        lambda log: cross_entropy(np.exp(log) * logits, targets), bounds=np.log([0.01, 20]), method="bounded"
+    )
+    return float(np.exp(found.x))
+
+
+class Discriminant:
+    """Shrunken discriminants of one set of rows: states [N, D], targets [N, m]."""
+
+    def __init__(self, states: np.ndarray, targets: np.ndarray) -> None:
+        x, t = np.asarray(states, np.float64), np.asarray(targets, np.float64)
+        self.center = x.mean(0)
+        x = x - self.center
+        count = t.sum(0).clip(1e-9)
+        self.means = t.T @ x / count[:, None]  # [m, D]
+        self.prior = np.log((count / count.sum()).clip(1e-9))
+        within = (x.T @ x - (self.means * count[:, None]).T @ self.means) / len(x)
+        self.variances, self.axes = np.linalg.eigh(within)
+        self.variances = self.variances.clip(0)
+        self.unit = float(self.variances.mean()) or 1.0
+
+    def __call__(self, shrinkage: float) -> Linear:
+        turned = self.means @ self.axes
+        weight = turned / (self.variances + shrinkage * self.unit) @ self.axes.T
+        bias = self.prior - (weight * self.means).sum(1) / 2
+        return Linear(weight, bias - weight @ self.center)
+
+    def whitener(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
+        """[D, D] and its inverse: (states - center) @ it has the shrunken covariance within classes as its unit."""
+        size = np.sqrt(self.variances + shrinkage * self.unit)
+        return self.axes / size, (self.axes * size).T
+
+
+def regression(
+    states: np.ndarray, targets: np.ndarray, found: Discriminant, shrinkage: float, start: Linear, pull: float
+) -> Linear:
+    """Logistic regression from `start` on: least mean cross-entropy + pull / 2 * squared distance of the weights from
+    those of `start`, measured where states are white within classes."""
+    white, back = found.whitener(shrinkage)
+    x = ((states - found.center) @ white).astype(np.float32)
+    t = targets.astype(np.float32)
+    origin = np.vstack([back @ start.weight.T, start.bias + start.weight @ found.center]).astype(np.float32)
+    curvature = np.sqrt(np.append((x.astype(np.float64) ** 2).mean(0) / 2 + pull, 0.5))
+    scale = (1 / curvature).astype(np.float32)[:, None]  # where the loss is about as steep along every axis
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        moved = flat.reshape(origin.shape).astype(np.float32) * scale
+        weights = origin + moved
+        z = x @ weights[:-1] + weights[-1]
+        z -= z.max(1, keepdims=True)
+        e = np.exp(z)
+        total = e.sum(1, keepdims=True)
+        nats = float((np.log(total[:, 0]) - (t * z).sum(1)).mean(dtype=np.float64))
+        apart = (e / total - t) / np.float32(len(z))
+        slope = np.vstack([x.T @ apart + np.float32(pull) * moved[:-1], apart.sum(0)])
+        norm = float((moved[:-1].astype(np.float64) ** 2).sum())
+        return nats + pull / 2 * norm, (slope * scale).astype(np.float64).ravel()
+
+    options = {"maxiter": ITERATIONS, "ftol": 1e-5}
+    best = minimize(loss, np.zeros(origin.size), jac=True, method="L-BFGS-B", options=options)
+    weights = origin + best.x.reshape(origin.shape) * scale
+    weight = (white @ weights[:-1]).T
+    return Linear(weight, weights[-1] - weight @ found.center)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How an exit's head is found: shrinkage of the discriminant, its sharpness, and the pull of the regression, None
+    without one."""
+
+    shrinkage: float
+    sharpness: float
+    pull: float | None = None
+
+    def fit(self, states: np.ndarray, targets: np.ndarray, found: Discriminant | None = None) -> Linear:
+        found = found or Discriminant(states, targets)
+        start = found(self.shrinkage).scaled(self.sharpness)
+        return start if self.pull is None else regression(states, targets, found, self.shrinkage, start, self.pull)
+
+
+class CrossValidation:
+    """Folds of one set of rows, whose labels [N] they are stratified by, and what heads say of rows they haven't seen.
+    A class of a single row is in some fold alone, which then learns nothing of it."""
+
+    def __init__(self, states: np.ndarray, targets: np.ndarray, seed: int = 0) -> None:
+        self.states, self.targets = states, np.asarray(targets, np.float64)
+        labels = targets.argmax(1)
+        folds = int(min(FOLDS, max(2, np.bincount(labels).max())))
+        order = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that a class has fewer rows than there are folds
+            self.folds = [*order.split(labels, labels)]
+        self.found = [Discriminant(states[train], self.targets[train]) for train, _ in self.folds]
+
+    def discriminant(self) -> tuple[Choice, float]:
+        """The shrinkage with the least cross-entropy at its best sharpness, and that."""
+        best: tuple[float, Choice] | None = None
+        for shrinkage in SHRINKAGES:
+            said = self.said(Choice(shrinkage, 1.0))
+            sharp = sharpness(said, self.targets)
+            nats = cross_entropy(sharp * said, self.targets)
+            if best is None or nats < best[0]:
+                best = nats, Choice(shrinkage, sharp)
+        assert best is not None
+        return best[1], best[0]
+
+    def pull(self, choice: Choice, nats: float) -> float | None:
+        """The strongest pull of a regression after which a weaker one gains nothing; None if none pays."""
+        kept = None
+        for pull in PULLS:
+            said = self.said(replace(choice, pull=pull))
+            left = cross_entropy(sharpness(said, self.targets) * said, self.targets)
+            if left > GAIN * nats:
+                break
+            kept, nats = pull, left
+        return kept
+
+    def said(self, choice: Choice) -> np.ndarray:
+        """Logits [N, m] for every row by the head that was fitted without it."""
+        logits = np.empty(self.targets.shape)
+        for (train, held_out), found in zip(self.folds, self.found, strict=True):
+            logits[held_out] = choice.fit(self.states[train], self.targets[train], found)(self.states[held_out])
+        return logits
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Heads of all exits with their temperatures [C] folded in; what they say of training rows that they haven't seen,
+    calibrated too, [N, C, m]; and how they were chosen."""
+
+    heads: list[Linear]
+    temperatures: np.ndarray
+    cross_validated: np.ndarray
+    choices: list[Choice]
+
+
+def fit(states: np.ndarray, targets: np.ndarray, threads: int = 1, report: Report = lambda *_: None) -> Heads:
+    """Heads for states [N, C, D] and targets [N, m], every choice by cross-validation. Whether a regression pays is
+    tried at the exit whose discriminant is best, and holds for all."""
+    exits = states.shape[1]
+
+    def choose(c: int) -> tuple[CrossValidation, Choice, float]:
+        validation = CrossValidation(states[:, c], targets)
+        return validation, *validation.discriminant()
+
+    def finish(run: tuple[CrossValidation, Choice, float]) -> tuple[Linear, float, np.ndarray, Choice]:
+        validation, choice, _ = run
+        choice = replace(choice, pull=pull)
+        said = validation.said(choice)
+        sharp = sharpness(said, validation.targets)
+        return choice.fit(validation.states, validation.targets).scaled(sharp), 1 / sharp, sharp * said, choice
+
+    # exits side by side, each on one thread: threads that share a small product wait for each other
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        runs = []
+        for run in pool.map(choose, range(exits)):
+            runs.append(run)
+            report(len(runs), 2 * exits, "discriminants")
+        validation, choice, nats = min(runs, key=lambda run: run[2])
+        pull = validation.pull(choice, nats)
+        found = []
+        for head in pool.map(finish, runs):
+            found.append(head)
+            report(exits + len(found), 2 * exits, "heads")
+    heads, temperatures, said, choices = zip(*found, strict=True)
+    return Heads([*heads], np.array(temperatures), np.stack(said, 1), [*choices])
