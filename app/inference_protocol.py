@@ -105,26 +105,26 @@ async def server_metadata() -> dict[str, Any]:
     return {"name": "beexformer", "version": VERSION, "extensions": ["binary_tensor_data"]}
 
 
-@router.get("/health/live", responses=_errors(503))
+@router.get("/health/live", response_class=Response, responses=_errors(503))
 async def server_live(service: Serving) -> Response:
     """The process lives."""
     return Response(status_code=503 if service.registry.state == "failed" else 200)
 
 
-@router.get("/health/ready", responses=_errors(503))
+@router.get("/health/ready", response_class=Response, responses=_errors(503))
 async def server_ready(service: Serving) -> Response:
     """Every model can be asked."""
     return Response(status_code=200 if service.registry.state == "ready" and not service.draining else 503)
 
 
-@router.get("/models/{name}/ready", responses=_errors(401, 404, 503))
+@router.get("/models/{name}/ready", response_class=Response, responses=_errors(401, 404, 503))
 async def model_ready(name: ModelName, service: Serving) -> Response:
     """The model can be asked."""
     service.registry.get(name)
     return await server_ready(service)
 
 
-@router.get("/models/{name}/versions/{version}/ready", responses=_errors(401, 404, 503))
+@router.get("/models/{name}/versions/{version}/ready", response_class=Response, responses=_errors(401, 404, 503))
 async def model_version_ready(name: ModelName, version: Version, service: Serving) -> Response:
     """The model of that version can be asked."""
     _check(name, version)

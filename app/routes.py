@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, WithJsonSchema
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -41,6 +41,7 @@ log = logging.getLogger("bee.error")
 
 TimeoutMs = Annotated[
     int | None,
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 600_000}),  # a header is there or not, but never null
     Header(alias="X-Request-Timeout-Ms", ge=1, le=600_000, description="deadline in milliseconds; past it: 504"),
 ]
 
