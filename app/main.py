@@ -25,7 +25,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from beexformer.app import errors, inference_protocol, logs
+from beexformer.app import errors, inference_protocol, logs, tracing
 from beexformer.app.connections import Connections, Limits
 from beexformer.app.counters import Processes, counting
 from beexformer.app.fast_path import FastPath
@@ -39,6 +39,7 @@ from beexformer.app.routes import endpoints, router
 from beexformer.app.service import Service
 from beexformer.app.settings import Settings
 from beexformer.app.supervisor import Supervisor, Work
+from beexformer.app.tracing import Tracing
 from beexformer.app.worker import Place, Worker
 from beexformer.model.engine import Engine
 from beexformer.model.registry import Registry
@@ -54,6 +55,8 @@ log = logging.getLogger("bee.main")
 
 def load_registry(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> Registry:
     """The checkpoints that the settings name, read and verified. BEEError says in one sentence what is wrong."""
+    if settings.tracing:
+        tracing.require()
     return Registry(settings.checkpoints, settings.default_model, load)
 
 
@@ -100,6 +103,8 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
         refused=functools.partial(_count_refused, service.metrics),
     )
     app.add_middleware(Prefix, root_path=service.settings.root_path)
+    if service.settings.tracing:
+        app.add_middleware(Tracing, provider=tracing.provider())
     if origins := service.settings.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=origins, **CORS)  # outermost: a preflight has no key
     for kind in (HTTPException, RequestValidationError, *errors.TABLE):

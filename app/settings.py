@@ -99,6 +99,10 @@ class Settings(BaseSettings):
         description="origins whose pages may call the API from a browser, separated by commas, as "
         "`https://app.example.com`; `*` for all; empty for none",
     )
+    tracing: bool = Field(
+        default=False,
+        description="send OpenTelemetry spans to where OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra [otel]",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe log lines written; info has one line a request"
     )
