@@ -10,20 +10,24 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+from beexformer.app.brownout import Brownout
 from beexformer.app.context import RequestContext
 from beexformer.app.errors import ClientGone, kind
 from beexformer.app.metrics import Metrics
 from beexformer.app.scheduler import DeadlineExceeded, Scheduler, Work
 from beexformer.app.schemas import ClassifyRequest
+from beexformer.app.shadow import Shadow
 from beexformer.model.answer import Answer
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import InputError
+from beexformer.model.options import ExitOptions
 from beexformer.model.registry import Registry, UnknownModel
 
 LONG = 2048  # characters; tokenizing more takes milliseconds
@@ -44,12 +48,13 @@ class Text:
     engine: Engine | None = None
     row: Row | None = None
     outcome: Outcome | None = None
+    shifted: bool = False  # its exit options, by brown-out
     tokenize: float = 0.0
     compute: float = 0.0
     ended: float = 0.0
 
-    def encode(self, registry: Registry) -> None:
-        """Sets `row`, or says in `outcome` why there can't be one."""
+    def encode(self, registry: Registry, brownout: Brownout | None, wait: float) -> None:
+        """Sets `row`, or says in `outcome` why there can't be one. `wait` is what brown-out goes by."""
         start = time.monotonic()
         try:
             if isinstance(self.item, ValidationError):
@@ -57,7 +62,11 @@ class Text:
                 problems = [{**error, "loc": (*place, *error["loc"])} for error in self.item.errors()]
                 raise RequestValidationError(problems)
             self.engine = registry.get(self.item.model)
-            self.row = self.engine.encode(self.item.text, self.item.text_pair, self.item, truncate=self.item.truncate)
+            options: ExitOptions = self.item
+            if brownout:
+                options = brownout.options(self.item, self.engine, wait)
+                self.shifted = options is not self.item
+            self.row = self.engine.encode(self.item.text, self.item.text_pair, options, truncate=self.item.truncate)
         except (RequestValidationError, UnknownModel, InputError) as error:
             self.outcome = error
         self.tokenize = time.monotonic() - start
@@ -86,8 +95,17 @@ class Text:
 class Classifier:
     """What answers requests: one a process, on its event loop."""
 
-    def __init__(self, registry: Registry, scheduler: Scheduler, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        *,
+        brownout: Brownout | None = None,
+        shadow: Shadow | None = None,
+    ) -> None:
         self._registry, self._scheduler, self._metrics = registry, scheduler, metrics
+        self._brownout, self._shadow = brownout, shadow
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
 
     async def outcomes(
@@ -103,8 +121,9 @@ class Classifier:
         texts = [Text(item, i) for i, item in enumerate(items)]
         unanswered: Exception = DeadlineExceeded()
         try:
-            await self._tokenize_long(texts, timeout - context.seconds)
-            future = self._scheduler.submit(self._steps(texts), timeout - context.seconds)
+            wait = context.unread + self._scheduler.backlog
+            await self._tokenize_long(texts, wait, timeout - context.seconds)
+            future = self._scheduler.submit(self._steps(texts, wait), timeout - context.seconds)
             if not future.done():
                 await _wait(future, gone)
             if future.cancelled():
@@ -117,25 +136,26 @@ class Classifier:
     def close(self) -> None:
         self._thread.shutdown(cancel_futures=True)
 
-    async def _tokenize_long(self, texts: Iterable[Text], timeout: float) -> None:
+    async def _tokenize_long(self, texts: Iterable[Text], wait: float, timeout: float) -> None:
         for text in texts:
             if text.characters > LONG:
                 if timeout <= 0:
                     raise DeadlineExceeded
                 start = time.monotonic()
-                work = asyncio.get_running_loop().run_in_executor(self._thread, text.encode, self._registry)
+                encode = partial(text.encode, self._registry, self._brownout, wait)
+                work = asyncio.get_running_loop().run_in_executor(self._thread, encode)
                 try:
                     await asyncio.wait_for(work, timeout)
                 except TimeoutError:
                     raise DeadlineExceeded from None
                 timeout -= time.monotonic() - start
 
-    def _steps(self, texts: Sequence[Text]) -> Work[None]:
+    def _steps(self, texts: Sequence[Text], wait: float) -> Work[None]:
         """The work that `texts` are, in steps of about a millisecond."""
         expected: list[float] = []  # milliseconds, of each text and all behind it; worked out if it is not done at once
         for i, text in enumerate(texts):
             if not (text.row or text.outcome):
-                text.encode(self._registry)
+                text.encode(self._registry, self._brownout, wait)
             if not text.outcome:
                 for _ in text.forward():
                     expected = expected or _expected(texts, self._registry)
@@ -176,6 +196,10 @@ class Classifier:
         assert text.row
         queue = before + max(0.0, text.ended - start - text.tokenize - text.compute)
         self._metrics.answered(name, text.row, outcome, (text.tokenize, queue, text.compute), context.seconds)
+        if text.shifted:
+            self._metrics.shifted(name)
+        if self._shadow:
+            self._shadow.told(text.engine, text.row, outcome)
         context.answered(outcome)
         asked = isinstance(text.item, ClassifyRequest) and text.item.cost
         return outcome.priced(text.engine.cost) if asked and text.engine.cost else outcome

@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from beexformer.app.context import RequestContext
 from beexformer.app.prefix import route_path
+from beexformer.app.quotas import QuotaExceeded
 from beexformer.app.scheduler import DeadlineExceeded, Draining, Overloaded
 from beexformer.app.schemas import FieldError, Problem
 from beexformer.model.errors import InputError
@@ -70,9 +71,10 @@ TABLE: dict[type[Exception] | int, tuple[int, str, str]] = {
     RequestValidationError: (422, "invalid-field", "A field is missing, unknown or has an invalid value"),
     InputError: (422, "invalid-input", "The text or its options can't be answered"),
     431: (431, "large-head", "The headers are too many or too large"),
+    QuotaExceeded: (429, "quota", "The key's quota is used up"),
     499: (499, "client-gone", "The client left"),
     ClientGone: (499, "client-gone", "The client left"),
-    Overloaded: (503, "overloaded", "Too many rows are waiting"),
+    Overloaded: (503, "overloaded", "Requests wait too long"),
     Draining: (503, "draining", "The service is shutting down"),
     NotReady: (503, "starting", "The service is starting"),
     DeadlineExceeded: (504, "deadline-exceeded", "The deadline passed"),
@@ -144,7 +146,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     for status in statuses:
         titles = dict.fromkeys(title for of, _, title in (*TABLE.values(), BUG) if of == status)
         described[status] = {"description": " / ".join(titles), "content": content}
-        if status == 503:
+        if status in (429, 503):
             described[status]["headers"] = {
                 "Retry-After": {"description": "seconds to wait before trying again", "schema": {"type": "integer"}}
             }

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import anyio
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
@@ -71,6 +72,7 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.create_task(warm()) if warm else None
+        await anyio.sleep(0)  # it loads its backend when it is first used, which no request should wait for
         watching = asyncio.create_task(service.metrics.watch(lambda: service.scheduler.backlog))
         yield
         service.scheduler.close()
@@ -100,6 +102,7 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
         RequestMiddleware,
         keys=service.settings.api_keys,
         max_body_bytes=service.settings.max_body_bytes,
+        quota_per_minute=service.settings.quota_per_minute,
         refused=functools.partial(_count_refused, service.metrics),
     )
     app.add_middleware(Prefix, root_path=service.settings.root_path)

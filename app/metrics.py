@@ -80,6 +80,13 @@ class Metrics:
         self._flops = add("bee_flops_executed", "counter", text, of, models)
         text = "Operations of the same texts through all blocks"
         self._flops_full = add("bee_flops_full", "counter", text, of, models)
+        text = "Answers whose texts left earlier than they would have, because requests waited"
+        self._brownout = add("bee_brownout", "counter", text, of, models)
+        text = (
+            "Answers compared with those at full depth, by the block they left after and whether the label was the same"
+        )
+        compared = [(*labels, agreed) for labels in exits for agreed in ("yes", "no")]
+        self._shadow = add("bee_shadow", "counter", text, ("model", "exit", "agreed"), compared)
         tokens = add("bee_request_tokens", "histogram", "Tokens of answered texts", buckets=TOKENS)
         self._tokens = tokens.series[()]
         text = "Share of an answered text's own tokens that the model's vocabulary doesn't know"
@@ -120,6 +127,15 @@ class Metrics:
         values[self._requests.series[model or "", str(code)]] += 1
         if model:
             _observe(values, self._of_model[model].duration, SECONDS, seconds)
+
+    def shifted(self, model: str) -> None:
+        """Brown-out changed the exit options of an answer."""
+        self._counters.values[self._brownout.series[(model,)]] += 1
+
+    def shadowed(self, answer: Answer, *, agreed: bool) -> None:
+        """An answer was compared with that at full depth."""
+        labels = answer.model, str(answer.exit_index), "yes" if agreed else "no"
+        self._counters.values[self._shadow.series[labels]] += 1
 
     def ready(self) -> None:
         """Every engine of this process has answered a forward."""

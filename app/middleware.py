@@ -18,6 +18,7 @@ from beexformer.app.context import RequestContext
 from beexformer.app.errors import BUG, kind, respond
 from beexformer.app.logs import access
 from beexformer.app.prefix import route_path
+from beexformer.app.quotas import Quotas
 
 OPEN = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")  # no key
 OPEN_UNDER = ("/assets/", "/docs/")  # nor for the files under these
@@ -41,11 +42,13 @@ class RequestMiddleware:
         keys: Sequence[SecretStr],
         max_body_bytes: int,
         refused: Callable[[str, int, float], None],
+        quota_per_minute: int = 0,
     ) -> None:
         self.app = app
         self.keys = [key.get_secret_value().encode() for key in keys]
         self.max_body_bytes = max_body_bytes
         self.refused = refused
+        self.quotas = Quotas(len(keys), quota_per_minute) if quota_per_minute else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,9 +84,10 @@ class RequestMiddleware:
                     added.append((b"server-timing", (timing % (1e3 * tokenize, 1e3 * queue, 1e3 * compute)).encode()))
             await send(message)
 
+        key = None
         try:
             try:
-                self._admit(path, headers)
+                key = self._admit(path, headers)
                 # HEAD is answered as GET; the server leaves the body out
                 routed = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                 await self.app(routed, receive_bounded, send_with_headers)
@@ -96,11 +100,15 @@ class RequestMiddleware:
                 response = respond(error, scope)
                 await response(scope, receive, send_with_headers)
         finally:
+            if self.quotas and key is not None:
+                self.quotas.pay(key, context.items or 0)
             if not context.counted:
                 self.refused(path, status or 500, context.seconds)
             self._log(scope["method"], path, context, status)
 
-    def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+    def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> int | None:
+        """The index of the request's key, where it needs one."""
+        key = None
         if self.keys and path not in OPEN and not path.startswith(OPEN_UNDER):
             scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
             given = headers.get(b"x-api-key") or (token.strip() if scheme.lower() == b"bearer" else b"")
@@ -109,12 +117,16 @@ class RequestMiddleware:
             if not any(matches):
                 detail = "send a valid key as X-API-Key or as Authorization: Bearer"
                 raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
+            key = matches.index(True)
+            if self.quotas:
+                self.quotas.admit(key)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             raise HTTPException(400, "Content-Length is no number")
         length = length.lstrip(b"0")  # thousands of digits are more than int() takes
         if len(length) > len(str(self.max_body_bytes)) or int(length or 0) > self.max_body_bytes:
             raise self._too_large()
+        return key
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"the body is larger than {self.max_body_bytes} bytes; send less text at once")

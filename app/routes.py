@@ -48,7 +48,7 @@ TimeoutMs = Annotated[
 
 ModelName = Annotated[str, Path(description="name of a loaded model")]
 router = APIRouter()
-REFUSALS = (400, 401, 404, 413, 415, 422, 500, 503, 504)
+REFUSALS = (400, 401, 404, 413, 415, 422, 429, 500, 503, 504)
 TIMED = {
     "headers": {
         "Server-Timing": {"description": "milliseconds of tokenize, queue and compute", "schema": {"type": "string"}},

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.types import Scope
 
+from beexformer.app.brownout import Brownout
 from beexformer.app.classify import Classifier
 from beexformer.app.context import RequestContext
 from beexformer.app.counters import Processes
@@ -14,6 +15,7 @@ from beexformer.app.errors import NotReady
 from beexformer.app.metrics import Metrics
 from beexformer.app.scheduler import Scheduler
 from beexformer.app.settings import Settings
+from beexformer.app.shadow import Shadow
 from beexformer.model.registry import Registry
 
 SHORT = 2048  # bytes of a body that is answered before what waits already
@@ -36,7 +38,15 @@ class Service:
         wait_limit = settings.max_wait_ms / 1000
         metrics = Metrics(list(registry), wait_limit=wait_limit, processes=processes)
         scheduler = Scheduler(limit=wait_limit)
-        return cls(settings, registry, scheduler, metrics, Classifier(registry, scheduler, metrics))
+        brownout = Brownout(settings.brownout_wait_ms / 1000, wait_limit, settings.brownout_entropy_threshold)
+        classifier = Classifier(
+            registry,
+            scheduler,
+            metrics,
+            brownout=brownout if settings.brownout_wait_ms else None,
+            shadow=Shadow(settings.shadow_ratio, scheduler, metrics),
+        )
+        return cls(settings, registry, scheduler, metrics, classifier)
 
     def admit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         """Raise where a request with texts shall not be read: not ready, or too much waits already."""

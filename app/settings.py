@@ -74,6 +74,16 @@ class Settings(BaseSettings):
         le=600_000,
         description="milliseconds that requests may wait for their turn before new ones are refused with 503",
     )
+    brownout_wait_ms: int = Field(
+        default=0,
+        ge=0,
+        le=600_000,
+        description="milliseconds of waiting from which texts leave earlier, more so up to `BEE_MAX_WAIT_MS`; requests "
+        "that state a delta, an entropy_threshold or a profile get what they state; 0 for never",
+    )
+    brownout_entropy_threshold: float = Field(
+        default=0.8, ge=0, le=1, description="entropy threshold that is in effect at `BEE_MAX_WAIT_MS`"
+    )
     max_items: int = Field(default=256, ge=1, description="items of one /classify/batch; more are refused with 413")
     max_body_bytes: int = Field(
         default=524288, ge=1024, description="bytes of one request body; more are refused with 413"
@@ -102,6 +112,18 @@ class Settings(BaseSettings):
     tracing: bool = Field(
         default=False,
         description="send OpenTelemetry spans to where OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra [otel]",
+    )
+    quota_per_minute: int = Field(
+        default=0,
+        ge=0,
+        description="texts a minute for each API key, counted by each server process for itself; more are refused with "
+        "429; 0 for no bound",
+    )
+    shadow_ratio: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of answers whose text also runs through all blocks afterwards, for `bee_shadow_total`",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe log lines written; info has one line a request"
@@ -166,6 +188,17 @@ class Settings(BaseSettings):
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise ValueError("an origin is a scheme and a host, as https://app.example.com, without a path")
         return origins
+
+    @model_validator(mode="after")
+    def _refuse_what_does_not_fit_together(self) -> "Settings":
+        if self.quota_per_minute and not self.api_keys:
+            raise ValueError("BEE_QUOTA_PER_MINUTE is for each API key, and BEE_API_KEYS names none; set both")
+        if self.brownout_wait_ms >= self.max_wait_ms:
+            raise ValueError(
+                f"BEE_BROWNOUT_WAIT_MS is {self.brownout_wait_ms} and must lie below BEE_MAX_WAIT_MS, "
+                f"{self.max_wait_ms}"
+            )
+        return self
 
     @property
     def worker_processes(self) -> int:

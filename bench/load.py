@@ -228,6 +228,7 @@ def beside_batches(server: Server, seconds: float) -> dict[str, Any]:
     batch = requests([f'{{"items": [{", ".join(lines[:256])}]}}'.encode()], 60_000)[0]
     batch = batch.replace(b"POST /classify ", b"POST /classify/batch ", 1)
     stop = threading.Event()
+    refused: list[bool] = []
 
     def keep_asking() -> None:
         with connect(server.port) as connection:
@@ -241,9 +242,8 @@ def beside_batches(server: Server, seconds: float) -> dict[str, Any]:
         with connect(server.port) as connection:
             while time.perf_counter() < end:
                 start = time.perf_counter()
-                status, body = ask(connection, one)
+                refused.append(ask(connection, one)[0] != 200)
                 latencies.append(time.perf_counter() - start)
-                assert status == 200, body
                 time.sleep(0.01)
         return 1000 * float(np.percentile(latencies, 99))
 
@@ -257,7 +257,7 @@ def beside_batches(server: Server, seconds: float) -> dict[str, Any]:
     stop.set()
     for thread in threads:
         thread.join()
-    console.print(f"a lone sentence: p99 {quiet:.2f} ms alone, {beside:.2f} ms beside batches")
+    console.print(f"a lone sentence: p99 {quiet:.2f} ms alone, {beside:.2f} ms beside batches; {sum(refused)} refused")
     return {"lone_p99_added_beside_batches_ms": round(beside - quiet, 2)}
 
 

@@ -215,6 +215,19 @@ def exits() -> dashboard.Dashboard:
             width=8,
         ),
         lines(
+            "Contradicted by full depth",
+            "Share of the answers compared with full depth (BEE_SHADOW_RATIO) whose label was another there, by exit. "
+            "Early exits are worth that much less than all blocks, or more: full depth is no truth either.",
+            "percentunit",
+            (
+                f'sum by (exit) (rate(bee_shadow_total{{agreed="no", {MODEL}}}{RATE}))'
+                f" / clamp_min(sum by (exit) (rate(bee_shadow_total{{{MODEL}}}{RATE})), 1e-9)",
+                "after block {{exit}}",
+            ),
+            steps=[("transparent", None), ("yellow", 0.05), ("red", 0.1)],
+            width=8,
+        ),
+        lines(
             "Moved against training",
             "Share of the last hour's comparable answers minus that of training, exit by exit: where drift comes from.",
             "percentunit",
@@ -474,21 +487,30 @@ def service() -> dashboard.Dashboard:
             steps=[("transparent", None), ("yellow", 0.5), ("red", 0.9)],
             width=6,
         ),
-        heat("Tokens over time", "Length of answered texts in tokens.", "none", "bee_request_tokens_bucket", width=8),
+        lines(
+            "Brown-out",
+            "Share of answers whose texts left earlier than they would have, because requests waited "
+            "(BEE_BROWNOUT_WAIT_MS).",
+            "percentunit",
+            (f"sum(rate(bee_brownout_total{RATE})) / clamp_min(sum(rate(bee_exit_total{RATE})), 1e-9)", "of answers"),
+            steps=[("transparent", None), ("yellow", 0.01), ("red", 0.5)],
+            width=6,
+        ),
+        heat("Tokens over time", "Length of answered texts in tokens.", "none", "bee_request_tokens_bucket", width=6),
         lines(
             "Tokens",
             "Length of answered texts in tokens. Longer texts cost more, and a model's window cuts the longest.",
             "none",
             (f"sum(rate(bee_request_tokens_sum{RATE})) / (sum(rate(bee_request_tokens_count{RATE})) > 0)", "mean"),
             *quantiles("bee_request_tokens_bucket", 0.5, 0.95),
-            width=8,
+            width=6,
         ),
         lines(
             "Tokens a second",
             "Tokens of answered texts: throughput in a measure that long and short texts share.",
             "none",
             (f"sum(rate(bee_request_tokens_sum{RATE}))", "tokens a second"),
-            width=8,
+            width=6,
         ),
         lines(
             "Unknown tokens",

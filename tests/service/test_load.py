@@ -268,3 +268,83 @@ def test_two_models_answer_by_name(tmp_path: Any) -> None:
         problem(client.get("/models/three"), 404, "unknown-model")
     with pytest.raises(CheckpointError, match="second checkpoint named 'golden'"):
         create_app(Settings(checkpoints=(GOLDEN, GOLDEN)))
+
+
+def asked_late(seconds: float, **service: Any) -> list[dict[str, Any]]:
+    """Answers to a text, a text with a delta and one with a threshold whose requests waited so long."""
+
+    async def ask() -> list[dict[str, Any]]:
+        app = create_app(Settings(checkpoints=(GOLDEN,), **service))
+        answers = []
+        async with app.router.lifespan_context(app):
+            while app.state.service.registry.state != "ready":
+                await asyncio.sleep(0.01)
+            for more in ({}, {"delta": -1}, {"entropy_threshold": 0.01}, {"max_blocks": 5}):
+                sent: list[Any] = []
+
+                async def receive(more: Any = more) -> Any:
+                    return {"type": "http.request", "body": json.dumps({**ONE, **more}).encode()}
+
+                async def send(message: Any, sent: list[Any] = sent) -> None:
+                    sent.append(message)
+
+                await app({**SCOPE, "bee.received": time.monotonic() - seconds}, receive, send)
+                answers.append(json.loads(sent[1]["body"]))
+            counted = samples(scrape(app.state.service.metrics))
+            answers.append({"shifted": counted["bee_brownout_total", "model=golden"]})
+        return answers
+
+    return asyncio.run(ask())
+
+
+def test_brown_out_lets_texts_leave_earlier_before_any_is_refused_and_says_so() -> None:
+    bounds = {"brownout_wait_ms": 10_000, "max_wait_ms": 30_000, "request_timeout_ms": 60_000}
+    usual = asked_late(0, **bounds)
+    assert usual == asked_late(9, **bounds)
+    assert usual[-1]["shifted"] == 0
+    plain, delta, threshold, bounded, counted = asked_late(20, **bounds, brownout_entropy_threshold=0.9)
+    assert (delta, threshold) == (usual[1], usual[2]), "what is stated holds"
+    for answer in (plain, bounded):
+        assert answer["entropy_threshold"] == pytest.approx(0.45, abs=0.01)
+    assert bounded["max_blocks"] == 5
+    assert counted["shifted"] == 2
+    assert asked_late(29.9, **bounds, brownout_entropy_threshold=1)[0]["exit_index"] == 1
+    assert asked_late(31, **bounds)[0]["status"] == 503
+
+
+def test_a_key_has_its_quota() -> None:
+    keys = [{"X-API-Key": "first-secret"}, {"X-API-Key": "second-secret"}]
+    with client_of(api_keys=("first-secret", "second-secret"), quota_per_minute=5) as client:
+        batch = {"items": [ONE] * 4}
+        assert client.post("/classify", json={"text": 1}, headers=keys[0]).status_code == 422, "costs nothing"
+        for path, body in (("/classify", ONE), ("/classify/batch", batch)):
+            assert client.post(path, json=body, headers=keys[0]).status_code == 200
+        refused = client.post("/classify", json=ONE, headers=keys[0])
+        problem(refused, 429, "quota")
+        assert 1 <= int(refused.headers["retry-after"]) <= 12
+        assert client.post("/classify/batch", json=batch, headers=keys[1]).status_code == 200
+        assert client.get("/readyz").status_code == 200
+        counted = samples(client.get("/metrics").text)
+        assert counted["bee_requests_total", "code=429", "model="] == 1
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0])
+def test_shadow_depth_compares_answers_with_those_at_full_depth(ratio: float) -> None:
+    texts = [{"text": f"{word} film", "delta": 1} for word in ("warm", "dull", "worst", "moving", "a", "the")]
+    with client_of(shadow_ratio=ratio) as client:
+
+        def compared() -> dict[tuple[str, ...], float]:
+            counted = samples(client.get("/metrics").text)
+            return {key[1:]: n for key, n in counted.items() if key[0] == "bee_shadow_total" and n}
+
+        early = [client.post("/classify", json=text).json() for text in texts]
+        if ratio:
+            wait_until(lambda: sum(compared().values()) == len(texts))
+        found = compared()
+        full = [client.post("/classify", json={**text, "min_blocks": 6}).json() for text in texts]
+    expected: dict[tuple[str, ...], int] = {}
+    for one, other in zip(early, full, strict=True):
+        agreed = "yes" if one["label"] == other["label"] else "no"
+        key = (f"agreed={agreed}", f"exit={one['exit_index']}", "model=golden")
+        expected[key] = expected.get(key, 0) + 1
+    assert found == (expected if ratio else {})

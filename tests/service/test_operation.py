@@ -32,6 +32,8 @@ NAMES = {  # what DESIGN and docs promise, and dashboards use
     "bee_exit_entropy_ratio": "histogram",
     "bee_flops_executed": "counter",
     "bee_flops_full": "counter",
+    "bee_brownout": "counter",
+    "bee_shadow": "counter",
     "bee_event_loop_lag_seconds": "histogram",
     "bee_event_loop_busy_seconds": "counter",
     "bee_backlog_seconds": "gauge",
@@ -258,7 +260,7 @@ def test_the_openapi_document_tells_the_truth(client: TestClient) -> None:
     }
     for path in ("/classify", "/classify/batch"):
         answers = document["paths"][path]["post"]["responses"]
-        assert set(answers) == {"200", "400", "401", "404", "413", "415", "422", "500", "503", "504", "default"}
+        assert set(answers) == {"200", "400", "401", "404", "413", "415", "422", "429", "500", "503", "504", "default"}
         for status, answer in answers.items():
             if status != "200":
                 assert answer["content"] == {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}

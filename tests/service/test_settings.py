@@ -120,3 +120,10 @@ def test_a_containers_limit_counts(limit: str, usable: int, tmp_path: Path, monk
     (tmp_path / "cpu.max").write_text(limit)
     monkeypatch.setattr("beexformer.app.settings.CPU_LIMIT", tmp_path / "cpu.max")
     assert cpus() == usable
+
+
+def test_settings_that_contradict_one_another_are_refused() -> None:
+    with pytest.raises(ValidationError, match="BEE_API_KEYS names none; set both"):
+        Settings(quota_per_minute=60)
+    with pytest.raises(ValidationError, match="BEE_BROWNOUT_WAIT_MS is 500 and must lie below BEE_MAX_WAIT_MS, 500"):
+        Settings(brownout_wait_ms=500)
