@@ -119,6 +119,7 @@ def classify(
     from beexformer.model.registry import Registry
 
     engine = Registry(_paths(checkpoint), model).get()
+    engine.warm()  # which also sees that it answers as when it was exported
     options = ExitOptions(
         delta=delta,
         entropy_threshold=entropy_threshold,

@@ -43,6 +43,7 @@ from beexformer.app.supervisor import Supervisor, Work
 from beexformer.app.tracing import Tracing
 from beexformer.app.worker import Place, Worker
 from beexformer.model.engine import Engine
+from beexformer.model.errors import BEEError
 from beexformer.model.registry import Registry
 
 CORS: dict[str, Any] = {
@@ -143,6 +144,8 @@ def serve(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> N
         log.info("listening on %s", address(listener))
         try:
             supervisor.work = work_of(_ready(registry))
+        except BEEError:  # a checkpoint that answers otherwise than when it was exported
+            raise
         except Exception:
             log.exception("an engine failed its first forward")
             sys.exit(1)

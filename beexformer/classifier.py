@@ -21,15 +21,18 @@ Texts = list[str] | list[tuple[str, str]] | list[Text]
 def load(checkpoint: str | Path) -> "Classifier":
     """A shipped checkpoint by its name ("sst2"), or any other by its folder.
 
-    Reads and verifies it. The first call on a machine compiles the kernels, which takes a minute or two; they are kept
-    on disk, in NUMBA_CACHE_DIR where that is set. Raises CheckpointError, one sentence, for whatever is wrong."""
+    Reads and verifies it, also by texts that it keeps with their answers. The first call on a machine compiles the
+    kernels, which takes a minute or two; they are kept on disk, in NUMBA_CACHE_DIR where that is set. Raises
+    CheckpointError, one sentence, for whatever is wrong."""
     from beexformer.model.engine import Engine
 
     shipped = sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
     folder = SHIPPED / checkpoint if checkpoint in shipped else Path(checkpoint)
     if not folder.is_dir():
         raise CheckpointError(f"{checkpoint} is no folder and no shipped checkpoint; these are {', '.join(shipped)}")
-    return Classifier(Engine.load(folder))
+    engine = Engine.load(folder)
+    engine.warm()
+    return Classifier(engine)
 
 
 class Classifier:

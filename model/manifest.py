@@ -88,6 +88,11 @@ class Manifest:
                 )
             except InputError as error:
                 raise ValueError(str(error)) from None
+        texts = [(kept.text, kept.text_pair) for kept in self.probes]
+        texts += [(example.text, example.text_pair) for example in self.examples]
+        for text, text_pair in texts:
+            if self.input and (text_pair is not None) != (self.input == "pair"):
+                raise ValueError(f"input is {self.input!r}, which {text!r} isn't")
         for probe in self.probes:
             if not SHA256.fullmatch(probe.ids_sha256):
                 raise ValueError(f"probe {probe.text!r} has no SHA-256 of its ids")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from beexformer.model.errors import CheckpointError
+from beexformer.model.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from beexformer.model.engine import Engine
@@ -77,7 +77,11 @@ def ids_sha256(ids: np.ndarray) -> str:
 def check_ids(engine: "Engine", probes: Sequence[Probe]) -> None:
     """Raises CheckpointError where the tokenizer makes other ids than it did."""
     for probe in probes:
-        if ids_sha256(engine.encode(probe.text, probe.text_pair).ids) != probe.ids_sha256:
+        try:
+            row = engine.encode(probe.text, probe.text_pair)
+        except InputError as error:
+            raise CheckpointError(f"checkpoint {engine.name!r} refuses its own probe: {error}") from None
+        if ids_sha256(row.ids) != probe.ids_sha256:
             raise CheckpointError(
                 f"checkpoint {engine.name!r} reads {probe.text!r} otherwise than when it was exported: "
                 "tokenizer.json is another one, or the tokenizers package has changed; copy it again, or export "

@@ -46,7 +46,11 @@ class Tokenizer:
             self._ascii = ascii_tokenizer.of(json, self.inner)
             self.inner.enable_truncation(max_tokens, strategy="longest_first")
             special = [self.inner.encode("", pair).ids for pair in (None, "")]
-            largest = max(*self.inner.get_vocab().values(), *special[0], *special[1], -1)
+            known, added = self.inner.get_vocab(with_added_tokens=False), self.inner.get_added_tokens_decoder()
+            largest = max(*known.values(), *added, *special[0], *special[1], -1)
+            unknown = getattr(self.inner.model, "unk_token", None)
+            if unknown is not None and unknown not in known:  # a text with an unknown word could not be read
+                raise ValueError(f"its vocabulary lacks its token for unknown words, {unknown!r}")
         except BaseException as error:  # the library raises nothing narrower; where it panics, not even an Exception
             if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
                 raise

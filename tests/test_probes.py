@@ -1,6 +1,8 @@
 """What a checkpoint's own probes notice."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +48,7 @@ def test_other_weights_are_noticed_before_the_first_answer(probed: Checkpoint, n
     else:
         changed[0] += np.float32(0.1)
     engine = Engine(replace(probed, tensors={**probed.tensors, name: changed}))
-    with pytest.raises(CheckpointError, match="answers 'a warm, funny film' otherwise than when it was exported"):
+    with pytest.raises(CheckpointError, match=r"answers '.*' otherwise than when it was exported"):
         engine.warm()
 
 
@@ -61,3 +63,21 @@ def test_a_text_whose_bits_hang_on_rounding_is_no_probe(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(engine, "reference_logits", elsewhere)
     assert probes.TEXTS[0][0] not in {probe.text for probe in probes.make(engine)}
+
+
+@pytest.mark.parametrize("verb", [["classify", "a warm film", "--text-pair", "a film"], ["serve", "--port", "0"]])
+def test_other_weights_end_a_command_with_one_sentence_and_exit_code_2(
+    probed: Checkpoint, tmp_path: Path, verb: list[str]
+) -> None:
+    changed = probed.tensors["blocks.norm_h.bias"] + np.float32(0.1)
+    save(replace(probed, tensors={**probed.tensors, "blocks.norm_h.bias": changed}), tmp_path / "tiny")
+    where = {
+        "classify": ["--checkpoint", str(tmp_path / "tiny")],
+        "serve": ["--checkpoints", str(tmp_path / "tiny")],
+    }
+    command = [Path(sys.executable).parent / "beexformer", *verb, *where[verb[0]]]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 2, ended.stderr
+    said = ended.stderr.splitlines()[-1]
+    assert said.startswith("beexformer: checkpoint 'tiny' answers ")
+    assert "Traceback" not in ended.stderr
