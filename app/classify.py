@@ -41,7 +41,8 @@ Outcome = Answer | Exception
 
 @dataclass(slots=True, eq=False)
 class Text:
-    """One item; its row once it is tokenized, its outcome in the end, the seconds of both and when it ended."""
+    """One item; its row once it is tokenized, its outcome in the end, the seconds of both, of a clock and of a CPU, and
+    when it ended."""
 
     item: Item
     index: int
@@ -51,11 +52,12 @@ class Text:
     shifted: bool = False  # its exit options, by brown-out
     tokenize: float = 0.0
     compute: float = 0.0
+    cpu: float = 0.0  # of both
     ended: float = 0.0
 
     def encode(self, registry: Registry, brownout: Brownout | None, wait: float) -> None:
         """Sets `row`, or says in `outcome` why there can't be one. `wait` is what brown-out goes by."""
-        start = time.monotonic()
+        start, cpu = time.monotonic(), time.thread_time()
         try:
             if isinstance(self.item, ValidationError):
                 place = ("body", "items", self.index)
@@ -70,6 +72,7 @@ class Text:
         except (RequestValidationError, UnknownModel, InputError) as error:
             self.outcome = error
         self.tokenize = time.monotonic() - start
+        self.cpu += time.thread_time() - cpu
 
     def forward(self) -> Iterator[None]:
         """Sets `outcome`, in steps of about STEP. A failure is a bug, and this text's alone."""
@@ -78,9 +81,10 @@ class Text:
         try:
             forward, left = self.engine.begin(self.row), True
             while left:
-                start = time.monotonic()
+                start, cpu = time.monotonic(), time.thread_time()
                 left = not forward.advance(STEP)
                 self.compute += time.monotonic() - start
+                self.cpu += time.thread_time() - cpu
                 if left:
                     yield
             self.outcome = forward.answer()
@@ -195,7 +199,8 @@ class Classifier:
         assert text.engine
         assert text.row
         queue = before + max(0.0, text.ended - start - text.tokenize - text.compute)
-        self._metrics.answered(name, text.row, outcome, (text.tokenize, queue, text.compute), context.seconds)
+        phases = (text.tokenize, queue, text.compute)
+        self._metrics.answered(name, text.row, outcome, phases, context.seconds, cpu=text.cpu)
         if text.shifted:
             self._metrics.shifted(name)
         if self._shadow:

@@ -76,6 +76,8 @@ class Metrics:
         self._exit_index = add("bee_exit_index", "histogram", text, of, models, blocks)
         text = "Entropy of answers as a share of ln(classes), by exit"
         self._entropy = add("bee_exit_entropy_ratio", "histogram", text, by_exit, exits, ENTROPIES)
+        text = "CPU time in which answered texts were tokenized and computed, to work energy out from"
+        self._cpu = add("bee_cpu_seconds", "counter", text, of, models)
         text = "Operations executed: real ones plus binary ones / 64"
         self._flops = add("bee_flops_executed", "counter", text, of, models)
         text = "Operations of the same texts through all blocks"
@@ -104,9 +106,16 @@ class Metrics:
         self._ready = add("bee_ready", "gauge", text).series[()]
 
     def answered(
-        self, model: str, row: Row, answer: Answer, phases: tuple[float, float, float], seconds: float
+        self,
+        model: str,
+        row: Row,
+        answer: Answer,
+        phases: tuple[float, float, float],
+        seconds: float,
+        *,
+        cpu: float,
     ) -> None:
-        """One text was answered, `seconds` after it came; `phases` has the seconds of PHASES."""
+        """One text was answered, `seconds` after it came; `phases` has the seconds of PHASES, `cpu` those of a CPU."""
         values, of, exit_index = self._counters.values, self._of_model[model], answer.exit_index
         for first, value in zip(of.phases, phases, strict=True):
             _observe(values, first, SECONDS, value)
@@ -115,6 +124,7 @@ class Metrics:
             values[of.exits_at_default[exit_index]] += 1
         _observe(values, of.exit_index, of.blocks, exit_index)
         _observe(values, of.entropy[exit_index], ENTROPIES, answer.entropies[-1] / of.entropy_max)
+        values[of.cpu] += cpu
         values[of.flops] += answer.flops
         values[of.flops_full] += answer.flops_full
         _observe(values, self._tokens, TOKENS, answer.tokens)
@@ -181,6 +191,7 @@ class _OfModel:
         self.exit_index, self.blocks = metrics._exit_index.series[(model,)], metrics._exit_index.buckets
         self.entropy = {i: metrics._entropy.series[model, str(i)] for i in exits}
         self.unknown = metrics._unknown.series[(model,)]
+        self.cpu = metrics._cpu.series[(model,)]
         self.flops = metrics._flops.series[(model,)]
         self.flops_full = metrics._flops_full.series[(model,)]
         self.default = engine.resolve(NOTHING_ASKED)

@@ -24,6 +24,8 @@ from numba.core import cgutils
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
+from beexformer.model import target
+
 INDEX = ir.IntType(32)
 LLVM = {
     types.float32: ir.FloatType(),
@@ -292,7 +294,7 @@ def _load_codes(width: int) -> Any:
 load_codes_4, load_codes_2 = _load_codes(4), _load_codes(2)
 
 
-# ---------------------------------------------------------------- signs by table, on AVX2 only (target.LOOK_UP)
+# ---------------------------------------------------------------- signs by table, on AVX2 and NEON (target.LOOK_UP)
 
 
 def _constant(module: Any, name: str, numbers: Sequence[int]) -> Any:
@@ -337,9 +339,24 @@ low_counts, high_counts = _counts(False), _counts(True)  # (words, octet's index
 def look_up(typingctx: Any, table: Any, places: Any) -> Any:
     """table[place] of each lane, both halves having a table of 16 of their own."""
 
+    def call(builder: Any, name: str, *args: Any) -> Any:
+        function = ir.FunctionType(args[0].type, [arg.type for arg in args])
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        function = ir.FunctionType(O32.llvm, [O32.llvm, O32.llvm])
-        return builder.call(cgutils.get_or_insert_function(builder.module, function, "llvm.x86.avx2.pshuf.b"), args)
+        if not target.ARM:
+            return call(builder, "llvm.x86.avx2.pshuf.b", *args)
+
+        def lanes(vector: Any, first: int, last: int) -> Any:
+            return builder.shuffle_vector(
+                vector, vector, ir.Constant(ir.VectorType(INDEX, last - first), [*range(first, last)])
+            )
+
+        parts = [
+            call(builder, "llvm.aarch64.neon.tbl1.v16i8", *(lanes(arg, first, first + 16) for arg in args))
+            for first in (0, 16)
+        ]
+        return builder.shuffle_vector(*parts, ir.Constant(ir.VectorType(INDEX, 32), [*range(32)]))
 
     return table(table, places), codegen
 

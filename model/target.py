@@ -9,6 +9,7 @@ Must be imported before the first `@njit`: numba reads the target then, once a p
 """
 
 import os
+import platform
 from collections.abc import Collection, Mapping
 
 import llvmlite.binding as llvm
@@ -52,9 +53,13 @@ if config.CPU_NAME is None:  # else numba's own NUMBA_CPU_NAME has the say
         config.CPU_NAME, config.CPU_FEATURES, _ = LEVELS[level]
 
 
+ARM = platform.machine() in ("aarch64", "arm64")
+
+
 def looks_up(has: Collection[str]) -> bool:
-    """Whether a CPU with these features multiplies signs faster by table than by counting bits."""
-    return "avx2" in has and "avx512vpopcntdq" not in has
+    """Whether a CPU with these features multiplies signs faster by table than by counting bits. On ARM as by the number
+    of instructions: NEON counts bits of bytes only, which have to be added up, and its look-ups read a table of 16."""
+    return ARM or ("avx2" in has and "avx512vpopcntdq" not in has)
 
 
 def _has() -> Collection[str]:

@@ -267,6 +267,13 @@ def exits() -> dashboard.Dashboard:
             (f"sum by (model) (rate(bee_flops_full_total{{{MODEL}}}{RATE}))", "{{model}} at full depth"),
         ),
         lines(
+            "CPU time of answers",
+            "Tokenizing and computing, in CPUs. Times the watts of a busy CPU it is the power that answers take; "
+            "docs/operations.md says how to measure those.",
+            "none",
+            (f"sum by (model) (rate(bee_cpu_seconds_total{{{MODEL}}}{RATE}))", "{{model}}"),
+        ),
+        lines(
             "Answers, and those at the model's own delta",
             "Only answers at the model's own delta and without other options say something about drift.",
             "reqps",

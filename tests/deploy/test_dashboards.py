@@ -40,7 +40,8 @@ RULES = [
 NOWHERE = {  # metrics that need no panel and no rule
     "process_virtual_memory_bytes": "says nothing: address space costs nothing",
 }
-NO_MEANING = {  # panels whose numbers are neither good nor bad
+NO_MEANING = {
+    "CPU time of answers",  # panels whose numbers are neither good nor bad
     *("Mean exit", "Where texts left", "Exits over time", "Share of each exit", "Entropy of answers over time"),
     *("Moved against training", "FLOPs executed and at full depth", "Answers, and those at the model's own delta"),
     *(

@@ -30,6 +30,7 @@ NAMES = {  # what DESIGN and docs promise, and dashboards use
     "bee_exit_at_default": "counter",
     "bee_exit_index": "histogram",
     "bee_exit_entropy_ratio": "histogram",
+    "bee_cpu_seconds": "counter",
     "bee_flops_executed": "counter",
     "bee_flops_full": "counter",
     "bee_brownout": "counter",
@@ -112,6 +113,12 @@ def test_what_is_counted_adds_up() -> None:
         ratio = ("bee_exit_entropy_ratio_sum", f"exit={block}", model)
         assert counted[ratio] == pytest.approx(sum(entropies), abs=1e-4)  # answers are rounded
     assert counted["bee_exit_index_sum", model] == sum(answer["exit_index"] for answer in answers)
+    computed = counted["bee_phase_duration_seconds_sum", model, "phase=compute"]
+    assert (
+        0
+        < counted["bee_cpu_seconds_total", model]
+        < 2 * (computed + counted["bee_phase_duration_seconds_sum", model, "phase=tokenize"])
+    ), "a thread gets no more of a CPU than time passes, but for what clocks can tell apart"
     assert counted["bee_flops_executed_total", model] == sum(answer["flops"] for answer in answers)
     assert counted["bee_flops_full_total", model] == sum(answer["flops_full"] for answer in answers)
     assert counted["bee_request_tokens_sum",] == sum(answer["tokens"] for answer in answers)
