@@ -55,10 +55,12 @@ END_SECONDS = 10  # beyond the deadline of requests, after the last one was take
 log = logging.getLogger("bee.main")
 
 
-def load_registry(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> Registry:
+def load_registry(settings: Settings, load: Callable[..., Engine] = Engine.load) -> Registry:
     """The checkpoints that the settings name, read and verified. BEEError says in one sentence what is wrong."""
     if settings.tracing:
         tracing.require()
+    if settings.trusted_key:
+        load = functools.partial(load, trusted_key=settings.trusted_key)
     return Registry(settings.checkpoints, settings.default_model, load)
 
 

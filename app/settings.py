@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from beexformer.model import signature
+
 PREFIX = "BEE_"
 FOREIGN = {"BEE_DATA"}  # the data folder of `make train`; not ours to read, but no misspelling either
 RETIRED = {  # what was a setting once, and what is in its place
@@ -50,6 +52,10 @@ class Settings(BaseSettings):
     checkpoints: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
         description="checkpoint folders, or folders of them, separated by commas; empty serves the shipped ones",
+    )
+    trusted_key: str | None = Field(
+        default=None,
+        description="public key of minisign that must have signed every checkpoint (extra `[sign]`); unset trusts all",
     )
     default_model: str | None = Field(
         default=None,
@@ -172,6 +178,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("trusted_key")
+    @classmethod
+    def _refuse_what_is_no_key(cls, key: str | None) -> str | None:
+        if key:
+            signature.public_key(key)
+        return key
 
     @field_validator("api_keys")
     @classmethod

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from beexformer.model import folders, manifest, tensors
+from beexformer.model import folders, manifest, signature, tensors
 from beexformer.model.errors import CheckpointError
 from beexformer.model.manifest import Manifest
 from beexformer.model.options import ExitOptions, resolve
@@ -55,7 +55,7 @@ class Checkpoint(Manifest):
 
 def ensure_writable(folder: Path) -> None:
     """See that a checkpoint may be written to `folder`; see `model.folders.ensure_writable`."""
-    folders.ensure_writable(folder, WEIGHTS, (CONFIG, *FILES))
+    folders.ensure_writable(folder, WEIGHTS, (CONFIG, CONFIG + signature.SUFFIX, *FILES))
 
 
 def save(checkpoint: Checkpoint, folder: Path) -> None:
@@ -86,11 +86,12 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
         new.rename(folder)
 
 
-def read(folder: Path) -> Checkpoint:
-    """Read and verify a folder. Raises CheckpointError, one sentence, for whatever is wrong with it."""
+def read(folder: Path, trusted_key: str | None = None) -> Checkpoint:
+    """Read and verify a folder. With `trusted_key`, a public key of minisign, config.json must be signed by it, and so
+    is all that it has digests of. Raises CheckpointError, one sentence, for whatever is wrong."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no checkpoint folder; give the folder that holds {CONFIG}")
-    stated, described, version = _described(folder)
+    stated, described, version = _described(folder, trusted_key)
     wanted = tensors.spec(described.config)
     contents = {}
     for name in FILES:
@@ -120,10 +121,13 @@ def digest(described: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _described(folder: Path) -> tuple[dict[str, Any], Manifest, int]:
+def _described(folder: Path, trusted_key: str | None) -> tuple[dict[str, Any], Manifest, int]:
     """config.json: as it stands, what it means, and its format version."""
     path = folder / CONFIG
-    stated = _parsed(_content(path, LARGEST_TEXT), path)
+    content = _content(path, LARGEST_TEXT)
+    if trusted_key is not None:
+        signature.verify(path, content.tobytes(), trusted_key)
+    stated = _parsed(content, path)
     version = stated.get("format_version")
     if type(version) is not int or version not in READABLE:
         raise CheckpointError(

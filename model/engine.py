@@ -71,9 +71,10 @@ class Engine:
         probes.check_ids(self, self._probes)
 
     @classmethod
-    def load(cls, folder: Path) -> "Engine":
-        """Read and verify a checkpoint folder; CheckpointError says in one sentence what to do."""
-        return cls(read(Path(folder)))
+    def load(cls, folder: Path, trusted_key: str | None = None) -> "Engine":
+        """Read and verify a checkpoint folder, which `trusted_key` (minisign) must have signed where one is given;
+        CheckpointError says in one sentence what to do."""
+        return cls(read(Path(folder), trusted_key))
 
     def warm(self) -> Answer:
         """Compile the kernels, or load them from the cache, answer one row through all blocks, and see that the
