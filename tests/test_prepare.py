@@ -230,7 +230,7 @@ def test_a_run_with_a_teacher_ends_with_the_encoders_vocabulary_and_embeddings(r
     engine = Engine.load(root / "out")
     start = load_file(encoder / "model.safetensors")["embeddings.word_embeddings.weight"]
     embedding = engine._network.embedding
-    ours = embedding.rows * embedding.scale[:, None]
+    ours = (embedding.rows * embedding.scale[:, None])[: len(start)]  # the file fills rows up
     theirs = start - start.mean(0)
     gram, expected = ours @ ours.T, theirs @ theirs.T
     np.testing.assert_allclose(gram / np.trace(gram), expected / np.trace(expected), atol=1e-3)
