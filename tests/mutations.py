@@ -59,8 +59,8 @@ MUTATIONS = [
     Mutation(
         "label smoothing is ignored",
         "training/prepare.py",
-        "_one_hot(train.labels, len(labels), recipe.optim.label_smoothing)",
-        "_one_hot(train.labels, len(labels), 0.0)",
+        "recipe.data.soft_share, recipe.optim.label_smoothing)",
+        "recipe.data.soft_share, 0.0)",
         "tests/test_prepare.py::test_label_smoothing_is_in_the_targets",
     ),
     Mutation(

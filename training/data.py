@@ -18,6 +18,7 @@ import numpy as np
 
 from beexformer.model import tables
 from beexformer.model.errors import TrainingError
+from beexformer.training import soft_labels
 
 Input = str | tuple[str, str]
 """What a network reads: a text, or the two of a pair."""
@@ -40,18 +41,47 @@ class Columns:
 
 @dataclass(frozen=True)
 class Rows:
-    """Labelled rows: `texts[i]`, `pairs[i]` (None for single texts) and the class index `labels[i]` (int64)."""
+    """Labelled rows: `texts[i]`, `pairs[i]` (None for single texts) and the class index `labels[i]` (int64).
+
+    `soft` [N, m] float32 are soft labels, where the file has them; a row of which it states no label (`stated` [N]
+    bool) has the likeliest class as its own.
+    """
 
     texts: list[str]
     pairs: list[str] | None
     labels: np.ndarray
+    soft: np.ndarray | None = None
+    stated: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, index: np.ndarray) -> "Rows":
         pairs = self.pairs and [self.pairs[i] for i in index]
-        return Rows([self.texts[i] for i in index], pairs, self.labels[index])
+        soft, stated = (None if part is None else part[index] for part in (self.soft, self.stated))
+        return Rows([self.texts[i] for i in index], pairs, self.labels[index], soft, stated)
+
+    def targets(self, n_class: int, soft_share: float, smoothing: float = 0.0) -> np.ndarray:
+        """What to learn: distributions [N, m] float32, labels mixed with `soft_share` of soft ones. A row without a
+        label has its soft one alone."""
+        hard = (1 - smoothing) * np.eye(n_class)[self.labels] + smoothing / n_class
+        if self.soft is None:
+            return hard.astype(np.float32)
+        share = np.full(len(self), soft_share) if self.stated is None else np.where(self.stated, soft_share, 1.0)
+        mixed: np.ndarray = (1 - share)[:, None] * hard + share[:, None] * self.soft
+        return mixed.astype(np.float32)
+
+    def joined(self, other: "Rows") -> "Rows":
+        """These rows, then the others. Raises TrainingError where only one side has soft labels."""
+        if (self.soft is None) != (other.soft is None):
+            raise TrainingError("some training files have soft labels and some have none; give all of them, or none")
+        pairs = [*self.pairs, *other.pairs] if self.pairs and other.pairs else None
+        labels = np.concatenate([self.labels, other.labels])
+        if self.soft is None or other.soft is None:
+            return Rows([*self.texts, *other.texts], pairs, labels)
+        stated = [np.ones(len(rows), bool) if rows.stated is None else rows.stated for rows in (self, other)]
+        soft = np.concatenate([self.soft, other.soft])
+        return Rows([*self.texts, *other.texts], pairs, labels, soft, np.concatenate(stated))
 
     def longest(self, count: int) -> "Rows":
         """The `count` rows with the most words, in their order."""
@@ -99,36 +129,45 @@ def find_split(folder: Path, split: str) -> Path | None:
 def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> tuple[Rows, list[str]]:
     """Labelled rows of a file and the names of the classes. Blanks around a label are none of it.
 
-    Without `labels` the classes are the file's distinct labels, sorted (integers by value). With it, every label must
-    be one of them; where they are names and the file has integers, these are indices into them. Raises DataError for a
-    file that can't be read, and TrainingError, naming column or row, for a blank text, an empty label, real numbers as
-    labels, labels that differ only in case or blanks, or one that is not among `labels`.
+    Without `labels` the classes are those of the file's soft labels (`training.soft_labels`), else its distinct labels,
+    sorted (integers by value). With it, every label must be one of them; where they are names and the file has
+    integers, these are indices into them. Raises DataError for a file that can't be read, and TrainingError, naming
+    column or row, for a blank text, an empty label where there is no soft one, real numbers as labels, labels that
+    differ only in case or blanks, or one that is not among `labels`.
     """
-    table = tables.read(path, [*columns.inputs(), columns.label], columns.encoding)
-    *inputs, found = tables.strings(table, [*columns.inputs(), columns.label])
+    with tables.read(path, columns.inputs(), columns.encoding) as table:
+        soft = soft_labels.find(path, table.columns)
+        if soft is None or columns.label in table.columns:
+            table.require(columns.label)
+        wanted = [*columns.inputs(), *([columns.label] if columns.label in table.columns else [])]
+        values = tables.strings(table, [*wanted, *(soft.names if soft else [])])
+    inputs, rest = values[: len(columns.inputs())], values[len(columns.inputs()) :]
     _refuse_blank(path, inputs)
-    found = [label.strip() for label in found]
-    bare = next((i for i, label in enumerate(found) if not label), None)
-    if bare is not None:
-        raise TrainingError(
-            f"{path}: row {bare + 1} has no label; give it one in column {columns.label!r}, or take it out"
-        )
-    known = set(found)
-    integers = all(map(_is_integer, known))
-    if not integers and all(map(_is_number, known)):
+    found = [label.strip() for label in rest.pop(0)] if columns.label in wanted else [""] * len(inputs[0])
+    known = set(found) - {""}
+    integers = bool(known) and all(map(_is_integer, known))
+    if soft and known and not integers and not known & set(soft.labels):
+        soft = None  # columns of another meaning, as p_value
+    if soft is None:
+        _refuse_bare(path, columns.label, found)
+    if not integers and known and all(map(_is_number, known)):
         raise TrainingError(
             f"{path}: column {columns.label!r} holds real numbers, as {found[0]!r}; classes are integers or names"
         )
     if labels is None:
-        labels = sorted(known, key=int if integers else None)
+        labels = soft.labels if soft else sorted(known, key=int if integers else None)
         _refuse_alike(path, found)
     by_index = integers and not any(map(_is_integer, labels))
     index = {str(i) if by_index else name.strip(): i for i, name in enumerate(labels)}
-    strange = next((i for i, label in enumerate(found) if label not in index), None)
+    strange = next((i for i, label in enumerate(found) if label and label not in index), None)
     if strange is not None:
         raise TrainingError(_unknown(path, strange, found, labels))
     texts, pairs = inputs if columns.text_pair else (inputs[0], None)
-    return Rows(texts, pairs, np.array([index[label] for label in found], dtype=np.int64)), labels
+    if soft is None:
+        return Rows(texts, pairs, np.array([index[label] for label in found], dtype=np.int64)), labels
+    shares, stated = soft.read(path, rest, labels), np.array([bool(label) for label in found])
+    classes = [index.get(label, int(share.argmax())) for label, share in zip(found, shares, strict=True)]
+    return Rows(texts, pairs, np.array(classes, dtype=np.int64), shares, stated), labels
 
 
 def read_inputs(path: Path, columns: Columns) -> list[Input]:
@@ -136,6 +175,12 @@ def read_inputs(path: Path, columns: Columns) -> list[Input]:
     inputs = tables.strings(tables.read(path, columns.inputs(), columns.encoding), columns.inputs())
     _refuse_blank(path, inputs)
     return [*zip(*inputs, strict=True)] if columns.text_pair else [*inputs[0]]
+
+
+def _refuse_bare(path: Path, column: str, labels: list[str]) -> None:
+    bare = next((i for i, label in enumerate(labels) if not label), None)
+    if bare is not None:
+        raise TrainingError(f"{path}: row {bare + 1} has no label; give it one in column {column!r}, or take it out")
 
 
 def _refuse_blank(path: Path, inputs: list[list[str]]) -> None:

@@ -74,7 +74,7 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
         train, None if cross_validated else dev, labels, tokenizer.count_cut(train.inputs()), network.max_tokens
     )
     progress.console.print(overview.table())
-    targets = _one_hot(train.labels, len(labels), recipe.optim.label_smoothing)
+    targets = train.targets(len(labels), recipe.data.soft_share, recipe.optim.label_smoothing)
     unlabelled: list[Input] = []
     facts: dict[str, Any] = {"train_rows": len(train), "train_rows_dropped": dropped}
     facts |= {"cross_validated": True} if cross_validated else {}
@@ -148,8 +148,3 @@ def _vocabulary(recipe: Recipe, train: Rows, work: Path) -> tuple[str, np.ndarra
         raise TrainingError(f"encoder {recipe.start.encoder!r} has {rows.shape[1]} dimensions, d_model / 2 is {width}")
     # half the size of the sinusoid's neighbourhood: inside [-1, 1], where eq. 9 lets gradients through
     return (folder / "tokenizer.json").read_text(), (0.5 * reduced / reduced.std()).astype(np.float32)
-
-
-def _one_hot(labels: np.ndarray, n_class: int, smoothing: float) -> np.ndarray:
-    smooth: np.ndarray = (1 - smoothing) * np.eye(n_class)[labels] + smoothing / n_class
-    return smooth.astype(np.float32)

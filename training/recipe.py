@@ -44,6 +44,10 @@ class Data(Section):
     """Where the rows are and how they are scored."""
 
     train: str = Field(description="training file, or a folder with train, dev and test files")
+    also: list[str] = Field([], description="further training files, as of rows that have soft labels only")
+    soft_share: float = Field(
+        0.7, ge=0, le=1, description="share of a soft label in the target of a row that has a label too"
+    )
     dev: str | None = Field(None, description="development file; without one a tenth of the training rows is held out")
     test: str | None = Field(None, description="test file; reported once, never chosen on")
     text: str = "text"

@@ -39,6 +39,9 @@ def splits(data: Data, root: Path, labels: Sequence[str] | None = None, *, hold_
         raise TrainingError(f"{path} has no train file (train.csv, .tsv, .jsonl or .parquet)")
     train, names = read_rows(train_file, data.columns, list(labels) if labels else data.labels)
 
+    for file in data.also:
+        train = train.joined(read_rows(root / file, data.columns, names)[0])
+
     def other(name: str | None, split: str) -> Rows | None:
         file = root / name if name else folder and find_split(folder, split)
         return read_rows(file, data.columns, names)[0] if file else None

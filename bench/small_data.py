@@ -1,0 +1,310 @@
+"""
+What an owner's thousand rows give: test accuracy of `beexformer train` and of what it is measured against.
+
+    python bench/small_data.py --data folder [--full-precision folder] [--tasks trec6 ...] [--draws 3]
+
+Each task is 1,000 of its training rows, in three draws (of clinc150 the first 15 rows a class; STS-B's pairs are three
+classes: below 2, below 4, and above). Frozen vectors all get the same heads (`training.heads`), of one text its vector,
+of a pair |a - b| and a * b; where there are several blocks, the one with the least cross-validated cross-entropy
+answers. Nothing is chosen on test rows. Vectors are kept in --work. Prints a table and one JSON line.
+
+- 1-bit: the backbone that ships, frozen; full precision: another one, in torch, where --full-precision names it
+- MiniLM: sentence vectors; Model2Vec: static ones distilled from it (Minishlab's recipe written out: each token alone
+  through the encoder, 256 principal axes, weighted by log(1 + rank), mean over tokens)
+- TF-IDF: words and pairs of words, logistic regression, its strength by cross-validation
+- train: the command, as a process: seconds from its start to the checkpoint, peak memory, and the served answers
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from tokenizers import Tokenizer as WordPiece
+from transformers import AutoModel
+
+from beexformer.model import tables
+from beexformer.model.config import BEEConfig
+from beexformer.model.engine import Engine
+from beexformer.model.options import ExitOptions
+from beexformer.model.tokenizer import Tokenizer
+from beexformer.report import baselines
+from beexformer.training import backbone, frozen, heads, precision
+from beexformer.training.backbone import Backbone
+from beexformer.training.batches import pad, sorted_batches
+from beexformer.training.calibrate import expected_calibration_error
+from beexformer.training.data import Columns, Rows, read_rows, sides
+from beexformer.training.encoders import locate
+from beexformer.training.evaluate import exits_taken, logits_of
+from beexformer.training.network import BEExformer, mean_state
+
+SINGLE = ("clinc150", "trec6", "subj", "mpqa", "agnews", "tweet_emotion", "sst2_sentences")
+TASKS = (*SINGLE, "stsb")
+CUTS = (2.0, 4.0)  # between the three classes of STS-B's scores
+ROWS, A_CLASS = 1000, 15
+AXES = 256  # of Model2Vec
+THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+Vectors = Callable[[list[str]], np.ndarray]
+"""Texts -> their vectors, one for each block or one in all: [N, C, D] float32."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    name: str
+    train: Rows
+    test: Rows
+    classes: int
+
+
+def draws(data: Path, task: str, count: int, most: int) -> list[Draw]:
+    """The draws of a task, and at most `most` of its test rows, the same for all draws."""
+    if task == "stsb":
+        train, test = (_scored(data / "glue/stsb" / f"{split}.tsv.gz") for split in ("train", "test"))
+        labels = [str(c) for c in range(len(CUTS) + 1)]
+    else:
+        folder = data / "extra" / task
+        train, labels = read_rows(folder / "train.tsv.gz", Columns("sentence"))
+        test, _ = read_rows(folder / "test.tsv.gz", Columns("sentence"), labels)
+    if len(test) > most:
+        test = test.take(np.sort(np.random.default_rng(0).permutation(len(test))[:most]))
+    if task == "clinc150":
+        first = [np.flatnonzero(train.labels == c)[:A_CLASS] for c in range(len(labels))]
+        return [Draw(task, train.take(np.sort(np.concatenate(first))), test, len(labels))]
+    seeds = range(1, count + 1)
+    taken = [np.sort(np.random.default_rng(seed).permutation(len(train))[:ROWS]) for seed in seeds]
+    return [
+        Draw(f"{task}-{seed}", train.take(rows), test, len(labels)) for seed, rows in zip(seeds, taken, strict=True)
+    ]
+
+
+def _scored(path: Path) -> Rows:
+    """STS-B's pairs by class of their score."""
+    names = ["sentence1", "sentence2", "label"]
+    first, second, scores = tables.strings(tables.read(path, names, None), names)
+    return Rows(first, second, np.digitize([float(score) for score in scores], CUTS))
+
+
+# ---------------------------------------------------------------- vectors
+
+
+def bits(start: Backbone) -> Vectors:
+    network = frozen.network_of(start, _config(start, head="linear"))
+    engine = frozen.mean_states_engine(network, start.tokenizer)
+    return lambda texts: frozen.mean_states(engine, [*texts], THREADS)
+
+
+def full_precision(start: Backbone) -> Vectors:
+    network = BEExformer(_config(start), precision=precision.faster()).eval()
+    start.start(network)
+    tokenizer = Tokenizer(start.tokenizer, start.shape["max_tokens"])
+
+    def read(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return torch.stack([mean_state(h, mask) for h in network.states(network.embed(ids), mask)], 1)
+
+    return lambda texts: _batched(tokenizer.encode_rows([*texts]), read)
+
+
+def _config(start: Backbone, **fields: str) -> BEEConfig:
+    vocabulary = Tokenizer(start.tokenizer, 8).vocab_size
+    return BEEConfig(vocab_size=vocabulary, n_class=2, binary=start.binary, **start.shape, **fields)  # type: ignore[arg-type]
+
+
+@cache
+def _minilm() -> tuple[torch.nn.Module, WordPiece]:
+    folder = locate("minilm", Path("runs/encoders"))
+    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    tokenizer = WordPiece.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(256)
+    return model, tokenizer
+
+
+def _sentence_vectors(ids: list[np.ndarray]) -> np.ndarray:
+    """[N, 1, D]: mean over real tokens, of length 1."""
+    model, _ = _minilm()
+
+    def read(padded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision.faster() == torch.bfloat16):
+            states = model(input_ids=padded, attention_mask=mask.long()).last_hidden_state.float()
+        return torch.nn.functional.normalize(mean_state(states, mask))[:, None]
+
+    return _batched(ids, read)
+
+
+def minilm(texts: list[str]) -> np.ndarray:
+    return _sentence_vectors([np.array(e.ids) for e in _minilm()[1].encode_batch(texts)])
+
+
+@cache
+def _static() -> np.ndarray:
+    """[V, 256]: a vector for each token of the vocabulary."""
+    tokenizer = _minilm()[1]
+    first, last = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    found = _sentence_vectors([np.array([first, token, last]) for token in range(tokenizer.get_vocab_size())])[:, 0]
+    centered = found - found.mean(0)
+    axes = np.linalg.eigh(centered.T @ centered)[1][:, ::-1][:, :AXES]
+    weighted: np.ndarray = centered @ axes * np.log(1 + np.arange(1, len(found) + 1))[:, None]  # ranked by frequency
+    return weighted
+
+
+def model2vec(texts: list[str]) -> np.ndarray:
+    static, tokenizer = _static(), _minilm()[1]
+    ids = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    means = np.stack([static[row].mean(0) if row else np.zeros(AXES) for row in ids])
+    return (means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-9))[:, None].astype(np.float32)
+
+
+@torch.inference_mode()
+def _batched(ids: list[np.ndarray], read: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> np.ndarray:
+    parts = [
+        (batch, read(*pad([ids[i] for i in batch])).numpy())
+        for batch in sorted_batches(np.array([len(row) for row in ids]), 32)
+    ]
+    found = np.empty((len(ids), *parts[0][1].shape[1:]), np.float32)
+    for batch, part in parts:
+        found[batch] = part
+    return found
+
+
+# ---------------------------------------------------------------- contestants
+
+
+def read(rows: Rows, vectors: Vectors) -> np.ndarray:
+    """[N, C, D] of single texts; of pairs [N, C, 2 D], how far apart the two are and their product."""
+    texts = [text for row in rows.inputs() for text in sides(row)]
+    distinct = sorted(set(texts))
+    at = {text: i for i, text in enumerate(distinct)}
+    found = vectors(distinct)[[at[text] for text in texts]]
+    if not rows.pairs:
+        return found
+    a, b = found[::2], found[1::2]
+    return np.concatenate([np.abs(a - b), a * b], -1)
+
+
+def with_heads(draw: Draw, vectors: Vectors, kept: Path) -> float:
+    """Test accuracy of heads on frozen vectors, at the block with the least cross-validated cross-entropy."""
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(kept, train=read(draw.train, vectors), test=read(draw.test, vectors))
+    with np.load(kept) as file:
+        train, test = file["train"], file["test"]
+    targets = np.eye(draw.classes)[draw.train.labels]
+    found = heads.fit(train, targets, THREADS)
+    nats = [heads.cross_entropy(found.cross_validated[:, c], targets) for c in range(train.shape[1])]
+    best = int(np.argmin(nats))
+    return float((found.heads[best](test[:, best]).argmax(1) == draw.test.labels).mean())
+
+
+def with_words(draw: Draw) -> float:
+    [predicted], _ = baselines.lexical(draw.train, [draw.test], "accuracy", lambda *_: None)
+    return float((predicted == draw.test.labels).mean())
+
+
+def with_command(draw: Draw, folder: Path) -> dict[str, float | list[float]]:
+    """`beexformer train` in a process of its own, and what its checkpoint answers where nothing is asked."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = bool(draw.train.pairs)
+    with (folder / "train.csv").open("w", newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(["text", "other", "label"] if pairs else ["text", "label"])
+        writer.writerows(
+            [*sides(row), f"c{label:03d}"] for row, label in zip(draw.train.inputs(), draw.train.labels, strict=True)
+        )
+    command = [sys.executable, "-m", "beexformer.cli", "train", "--train", str(folder / "train.csv")]
+    command += [
+        "--out",
+        str(folder / "model"),
+        "--work",
+        str(folder / "work"),
+        *(["--text-pair", "other"] if pairs else []),
+    ]
+    began = time.monotonic()
+    with (folder / "log.txt").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed: {(folder / 'log.txt').read_text()[-2000:]}")
+    seconds = time.monotonic() - began
+    engine = Engine.load(folder / "model")
+    logits, _ = logits_of(engine, draw.test)
+    labels = np.array([int(label[1:]) for label in engine.labels])
+    taken = exits_taken(engine.config, logits, engine.resolve(ExitOptions()))
+    served = logits[np.arange(len(logits)), taken - 1]
+    truth = np.searchsorted(labels, draw.test.labels)
+    return {
+        "accuracy": float((served.argmax(1) == truth).mean()),
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "peak_megabytes": round(used.ru_maxrss / 1e3),
+        "mean_exit": float(taken.mean()),
+        "ece_by_exit": [round(expected_calibration_error(logits[:, c], truth), 3) for c in range(logits.shape[1])],
+    }
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def measure(draw: Draw, vectors: dict[str, Vectors], work: Path, train: bool) -> dict[str, object]:
+    found: dict[str, object] = {"train_rows": len(draw.train), "test_rows": len(draw.test)}
+    for name, those in vectors.items():
+        found[name] = with_heads(draw, those, work / name / f"{draw.name}-{len(draw.test)}.npz")
+    found["TF-IDF"] = with_words(draw)
+    if train:
+        ran = with_command(draw, work / "train" / draw.name)
+        found |= {"train": ran.pop("accuracy"), "run": ran}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("BEE_DATA"), required="BEE_DATA" not in os.environ)
+    parser.add_argument("--backbone", default="english", help="the 1-bit one: a shipped one or a folder")
+    parser.add_argument("--full-precision", help="a backbone folder to set beside it")
+    parser.add_argument("--tasks", nargs="*", default=TASKS, choices=TASKS)
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--test-rows", type=int, default=2000, help="at most, drawn once")
+    parser.add_argument("--work", type=Path, default=Path("runs/small_data"))
+    parser.add_argument("--no-train", action="store_true", help="leave `beexformer train` out")
+    arguments = parser.parse_args()
+    vectors: dict[str, Vectors] = {"1-bit": bits(backbone.read(arguments.backbone, Path()))}
+    if arguments.full_precision:
+        vectors["full precision"] = full_precision(backbone.read(arguments.full_precision, Path()))
+    vectors |= {"MiniLM": minilm, "Model2Vec": model2vec}
+    columns = [*vectors, "TF-IDF", *([] if arguments.no_train else ["train"])]
+    table, by_task = Table("task", *columns, "s", "MB"), {}
+    for task in arguments.tasks:
+        runs = [
+            measure(draw, vectors, arguments.work, not arguments.no_train)
+            for draw in draws(Path(arguments.data), task, arguments.draws, arguments.test_rows)
+        ]
+        by_task[task] = runs
+        took = [run["run"] for run in runs if "run" in run]
+        worst = [f"{max(run[key] for run in took):.0f}" if took else "-" for key in ("seconds", "peak_megabytes")]
+        table.add_row(task, *(f"{100 * np.mean([run[name] for run in runs]):.1f}" for name in columns), *worst)
+        print(task, json.dumps(runs), file=sys.stderr, flush=True)
+    means = {
+        name: 100 * float(np.mean([np.mean([run[name] for run in runs]) for runs in by_task.values()]))
+        for name in columns
+    }
+    table.add_row("mean", *(f"{means[name]:.1f}" for name in columns), "", "", style="bold")
+    Console().print(table)
+    machine = f"{platform.machine()}, {THREADS} CPUs, torch {torch.__version__}"
+    print(json.dumps({"means": means, "tasks": by_task, "machine": machine, "date": str(datetime.date.today())}))
+
+
+if __name__ == "__main__":
+    main()
