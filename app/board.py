@@ -6,7 +6,7 @@ Each number is written by one process only and read at a glance; nothing is lock
 
 import mmap
 
-EMPTY, STARTING, SERVING = 0, 1, 2  # states of a slot
+EMPTY, STARTING, OPENING, SERVING = 0, 1, 2, 3  # states of a slot; OPENING is the doorkeeper's
 
 
 class Board:
@@ -24,6 +24,10 @@ class Board:
     def pids(self) -> list[int]:
         """The processes that are there."""
         return [pid for pid in self.pid if pid]
+
+    def superseded(self, slot: int) -> bool:
+        """The process of the slot is the doorkeeper, and a worker serves."""
+        return self.state[slot] == OPENING and SERVING in self.state
 
     def crowded(self, slot: int) -> bool:
         """Some other serving worker has fewer connections."""

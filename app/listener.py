@@ -113,7 +113,9 @@ class Acceptor:
             await asyncio.wait(self._attaching)
 
     def _readable(self) -> None:
-        if self._board.crowded(self._slot):
+        if self._board.superseded(self._slot):
+            self.stop()
+        elif self._board.crowded(self._slot):
             self._pause(YIELD_SECONDS, self._take)
         else:
             self._take()

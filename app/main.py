@@ -133,7 +133,7 @@ def serve(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> N
             health_seconds=settings.health_seconds,
             drain_seconds=settings.drain_seconds,
             end_seconds=settings.request_timeout_ms / 1000 + END_SECONDS,
-            reload=lambda: work_of(_ready(load_registry(settings, load))),
+            reload=lambda asked: work_of(_ready(load_registry(settings, load))),
         )
         processes = stack.enter_context(counting(supervisor.board.pids))
         stack.callback(supervisor.kill)

@@ -5,12 +5,16 @@ The parent of the workers: forks them, replaces the dead and the hung, passes si
   isn't written to is in memory once. No thread may be alive here, nor an event loop: neither survives a fork.
 - A worker that ends is noticed by SIGCHLD; one whose event loop stands still, by its beats on the board, counted in
   looks of this process, so that a machine that was suspended doesn't look like hung workers.
-- Workers end with this process: the kernel sees to it (PR_SET_PDEATHSIG), and a pipe where there is none.
+- Workers end with this process: the kernel sees to it (PR_SET_PDEATHSIG), and where it doesn't, their channel ends.
 - SIGTERM drains, a second one ends at once; SIGINT (a terminal) skips the drain; SIGHUP loads the checkpoints anew.
+- A worker asks for other checkpoints over its channel and wakes this process with SIGUSR2. It is answered once all
+  workers serve them, or none does.
 """
 
+import contextlib
 import ctypes
 import gc
+import json
 import logging
 import os
 import signal
@@ -19,13 +23,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from beexformer.app.board import SERVING, STARTING, Board
 from beexformer.app.listener import shut_out
-from beexformer.app.worker import Place
+from beexformer.app.worker import MESSAGE_BYTES, Place
 from beexformer.model.errors import BEEError
 
-SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 LOOK_SECONDS, QUICK_LOOK_SECONDS = 0.5, 0.02  # between two looks at the workers; where one is about to be ready
 MAX_DELAY_SECONDS, MAX_FAILURES = 2.0, 10  # of workers that end before they serve
 PR_SET_PDEATHSIG = 1
@@ -39,6 +44,7 @@ class Child:
 
     slot: int
     generation: int
+    channel: socket.socket
     beats: int = 0
     still: float = 0.0  # seconds of looks at which its beats had not moved
     retired: bool = False
@@ -48,8 +54,8 @@ class Child:
 class Supervisor:
     """Keeps `workers` processes that each run `work(place)` and serve on `listener`.
 
-    `reload()` returns new work or raises BEEError; a replaced worker has `drain_seconds` for its connections, the end
-    `end_seconds` in all."""
+    `reload(asked)` returns new work or raises BEEError; `asked` is what a worker asks for, {} at a SIGHUP. A replaced
+    worker has `drain_seconds` for its connections, the end `end_seconds` in all."""
 
     def __init__(
         self,
@@ -59,7 +65,7 @@ class Supervisor:
         health_seconds: float,
         drain_seconds: float,
         end_seconds: float,
-        reload: Callable[[], Work],
+        reload: Callable[[dict[str, Any]], Work],
     ) -> None:
         self.board = Board(2 * workers + 1)  # two generations at a reload, and the doorkeeper
         self._listener, self._workers = listener, workers
@@ -73,7 +79,9 @@ class Supervisor:
         self._not_before = 0.0
         self._drained: float | None = None  # when the drain is over
         self._over: float | None = None  # when patience is
-        self._lifeline, self._held = os.pipe()  # children read the one and see its end, once nobody holds the other
+        self._before: tuple[Work, int] | None = None  # work and generation, while others take their place
+        self._asking: Child | None = None  # who is told how that went
+        self._hung_up = False  # SIGHUP has come and waits
 
     def open_door(self) -> None:
         """Fork a process that answers while this one gets ready; it retires when the first worker serves."""
@@ -92,7 +100,9 @@ class Supervisor:
                 self._replenish()
             elif not self._children:
                 return 0
-            if self._failures >= MAX_FAILURES:
+            if self._failures >= MAX_FAILURES and self._before:
+                self._put_back()
+            elif self._failures >= MAX_FAILURES and SERVING not in self.board.state:
                 log.error("%d workers in a row have ended before they served; so does the service", self._failures)
                 self.kill()
                 return 1
@@ -117,8 +127,10 @@ class Supervisor:
         """Act on a signal. True if all is to end at once."""
         if number == signal.SIGHUP and self._terminal and not os.isatty(0):
             number = signal.SIGINT  # it was started in a terminal, which is gone
-        if number == signal.SIGHUP and self._drained is None:
-            self._renew()
+        if number == signal.SIGHUP:
+            self._hung_up = True
+        elif number == signal.SIGUSR2:
+            self._hear()
         elif number in (signal.SIGTERM, signal.SIGINT):
             if self._drained is not None:
                 log.warning("told twice: ending at once")
@@ -140,18 +152,54 @@ class Supervisor:
             self._listener.close()
             self._send(signal.SIGQUIT)
 
-    def _renew(self) -> None:
-        """Load what is served anew and put other workers in the place of those that are there."""
+    def _hear(self) -> None:
+        """What workers ask for."""
+        for child in list(self._children.values()):
+            try:
+                asked = json.loads(child.channel.recv(MESSAGE_BYTES))
+            except OSError:  # it has said nothing
+                continue
+            if self._before or self._drained is not None:
+                self._answer(child, "the service is exchanging its workers or ends; try again")
+            else:
+                self._asking = child
+                self._renew(asked)
+
+    def _renew(self, asked: dict[str, Any]) -> None:
+        """Load what is asked for, and have other workers take the place of those that are there."""
+        assert self.work
         try:
-            self.work = self._reload()
-        except BEEError as error:
-            log.error("reload: %s; what was loaded stays", error)
+            work = self._reload(asked)
+        except Exception as error:
+            log.error("what was loaded stays: %s", error, exc_info=None if isinstance(error, BEEError) else error)
+            self._settle(str(error) if isinstance(error, BEEError) else "loading failed; the log says why")
             return
-        except Exception:
-            log.exception("reload failed; what was loaded stays")
-            return
+        self._before = self.work, self._generation
+        self.work = work
         self._generation += 1
         self._freeze()
+
+    def _put_back(self) -> None:
+        """The workers of the new generation don't get to serve: leave it."""
+        assert self._before
+        log.error("what was loaded stays: %d workers with something else have ended before they served", self._failures)
+        self.work, self._generation = self._before
+        self._before, self._failures, self._not_before = None, 0, 0.0
+        for pid, child in self._children.items():
+            if child.generation > self._generation:
+                child.retired = True
+                os.kill(pid, signal.SIGKILL)
+        self._settle("workers with it don't get to serve; the log says why")
+
+    def _settle(self, problem: str | None) -> None:
+        """Tell who has asked how it went; None for well."""
+        if self._asking:
+            self._answer(self._asking, problem)
+        self._asking = None
+
+    def _answer(self, child: Child, problem: str | None) -> None:
+        with contextlib.suppress(OSError):  # it has gone
+            child.channel.send(json.dumps({"problem": problem}).encode())
 
     def _replenish(self) -> None:
         """Fork what is missing; let go of those whose successors serve."""
@@ -160,13 +208,20 @@ class Supervisor:
             for _ in range(self._workers - len(current)):
                 self._fork()
         serving = [child for child in current if self.board.state[child.slot] == SERVING]
-        if serving:
+        if len(serving) == self._workers:
             self._failures = 0
         if len(serving) == self._workers or (serving and self._generation == 1):
-            for pid, child in self._children.items():
-                if child.generation < self._generation and not child.retired:
+            self._settle(None)
+            older = [(pid, child) for pid, child in self._children.items() if child.generation < self._generation]
+            for pid, child in older:
+                if not child.retired:
                     child.retired = True
                     os.kill(pid, signal.SIGUSR1)
+            if not older:
+                self._before = None
+                if self._hung_up and self._drained is None:
+                    self._hung_up = False
+                    self._renew({})
 
     def _fork(self) -> None:
         assert self.work
@@ -175,12 +230,17 @@ class Supervisor:
         self.board.state[slot] = STARTING
         parent = os.getpid()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # in the child until it has handlers
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:
-            self._become(parent, self.work, Place(self.board, slot, self._listener, self._lifeline))
+            for channel in (ours, *(child.channel for child in self._children.values())):
+                channel.close()  # or they would outlive their parent
+            self._become(parent, self.work, Place(self.board, slot, self._listener, theirs))
+        theirs.close()
+        ours.setblocking(False)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         self.board.pid[slot] = pid
-        self._children[pid] = Child(slot, self._generation)
+        self._children[pid] = Child(slot, self._generation, ours)
         if self._drained is not None:
             os.kill(pid, signal.SIGTERM)
 
@@ -190,7 +250,6 @@ class Supervisor:
         try:
             if sys.platform == "linux":
                 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.close(self._held)
             if os.getppid() == parent:  # else it went before the kernel was told
                 work(place)
                 code = 0
@@ -204,21 +263,23 @@ class Supervisor:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            child = self._bury(pid)
-            if child is None or child.retired or self._over is not None:
+            child = self._children.get(pid)
+            served = child is not None and self.board.state[child.slot] == SERVING
+            self._bury(pid)
+            if child is None or child.retired or child.generation < self._generation or self._over is not None:
                 continue
-            served = self.board.state[child.slot] == SERVING
-            self.board.clear(child.slot)
-            if child.generation < self._generation:
-                continue
-            how = f"signal {signal.Signals(-code).name}" if (code := os.waitstatus_to_exitcode(status)) < 0 else code
+            code = os.waitstatus_to_exitcode(status)
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             log.error("a worker has ended (%s); another takes its place", how, extra={"fields": {"worker": pid}})
             if not served:
                 self._failures += 1
                 self._not_before = time.monotonic() + min(MAX_DELAY_SECONDS, 0.05 * 2**self._failures)
 
-    def _bury(self, pid: int) -> Child | None:
-        return self._children.pop(pid, None)
+    def _bury(self, pid: int) -> None:
+        child = self._children.pop(pid, None)
+        if child:
+            child.channel.close()
+            self.board.clear(child.slot)
 
     def _look(self, seconds: float) -> None:
         """Kill who has not moved for too long; `seconds` since the last look."""

@@ -7,6 +7,7 @@ SIGQUIT  finish: take what waits in the queue of the socket, answer it, end
 """
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -14,29 +15,31 @@ import socket
 import time
 from dataclasses import dataclass
 from email.utils import formatdate
+from typing import Any
 
 import uvicorn
 import uvloop
 from fastapi import FastAPI
 
-from beexformer.app.board import SERVING, Board
+from beexformer.app.board import OPENING, SERVING, Board
 from beexformer.app.connections import Connections
 from beexformer.app.listener import Acceptor
 from beexformer.app.protocol import Protocol
 
 TICK_SECONDS = 0.25  # signs of life
+MESSAGE_BYTES = 65536  # between worker and parent
 FIRST_REQUEST_SECONDS = 1.0  # at the end, for a connection that has sent nothing yet
 log = logging.getLogger("bee.worker")
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker stands: its slot of the board, the socket it takes from, a pipe that ends with its parent."""
+    """Where a worker stands: its slot of the board, the socket it takes from, and its channel to its parent."""
 
     board: Board
     slot: int
     listener: socket.socket
-    parent: int
+    parent: socket.socket
 
 
 class Worker:
@@ -50,6 +53,8 @@ class Worker:
         self._ticks = 0
         self._patience = 0.0  # for idle connections to ask once more
         self._takes_last = True
+        self._asking = asyncio.Lock()
+        self._answer: asyncio.Future[str | None] | None = None
         connections.counted = self._count
 
     def run(self) -> None:
@@ -68,7 +73,8 @@ class Worker:
         ):
             loop.add_signal_handler(number, act)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())  # what came before the handlers comes now
-        loop.add_reader(self.place.parent, self._orphaned)
+        self.place.parent.setblocking(False)
+        loop.add_reader(self.place.parent, self._told)
         config = uvicorn.Config(
             self.app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
             proxy_headers=False,
@@ -83,7 +89,8 @@ class Worker:
         )
         self._tick()
         async with self.app.router.lifespan_context(self.app):
-            self.place.board.state[self.place.slot] = SERVING
+            ready = self.app.state.service.registry.state == "ready"
+            self.place.board.state[self.place.slot] = SERVING if ready else OPENING
             self._acceptor.start()
             await self._ending.wait()
             await self._end()
@@ -131,6 +138,20 @@ class Worker:
     def _count(self, connections: int) -> None:
         self.place.board.connections[self.place.slot] = connections
 
-    def _orphaned(self) -> None:
-        log.error("the parent process is gone; so ends this one")
-        os._exit(1)
+    async def ask(self, wanted: dict[str, Any]) -> str | None:
+        """Have the parent load what is `wanted` (app/main.py:serve knows the words) and all workers serve it. What kept
+        it from doing so, in one sentence, or None once they do."""
+        async with self._asking:
+            self._answer = self._loop.create_future()
+            self.place.parent.send(json.dumps(wanted).encode())
+            os.kill(os.getppid(), signal.SIGUSR2)
+            return await self._answer
+
+    def _told(self) -> None:
+        """The parent answers, or is no more."""
+        message = self.place.parent.recv(MESSAGE_BYTES)
+        if not message:
+            log.error("the parent process is gone; so ends this one")
+            os._exit(1)
+        if self._answer and not self._answer.done():
+            self._answer.set_result(json.loads(message)["problem"])

@@ -1,4 +1,4 @@
-"""A real server whose workers die as soon as they are forked."""
+"""A real server whose workers die as soon as they are forked; with "later", only those after a reload."""
 
 import sys
 from pathlib import Path
@@ -7,11 +7,16 @@ from beexformer.app import main
 from beexformer.app.settings import Settings
 from beexformer.app.worker import Worker
 
-if __name__ == "__main__":
+HEALTHY = {0, 1, 2} if "later" in sys.argv else {0}  # slots: of the doorkeeper, and of the first workers
 
-    def die(worker: Worker) -> None:
-        if worker.app.state.service.registry.state == "ready":
+
+class Dying(Worker):
+    def run(self) -> None:
+        if self.place.slot not in HEALTHY:
             raise SystemExit(3)
+        super().run()
 
-    Worker.run = die  # type: ignore[method-assign]
+
+if __name__ == "__main__":
+    main.Worker = Dying  # type: ignore[attr-defined]
     main.serve(Settings(checkpoints=(Path(sys.argv[1]),), port=0, workers=2, drain_seconds=0))

@@ -446,7 +446,7 @@ def test_generated_heads_and_bodies_get_no_500(strict: Server) -> None:
 
 @pytest.mark.soak
 def test_many_generated_heads_and_bodies_get_no_500_and_take_no_memory(tmp_path: Path) -> None:
-    flags = ["--log-level", "warning", *(f"--{name}-seconds=1" for name in ("head", "body"))]
+    flags = [f"--{name}-seconds=1" for name in ("head", "body")]
     command = (BEEXFORMER, "serve", "--port", "0", "--workers", "2", "--checkpoints", GOLDEN, *flags)
     with server_of(tmp_path, *command) as server:
         torment(server, heads=500, bodies=2000, seed=1)

@@ -177,6 +177,33 @@ def test_sighup_loads_checkpoints_anew_and_no_request_fails(tmp_path: Path) -> N
     assert set(names) == {"golden", "other"}
 
 
+def test_a_worker_that_asks_is_told_once_all_serve_what_it_asked_for(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(GOLDEN, checkpoint)
+    with server_of(tmp_path, sys.executable, HERE / "asking_server.py", checkpoint) as server, server.http() as http:
+        old = settled(server, 2)
+        renamed(checkpoint, "other")
+        assert http.post("/ask").json()["problem"] is None
+        for _ in range(10):  # each over a connection of its own
+            answer = httpx2.post(f"{server.url}/classify", json={"text": "film"}, timeout=PATIENCE)
+            assert answer.json()["model"] == "other"
+        wait_until(lambda: not workers(server) & old)
+        (checkpoint / "config.json").write_text("{")
+        problem = http.post("/ask").json()["problem"]
+        assert str(checkpoint) in problem
+        assert "Traceback" not in problem
+        assert httpx2.post(f"{server.url}/classify", json={"text": "film"}, timeout=PATIENCE).status_code == 200
+
+
+def test_workers_that_cannot_serve_what_is_new_change_nothing(tmp_path: Path) -> None:
+    with server_of(tmp_path, sys.executable, HERE / "dying_server.py", GOLDEN, "later") as server:
+        old = settled(server, 2)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: any("what was loaded stays" in message for message in messages(server, "error")))
+        wait_until(lambda: workers(server) == old)
+        assert httpx2.post(f"{server.url}/classify", json={"text": "film"}, timeout=PATIENCE).status_code == 200
+
+
 def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
     with serving(tmp_path, workers=1) as server:
         port = server.url.rpartition(":")[2]
