@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import make_scorer
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -19,6 +17,7 @@ from beexformer.training import precision, teacher
 from beexformer.training.data import Rows
 from beexformer.training.encoders import locate
 from beexformer.training.evaluate import METRICS
+from beexformer.training.lexical import Words
 from beexformer.training.progress import Report
 
 STRENGTHS = (0.1, 1.0, 10.0, 100.0)
@@ -30,25 +29,6 @@ MANY_ROWS = 20_000  # from here on two epochs of larger batches do what three of
 def majority(train: Rows, rows: Rows) -> np.ndarray:
     """The commonest class of the training rows for every row [N] int64."""
     return np.full(len(rows), np.bincount(train.labels).argmax())
-
-
-class Words:
-    """TF-IDF of words and pairs of neighbouring words, fitted on training rows.
-
-    A pair of texts a, b has four blocks over one vocabulary: a, b, |a - b| and a * b, so that a linear model can see
-    what both have and what only one has.
-    """
-
-    def __init__(self, train: Rows) -> None:
-        self.inner = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-        self.inner.fit([*train.texts, *(train.pairs or [])])
-
-    def __call__(self, rows: Rows) -> sparse.csr_matrix:
-        a = self.inner.transform(rows.texts)
-        if not rows.pairs:
-            return a
-        b = self.inner.transform(rows.pairs)
-        return sparse.hstack([a, b, abs(a - b), a.multiply(b)], format="csr")
 
 
 def lexical(train: Rows, others: Sequence[Rows], metric: str, report: Report) -> tuple[list[np.ndarray], float]:

@@ -34,6 +34,14 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> list[l
     return found
 
 
+def majority(
+    train: np.ndarray, labels: np.ndarray, score: Callable[[np.ndarray, np.ndarray], float]
+) -> tuple[int, float]:
+    """The largest class of training labels, and the score of always saying it where `labels` are right."""
+    largest = int(np.bincount(train).argmax())
+    return largest, float(score(labels, np.full(len(labels), largest)))
+
+
 def interval(
     labels: np.ndarray, predicted: np.ndarray, score: Callable[[np.ndarray, np.ndarray], float], accuracy: bool
 ) -> tuple[float, float]:

@@ -1,0 +1,47 @@
+"""
+What an owner is told at the end of a run: how good the network is, class by class and beside what is simpler, and what
+to do next.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from beexformer.training import diagnosis, lexical, tables
+from beexformer.training.data import Rows
+from beexformer.training.evaluate import METRICS
+
+
+def conclude(
+    console: Console, labels: list[str], train: Rows, dev: Rows, evaluation: dict[str, Any], out: Path
+) -> None:
+    """Print it; `dev` is `train` itself where the network was judged by cross-validation."""
+    found = evaluation["dev"]
+    console.print(tables.class_tables(labels, {**found, "advice": diagnosis.advice(found)}))
+    for sentence in compared(labels, train, dev, found):
+        console.print(sentence, highlight=False, soft_wrap=True)
+    model = out.resolve()
+    console.print(
+        f"try it:   beexformer classify 'a text' --checkpoint {model}\n"
+        f"serve it: beexformer serve --checkpoints {model}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def compared(labels: list[str], train: Rows, dev: Rows, found: dict[str, Any]) -> list[str]:
+    """The network's score beside that of the largest class and of TF-IDF, and what follows where these are better."""
+    metric, score = found["metric"], found["score"]
+    largest, majority = diagnosis.majority(train.labels, dev.labels, METRICS[metric])
+    words = lexical.score(train, dev, metric)
+    others = [f"always saying {labels[largest]!r} {majority:.4f}"]
+    if words is not None:
+        others.append(f"TF-IDF with logistic regression {words:.4f}")
+    how = "each row by what was learned without it" if dev is train else "held-out rows"
+    said = [f"{metric} of {len(dev)} rows, {how}: this network {score:.4f}, {', '.join(others)}"]
+    if score <= majority:
+        said.append("this network is no better than the largest class: give more rows, or look at the labels")
+    elif words is not None and words > found["interval"][1]:
+        said.append("TF-IDF is clearly better on these rows: single words decide here, so take that")
+    return said
