@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from beexformer.model.errors import BEEError
+from beexformer.model.errors import BEEError, Stopped
 
 if TYPE_CHECKING:
     from beexformer.app.scoring import Scored
@@ -131,7 +131,10 @@ def classify(
         scoring = Scoring(
             Path(source), output, text, text_pair, encoding, options, tuple(_paths(checkpoint)), engine.name
         )
-        _scored(score(scoring, engine, threads or cpus(), Console(stderr=True)), output)
+        try:
+            _scored(score(scoring, engine, threads or cpus(), Console(stderr=True)), output)
+        except KeyboardInterrupt:
+            raise Stopped("stopped; the same command goes on where it was") from None
         return
     if is_file(source, jsonl):
         if text_pair is not None:

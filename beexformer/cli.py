@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from beexformer.app import cli as serving
-from beexformer.model.errors import BEEError
+from beexformer.model.errors import BEEError, Stopped
 
 LATER = ("beexformer.training", "beexformer.report")  # an image that only serves has neither
 
@@ -60,7 +60,7 @@ def main() -> None:
         app()
     except BEEError as error:
         print(f"beexformer: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        raise SystemExit(130 if isinstance(error, Stopped) else 2) from None
     except BrokenPipeError:  # `beexformer classify - | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

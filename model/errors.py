@@ -5,6 +5,7 @@ BEEError
 ├── CheckpointError   a checkpoint folder that can't be served: replace or re-export it
 ├── DataError         a file of rows that can't be read: change the file, or say what it is
 ├── InputError        a text or an option of one request that can't be answered: change the request
+├── Stopped           Ctrl-C in the middle of a run: the same command goes on
 └── TrainingError     a recipe, a data file or a run that can't be trained: change the files or the arguments
 """
 
@@ -23,6 +24,10 @@ class DataError(BEEError):
 
 class InputError(BEEError):
     """One request's text or option can't be answered; nothing else is affected."""
+
+
+class Stopped(BEEError):
+    """Somebody pressed Ctrl-C; the message says how to go on."""
 
 
 class TrainingError(BEEError):

@@ -26,6 +26,7 @@ TRAINING = [
     "distill",
     "evaluate",
     "export",
+    "finished",
     "full_precision",
     "lexical",
     "network",

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from beexformer.model.errors import BEEError
+from beexformer.model.errors import BEEError, Stopped
 
 app = typer.Typer()
 Encoding = Annotated[str | None, typer.Option(help="Of a file that is not UTF-8 or UTF-16, as cp1252.")]
@@ -65,7 +65,7 @@ def train(
     """Train a network and write its checkpoint; the same command again goes on where a killed run stopped."""
     with train_extra():
         from beexformer.training import recipe as recipes
-        from beexformer.training.train import run
+        from beexformer.training.finished import finished
     from rich.console import Console
 
     if (recipe is None) == (train is None):
@@ -85,7 +85,15 @@ def train(
             plan = plan.reading(max_tokens)
     if seed is not None:
         plan = plan.seeded(seed)
-    run(plan, data, out, work or Path("runs") / plan.name, Console(), variant)
+    if out and variant == "proposed" and (done := finished(out, plan, data)):
+        print(done)
+        return
+    with train_extra():
+        from beexformer.training.train import run
+    try:
+        run(plan, data, out, work or Path("runs") / plan.name, Console(), variant)
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command goes on where it was") from None
 
 
 @app.command()

@@ -124,7 +124,7 @@ class Parity:
     tokens: int  # of all rows
     flipped: int  # rows with a logit, at any exit, that differs by more than ROUNDING
     differ: int  # rows with another label or exit
-    logits_max: float  # largest difference of a logit before calibration, any row, any exit
+    logits_max: float  # largest difference of a logit before calibration, as a share of the largest if that is above 1
 
     @property
     def holds(self) -> bool:
@@ -147,7 +147,9 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     ours = engine.logits(rows)
     theirs = network_logits(network_of(checkpoint), [row.ids for row in rows])
     temperatures = calibrate.recorded(checkpoint.evaluation, ours.shape[1])
-    apart = (np.abs(ours - theirs) * temperatures[:, None]).max((1, 2))
+    apart = np.abs(ours - theirs) * temperatures[:, None]
+    # rounding grows with what is rounded: heads that tell classes apart without a doubt have logits of hundreds
+    apart = (apart / np.maximum(1, np.abs(ours * temperatures[:, None]).max(2, keepdims=True))).max((1, 2))
     differ = 0
     for row, a, b in zip(rows, ours, theirs, strict=True):
         policy = exits.entropy_gain(row.exit.delta, row.exit.entropy_threshold)

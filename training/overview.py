@@ -85,7 +85,8 @@ class Overview:
 
     def table(self) -> RenderableType:
         """Classes, their rows and notes, for a terminal; many classes in columns."""
-        title = f"{len(self.train)} rows to learn from, {len(self.dev or ())} held out, {len(self.labels)} classes"
+        held = f"{len(self.dev)} held out" if self.dev else "each judged by what is learned without it"
+        title = f"{len(self.train)} rows to learn from, {held}, {len(self.labels)} classes"
         lines = zip(self.labels, self.counts.tolist(), self.held_out.tolist(), strict=True)
         if len(self.labels) <= 20:
             table = Table("class")

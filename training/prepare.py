@@ -63,6 +63,7 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
         raise TrainingError(f"{recipe.data.train}: every training row is also a development or test row")
     if dropped:
         progress.say(f"{dropped} training rows dropped: they are also development or test rows")
+    work.mkdir(parents=True, exist_ok=True)  # now that all files have been read
     network = recipe.network if start is None else _shaped(recipe, start)
     json_text, embedding = (start.tokenizer, None) if start else _vocabulary(recipe, train, work)
     tokenizer = Tokenizer(json_text, network.max_tokens)

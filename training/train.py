@@ -16,6 +16,7 @@ from rich.console import Console
 from beexformer.model import checkpoint
 from beexformer.model.errors import TrainingError
 from beexformer.training import export, frozen, memory, precision, provenance, record
+from beexformer.training.conclusion import conclude
 from beexformer.training.network import BEExformer
 from beexformer.training.prepare import Prepared, prepare
 from beexformer.training.progress import RunProgress
@@ -43,7 +44,6 @@ def run(
     if out and packed:  # now, not after hours of training
         checkpoint.ensure_writable(out)
     memory.keep_freed()
-    work.mkdir(parents=True, exist_ok=True)
     progress = RunProgress(console)
     with progress.bar:
         data = prepare(recipe, root, work, progress, variant)
@@ -69,7 +69,7 @@ def _heads(recipe: Recipe, data: Prepared, out: Path | None, progress: RunProgre
         raise TrainingError(f"[heads] makes the proposed network alone; there is no {variant!r} of it")
     evaluation = frozen.export_heads(recipe, data, out, progress)
     progress.say(f"checkpoint written to {out}")
-    _say(progress, "heads", evaluation["dev"])
+    conclude(progress.console, data.labels, data.train, data.dev, evaluation, out)
     return evaluation
 
 
@@ -99,7 +99,7 @@ def _exported(
     )
     progress.say(f"torch and engine on dev: {parity}")
     progress.say(f"checkpoint written to {out}")
-    _say(progress, variant, evaluation["dev"])
+    conclude(progress.console, data.labels, data.train, data.dev, evaluation, out)
     return evaluation
 
 
