@@ -18,6 +18,8 @@ from beexformer.training.data import (
     split_rows,
     without,
 )
+from beexformer.training.recipe import Data
+from beexformer.training.splits import splits
 
 CSV = 'text,label\n"good, really",pos\n"two\nlines",neg\n'
 
@@ -68,6 +70,17 @@ def test_labels_that_training_does_not_know_are_refused(tmp_path: Path) -> None:
     (tmp_path / "dev.csv").write_text("text,label\na,pos\nb,Neg\nc,what\n")
     with pytest.raises(TrainingError, match=r"'Neg' and 1 labels more that are unknown.*did you mean 'neg'"):
         read_rows(tmp_path / "dev.csv", Columns(), ["neg", "pos"])
+
+
+def test_integers_are_no_positions_of_names_that_training_rows_spell(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\n" + "a film,pos\nanother film,neg\n" * 3)
+    (tmp_path / "dev.csv").write_text("text,label\nc,1\nd,0\n")
+    with pytest.raises(
+        TrainingError, match="row 1 has the label '1' and 1 labels more that are unknown; known are neg, pos"
+    ):
+        splits(Data(train="train.csv", dev="dev.csv"), tmp_path)
+    named = splits(Data(train="dev.csv", dev="dev.csv", labels=["neg", "pos"]), tmp_path)
+    assert named.dev.labels.tolist() == [1, 0], "where a recipe names the integers, they are"
 
 
 def test_quotes_and_nulls_of_glue_are_plain_text(tmp_path: Path) -> None:

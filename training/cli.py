@@ -174,7 +174,12 @@ def evaluate(
         raise BEEError("--take needs --checkpoint, the folder of one checkpoint")
     if metric not in evaluate.METRICS:
         raise BEEError(f"unknown metric {metric!r}; known are {', '.join(evaluate.METRICS)}")
-    labelled, _ = read_rows(rows, Columns(text, text_pair, label, encoding), list(engine.labels))
+    labelled, _ = read_rows(
+        rows,
+        Columns(text, text_pair, label, encoding),
+        list(engine.labels),
+        positions=evaluate.labels_are_positions(engine),
+    )
     found = evaluate.evaluate(
         engine, labelled, metric, progress=lambda batches: track(batches, engine.name, console=bar)
     )

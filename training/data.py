@@ -126,7 +126,9 @@ def find_split(folder: Path, split: str) -> Path | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> tuple[Rows, list[str]]:
+def read_rows(
+    path: Path, columns: Columns, labels: list[str] | None = None, *, positions: bool = True
+) -> tuple[Rows, list[str]]:
     """Labelled rows of a file and the names of the classes. Blanks around a label are none of it.
 
     Without `labels` the classes are those of the file's soft labels (`training.soft_labels`), else its distinct labels,
@@ -157,7 +159,7 @@ def read_rows(path: Path, columns: Columns, labels: list[str] | None = None) -> 
     if labels is None:
         labels = soft.labels if soft else sorted(known, key=int if integers else None)
         _refuse_alike(path, found)
-    by_index = integers and not any(map(_is_integer, labels))
+    by_index = positions and integers and not any(map(_is_integer, labels))
     index = {str(i) if by_index else name.strip(): i for i, name in enumerate(labels)}
     strange = next((i for i, label in enumerate(found) if label and label not in index), None)
     if strange is not None:

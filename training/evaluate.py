@@ -189,6 +189,15 @@ def shipped(engine: Engine, root: Path, progress: Progress = iter) -> dict[str, 
     return {"task": engine.name, **{key: found[key] for key in kept}, "size_bytes": engine.description["size_bytes"]}
 
 
+def labels_are_positions(engine: Engine) -> bool:
+    """Whether integers in a file of rows are positions of this checkpoint's labels: its own rows had integers, which
+    its recipe named; or it doesn't say."""
+    try:
+        return recorded(engine).labels is not None
+    except TrainingError:
+        return True
+
+
 def recorded(engine: Engine) -> Data:
     """What a checkpoint was trained on, from its evaluation.json. Raises TrainingError where that doesn't say."""
     try:

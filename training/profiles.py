@@ -19,7 +19,7 @@ from beexformer.model.manifest import NAME, Profile
 from beexformer.model.options import ExitOptions
 from beexformer.training import data, diagnosis
 from beexformer.training.data import Columns, Input, digest, sides
-from beexformer.training.evaluate import Progress
+from beexformer.training.evaluate import Progress, labels_are_positions
 from beexformer.training.tuning import Observed, Want, tune
 
 
@@ -59,7 +59,7 @@ def observe(engine: Engine, rows: Path, columns: Columns, labelled: bool, progre
     """The rows of a file through every exit, with their labels where they have some."""
     labels = None
     if labelled:
-        found, _ = data.read_rows(rows, columns, list(engine.labels))
+        found, _ = data.read_rows(rows, columns, list(engine.labels), positions=labels_are_positions(engine))
         inputs, labels = found.inputs(), found.labels
     else:
         inputs = data.read_inputs(rows, columns)
