@@ -84,3 +84,17 @@ def test_a_class_of_one_row_is_learned_without_a_word() -> None:
     x = np.concatenate([x, x[:1] + 50])
     found = heads.fit(x[:, None], np.eye(3)[labels])
     assert found.heads[0](x[-1:]).argmax() == 2
+
+
+def test_balanced_heads_find_what_is_rare() -> None:
+    """One row in twenty is of the second class, and the two overlap: accuracy never says it, balance does."""
+    rng = np.random.default_rng(0)
+    labels = (np.arange(2000) % 20 == 0).astype(int)
+    states = (rng.normal(size=(2000, 1, 4)) + 1.5 * labels[:, None, None]).astype(np.float32)
+    targets = np.eye(2)[labels]
+    plain = heads.fit(states, targets)
+    even = heads.balanced(plain, targets)
+    recall = [float((found.cross_validated[labels == 1, 0].argmax(1) == 1).mean()) for found in (plain, even)]
+    assert recall[1] > recall[0] + 0.1
+    assert recall[1] > 0.8
+    assert np.allclose(even.heads[0](states[:, 0]), plain.heads[0](states[:, 0]) - np.log([0.95, 0.05]))

@@ -234,3 +234,9 @@ def test_a_run_with_a_teacher_ends_with_the_encoders_vocabulary_and_embeddings(r
     theirs = start - start.mean(0)
     gram, expected = ours @ ours.T, theirs @ theirs.T
     np.testing.assert_allclose(gram / np.trace(gram), expected / np.trace(expected), atol=1e-3)
+
+
+def test_balance_weighs_rows_so_that_classes_weigh_the_same() -> None:
+    weights = prepare._weights(np.array([0, 0, 0, 1]), 3)
+    assert weights.tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2.0])
+    assert weights.mean() == pytest.approx(1.0)

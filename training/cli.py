@@ -54,6 +54,10 @@ def train(
     max_tokens: Annotated[
         int | None, typer.Option(min=8, max=512, help="Without a recipe: tokens that are read of a text.")
     ] = None,
+    balance: Annotated[
+        bool,
+        typer.Option("--balance", help="Without a recipe: small classes count for as much as large ones; macro F1."),
+    ] = False,
     variant: Annotated[
         str, typer.Option(help="proposed; or, to compare with, wee, wee-fp or fp: these leave a record, no checkpoint.")
     ] = "proposed",
@@ -70,9 +74,9 @@ def train(
 
     if (recipe is None) == (train is None):
         raise BEEError("give either --recipe or --train")
-    if recipe and any((start, max_tokens, encoding)):
+    if recipe and any((start, max_tokens, encoding, balance)):
         raise BEEError(
-            "a recipe says itself what it starts from and reads; --start, --max-tokens and --encoding go with --train"
+            "a recipe says itself what it starts from and reads; flags like --start and --balance go with --train"
         )
     if recipe:
         plan = recipes.read(recipe, recipes.Recipe)
@@ -80,7 +84,8 @@ def train(
         if out is None:
             raise BEEError("without a recipe the network is named after --out; give one")
         columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
-        plan = recipes.own_rows(out.name, {**columns, "encoding": encoding}, start)
+        asked = {"encoding": encoding, "balance": balance, "metric": "macro_f1" if balance else "accuracy"}
+        plan = recipes.own_rows(out.name, {**columns, **asked}, start)
         if max_tokens:
             plan = plan.reading(max_tokens)
     if seed is not None:

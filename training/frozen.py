@@ -106,6 +106,8 @@ def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgres
         mean_states_engine(network, data.tokenizer), data.train.inputs(), threads, progress.stage("states")
     )
     found = heads.fit(states, data.targets, threads, progress.stage("heads"))
+    if recipe.data.balance:
+        found = heads.balanced(found, data.targets)
     put(found.heads, network)
     pairs, fitted = bool(data.train.pairs), {"kind": "per_exit", "temperatures": found.temperatures.tolist()}
     checkpoint = export.packed(network, recipe.name, data.labels, data.tokenizer, pairs, {"calibration": fitted})

@@ -193,6 +193,17 @@ class Heads:
     choices: list[Choice]
 
 
+def balanced(found: Heads, targets: np.ndarray) -> Heads:
+    """The same heads for classes that are equally frequent: less the logarithm of their share in `targets` [N, m], so
+    that small classes count for as much as large ones (logit adjustment, Menon et al. 2021)."""
+    share = np.log(targets.sum(0).clip(1e-9) / targets.sum())
+    return replace(
+        found,
+        heads=[Linear(head.weight, head.bias - share) for head in found.heads],
+        cross_validated=found.cross_validated - share,
+    )
+
+
 def fit(states: np.ndarray, targets: np.ndarray, threads: int = 1, report: Report = lambda *_: None) -> Heads:
     """Heads for states [N, C, D] and targets [N, m], every choice by cross-validation. Whether a regression pays is
     tried at the exit whose discriminant is best, and holds for all."""

@@ -76,6 +76,8 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
     )
     progress.console.print(overview.table())
     targets = train.targets(len(labels), recipe.data.soft_share, recipe.optim.label_smoothing)
+    if recipe.data.balance and not recipe.heads:  # eq. 24 is linear in targets: this weighs rows
+        targets *= _weights(train.labels, len(labels))[:, None]
     unlabelled: list[Input] = []
     facts: dict[str, Any] = {"train_rows": len(train), "train_rows_dropped": dropped}
     facts |= {"cross_validated": True} if cross_validated else {}
@@ -93,6 +95,13 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
     return Prepared(
         config, labels, json_text, embedding, ids, targets, train, dev, dev_ids, test, facts, unlabelled, start
     )
+
+
+def _weights(labels: np.ndarray, n_class: int) -> np.ndarray:
+    """Weights of rows [N] with which all classes weigh the same, 1 on average: float32."""
+    counts = np.bincount(labels, minlength=n_class)
+    found: np.ndarray = len(labels) / np.count_nonzero(counts) / counts[labels]
+    return found.astype(np.float32)
 
 
 def _start(recipe: Recipe, root: Path, variant: str) -> Backbone | WarmStart | None:

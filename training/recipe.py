@@ -54,6 +54,7 @@ class Data(Section):
     text_pair: str | None = None
     label: str = "label"
     encoding: str | None = Field(None, description="of files that are not UTF-8 or UTF-16, as cp1252")
+    balance: bool = Field(False, description="rows of small classes count for as much together as those of large ones")
     labels: list[str] | None = Field(None, description="class names in the order of integer labels")
     metric: Literal["accuracy", "f1", "macro_f1", "matthews"] = "accuracy"
     licence: str = Field("not stated", description="of the data, for the model card")
