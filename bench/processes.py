@@ -5,8 +5,7 @@ What the process model costs and gains, measured on `beexformer serve`:
 
 - seconds from the command to the first probe's answer and to ready
 - memory: what all processes have together (shared pages once), and what one more worker has to itself
-- how many of C connections that come at once each worker has, with the shared socket as it is taken, as a plain accept
-  would take it, and with SO_REUSEPORT
+- how many of 16 and of 64 connections that come at once each worker has
 - seconds until a killed worker's successor serves, and until a stopped one's does (less BEE_HEALTH_SECONDS)
 - CPU of the server for a request over a fresh connection, beside uvicorn with the same app, in turns
 
@@ -78,11 +77,11 @@ def children(pid: int) -> list[int]:
 
 def sockets(pid: int) -> int:
     found = 0
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
             found += os.readlink(entry).startswith("socket:")
-        except OSError:
-            continue
+    except OSError:  # it was closed meanwhile, or the process has gone: both show in the sum
+        pass
     return found
 
 
@@ -106,9 +105,10 @@ def starting(port: int, workers: int) -> dict[str, float]:
         process.wait()
 
 
-def spread(port: int, pids: list[int], connections: int) -> list[int]:
-    """Connections that each process has, of so many opened at once that have sent a request each."""
-    time.sleep(0.3)  # those of before are gone then
+def spread(port: int, pids: list[int], connections: int, settle: float = 0.3) -> list[int]:
+    """Connections that each process has, of so many opened at once that have sent a request each; those of before have
+    `settle` seconds to go."""
+    time.sleep(settle)
     before = [sockets(pid) for pid in pids]
     with ExitStack() as stack:
         opened = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(connections)]
@@ -124,7 +124,7 @@ def replaced(process: subprocess.Popen[bytes], port: int, number: signal.Signals
     pids = children(process.pid)
     os.kill(pids[0], number)
     seconds = until(lambda: pids[0] not in children(process.pid) and len(children(process.pid)) == len(pids))
-    return seconds + until(lambda: min(spread(port, children(process.pid), 4 * len(pids))) > 0)
+    return seconds + until(lambda: min(spread(port, children(process.pid), 4 * len(pids), 0.0)) > 0)
 
 
 def cpu(pids: list[int]) -> float:
