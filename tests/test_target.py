@@ -29,12 +29,13 @@ assert target.level == sys.argv[1], target.level
 shapes = [
     {"d_model": 64, "n_head": 1}, {"d_model": 64, "n_head": 64, "n_block": 2}, {"d_model": 192, "n_head": 8},
     {"d_model": 320, "n_head": 4, "d_head": 128, "carry": "h", "labels": tuple("abcdefghijklmnopqrs")},
+    {"d_model": 192, "n_head": 6, "head": "linear", "labels": tuple(map(str, range(100))), "max_tokens": 512},
 ]
 for shape in shapes:
     engine = Engine(random_checkpoint(vocabulary=120, **shape))
     rng = np.random.default_rng(0)
     C = engine.config.n_block
-    ids = [rng.integers(0, 120, L).astype(np.int32) for L in (1, 2, 3, 7, 16, 17, 31, 48)]
+    ids = [rng.integers(0, 120, L).astype(np.int32) for L in (1, 2, 3, 7, 16, 17, 31, 48, engine.config.max_tokens)]
     rows = [Row(one, False, ExitSettings(1e-4, 0.0, 1, C)) for one in ids]
     print(engine.logits(rows).tobytes().hex(), engine.predict(rows))
 """
