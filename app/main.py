@@ -13,6 +13,7 @@ import contextlib
 import functools
 import logging
 import logging.config
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -125,6 +126,8 @@ def serve(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> N
     for number in (signal.SIGTERM, signal.SIGINT):  # until signals are the supervisor's
         signal.signal(number, lambda number, frame: sys.exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a file; the usual soft limit is 1024
     registry = load_registry(settings, load)
     with listen(settings.host, settings.port) as listener, contextlib.ExitStack() as stack:
         supervisor = Supervisor(
