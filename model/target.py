@@ -25,6 +25,8 @@ LEVELS = {  # best first: name -> (LLVM's CPU, features beside it, what a CPU mu
     "x86-64-v2": ("x86-64-v2", "", _V2),
 }
 CHOICES = ("auto", "native", *LEVELS)
+ARM = platform.machine() in ("aarch64", "arm64")
+"""`auto` is one level there, armv8-a, that all 64-bit ones have."""
 
 
 def choose(wanted: str, features: Mapping[str, bool]) -> str:
@@ -51,9 +53,8 @@ if config.CPU_NAME is None:  # else numba's own NUMBA_CPU_NAME has the say
         problem = str(error)
     if level != "native":
         config.CPU_NAME, config.CPU_FEATURES, _ = LEVELS[level]
-
-
-ARM = platform.machine() in ("aarch64", "arm64")
+    elif ARM and os.environ.get("BEE_CPU") != "native":
+        level, config.CPU_NAME, config.CPU_FEATURES = "armv8-a", "generic", "+neon"  # what each of them has
 
 
 def looks_up(has: Collection[str]) -> bool:
