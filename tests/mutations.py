@@ -107,16 +107,16 @@ MUTATIONS = [
     ),
     Mutation(
         "distillation has no warm-up",
-        "training/distill.py",
-        "min(1.0, (progress + 1e-3) / 0.02) * ",
-        "",
+        "training/loop.py",
+        "rising = min(1.0, (progress + 1e-3) / warmup) if warmup else 1.0",
+        "rising = 1.0",
         "tests/test_schedules.py::test_distillation_warms_up_and_decays",
     ),
     Mutation(
         "distillation's rate never decays",
-        "training/distill.py",
-        " * max(1 - progress, 0.01)",
-        "",
+        "training/loop.py",
+        "rising * max(1.0 - progress, 0.003)",
+        "rising",
         "tests/test_schedules.py::test_distillation_warms_up_and_decays",
     ),
     Mutation(
@@ -142,8 +142,8 @@ MUTATIONS = [
     ),
     Mutation(
         "the encoder sees pairs without segment ids",
-        "training/distill.py",
-        "token_type_ids=(after & mask).long(),",
+        "training/bert.py",
+        " + self.types(self.segments(ids, mask))",
         "",
         "tests/test_distill.py::test_the_encoder_is_told_which_text_of_a_pair_a_token_is_in",
     ),

@@ -9,12 +9,14 @@ import torch
 from rich.console import Console
 from test_teacher import random_encoder
 from tiny import random_texts
+from transformers import AutoModel
 
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer
-from beexformer.training import backbone, distill
+from beexformer.training import backbone, bert, corpus, distill, loop
 from beexformer.training.batches import pad
+from beexformer.training.bert import Bert, Frame
 from beexformer.training.network import BEExformer
 from beexformer.training.recipe import read
 
@@ -39,114 +41,148 @@ def write_text(folder: Path) -> None:
     (folder / "dev.tsv").write_text("sentence\tlabel\n" + lines[0].split(". ")[0] + ".\t1\n")
 
 
-def recipe(tokens: int = 400, **fields: object) -> distill.BackboneRecipe:
-    text = [{"file": "text.txt.gz", "rows": 100}, {"file": "text.txt.gz", "rows": 20, "form": "neighbours"}]
-    plan = {"name": "tiny", "max_tokens": 24, "tokens": tokens, "learning_rate": 2e-3, "batch_size": 8, "text": text}
-    return distill.BackboneRecipe.model_validate({**plan, "keep_out": ["dev.tsv"], **fields})
+def recipe(full_precision: int = 2_000, bits: int = 2_000, **fields: object) -> distill.BackboneRecipe:
+    stage = {"learning_rate": 2e-3, "tokens_a_step": 128}
+    plan = {
+        "name": "tiny",
+        "max_tokens": 64,
+        "text": ["text.txt.gz"],
+        "keep_out": ["dev.tsv"],
+        "full_precision": {**stage, "tokens": full_precision},
+        "bits": {**stage, "tokens": bits, "states": 0.3, "means": 5.0},
+    }
+    return distill.BackboneRecipe.model_validate({**plan, **fields})
 
 
-def run(plan: distill.BackboneRecipe, root: Path, name: str) -> dict[str, list[float]]:
-    losses: dict[str, list[float]] = distill.run(plan, root, root / name, root / "work" / name, Console(quiet=True))[
-        "losses"
-    ]
-    return losses
+def run(plan: distill.BackboneRecipe, root: Path, name: str) -> dict[str, dict[str, list[list[float]]]]:
+    return distill.run(plan, root, root / name, root / "work" / name, Console(quiet=True), "cpu")
+
+
+def loaded(encoder: Path) -> tuple[Bert, Tokenizer]:
+    tokenizer = Tokenizer((encoder / "tokenizer.json").read_text(), 64)
+    return bert.load(encoder, tokenizer.inner.token_to_id("[SEP]")), tokenizer
 
 
 def test_more_text_brings_the_blocks_nearer(root: Path) -> None:
-    short, long = run(recipe(200), root, "short"), run(recipe(2000), root, "long")
-    for what in ("states", "vector"):
-        assert np.mean(long[what]) < np.mean(short[what]), what
+    short, long = run(recipe(2_000, 2_000), root, "short"), run(recipe(30_000, 30_000), root, "long")
+    for stage in ("full_precision", "bits"):
+        for what in ("states", "means", "vectors"):
+            assert np.mean(long[stage]["losses"][what]) < np.mean(short[stage]["losses"][what]), (stage, what)
 
 
-def test_a_body_comes_out_that_networks_start_from(root: Path) -> None:
+def test_both_halves_come_out_and_networks_start_from_them(root: Path) -> None:
     run(recipe(), root, "tiny")
-    found = backbone.read("tiny", root)
-    assert {name: found.shape[name] for name in ("n_block", "d_model", "n_head")} == dict(
-        n_block=2, d_model=64, n_head=2
-    )
-    vocab_size = Tokenizer(found.tokenizer, 24).vocab_size
-    found.start(BEExformer(BEEConfig(vocab_size=vocab_size, n_class=3, binary=False, d_head=64, **found.shape)))
+    for name, binary in (("tiny", True), ("tiny-full", False)):
+        found = backbone.read(name, root)
+        shape = {field: found.shape[field] for field in ("n_block", "d_model", "n_head", "max_tokens")}
+        assert shape == {"n_block": 2, "d_model": 64, "n_head": 2, "max_tokens": 64}
+        assert found.binary is binary
+        assert found.readers is not None
+        assert found.readers.shape == (2, 64, 64)
+        vocab_size = Tokenizer(found.tokenizer, 64).vocab_size
+        config = BEEConfig(vocab_size=vocab_size, n_class=3, binary=binary, d_head=64, **found.shape)
+        found.start(BEExformer(config))
 
 
-def test_the_encoder_is_told_which_text_of_a_pair_a_token_is_in(encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """BERT's segments: 0 up to the first [SEP] and on padding, 1 behind it up to the second."""
-    tokenizer = Tokenizer((encoder / "tokenizer.json").read_text(), 24)
-    tutor = distill.Encoder(encoder, tokenizer, np.ones(tokenizer.vocab_size, int))
+def test_the_encoder_is_the_librarys(encoder: Path) -> None:
+    ours, tokenizer = loaded(encoder)
     ids, mask = pad([np.array(tokenizer.inner.encode(*row).ids) for row in (("a warm", "film"), ("ever",))])
-    asked = {}
-    forward = tutor.model.forward
+    theirs = AutoModel.from_pretrained(encoder, local_files_only=True).eval()
+    segments = ours.segments(ids, mask)
+    found = theirs(input_ids=ids, attention_mask=mask.long(), token_type_ids=segments, output_hidden_states=True)
+    for a, b in zip(ours.all_states(ids, mask), found.hidden_states, strict=True):
+        torch.testing.assert_close(a[mask], b[mask], atol=1e-5, rtol=1e-4)
 
-    def watched(**given: torch.Tensor) -> object:
-        asked.update(given)
-        return forward(**given)
 
-    monkeypatch.setattr(tutor.model, "forward", watched)
-    tutor.states(ids, mask)
+def test_the_encoder_is_told_which_text_of_a_pair_a_token_is_in(encoder: Path) -> None:
+    """BERT's segments: 0 up to the first [SEP] and on padding, 1 behind it up to the second."""
+    ours, tokenizer = loaded(encoder)
+    ids, mask = pad([np.array(tokenizer.inner.encode(*row).ids) for row in (("a warm", "film"), ("ever",))])
     second = tokenizer.inner.encode("a warm", "film").type_ids
-    assert asked["token_type_ids"].tolist() == [second, [0] * len(second)]
+    assert ours.segments(ids, mask).tolist() == [second, [0] * len(second)]
+    single = ours(ids.where(mask, 0), mask)[-1][0]
+    with torch.no_grad():
+        ours.types.weight[1] += 1.0
+    assert not torch.allclose(single, ours(ids, mask)[-1][0]), "segments are part of what it reads"
 
 
-def test_attention_starts_as_the_encoders_own(root: Path, encoder: Path) -> None:
+def test_attention_starts_as_the_encoders_own(encoder: Path) -> None:
     """Given the encoder's states, a fresh full-precision block attends as the encoder's layer does."""
-    tokenizer = Tokenizer((encoder / "tokenizer.json").read_text(), 24)
+    ours, tokenizer = loaded(encoder)
     rows = [np.array(tokenizer.inner.encode(text).ids) for text in random_texts(64, longest=12)]
-    tutor = distill.Encoder(encoder, tokenizer, np.bincount(np.concatenate(rows), minlength=tokenizer.vocab_size))
-    plan = recipe()
-    batches = [batch for batch, _ in zip(distill._batches(rows, plan), range(8), strict=False)]
-    config = BEEConfig(tokenizer.vocab_size, 2, d_model=64, n_head=2, n_block=2, max_tokens=24, binary=False)
-    network = BEExformer(config)
-    distill.start(network, tutor, batches)
+    batches = [pad(rows[i : i + 8]) for i in range(0, 64, 8)]
+    counts = np.bincount(np.concatenate(rows), minlength=tokenizer.vocab_size)
+    frame = Frame.of(ours, counts, batches)
+    network = BEExformer(
+        BEEConfig(tokenizer.vocab_size, 2, d_model=64, n_head=2, n_block=2, max_tokens=24, binary=False)
+    )
+    with torch.no_grad():
+        network.embedding.weight.copy_(frame.embedding(ours, counts))
+    distill.start(network, ours, frame, batches)
     ids, mask = batches[0]
-    states = tutor.model(input_ids=ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
-    layer = tutor.model.encoder.layer[1].attention
+    theirs = AutoModel.from_pretrained(encoder, local_files_only=True, attn_implementation="eager").eval()
+    state = ours.all_states(ids, mask)[1]
+    layer = theirs.encoder.layer[1].attention
     extended = torch.where(mask, 0.0, -torch.inf)[:, None, None, :]
-    theirs = layer.output.dense(layer.self(states[1], extended)[0])
-    turned = (states[1] @ tutor.axes - tutor.mean[1]) / tutor.spread[1]
-    ours = network.blocks[1].attention(turned, mask) * tutor.spread[1]
-    wanted = theirs @ tutor.axes
-    assert torch.allclose(ours[mask], wanted[mask], atol=1e-4)
+    wanted = layer.output.dense(layer.self(state, extended)[0]) @ frame.axes
+    turned = (state @ frame.axes - frame.mean[1]) / frame.spread[1]
+    found = network.blocks[1].attention(turned, mask) * frame.spread[1]
+    assert torch.allclose(found[mask], wanted[mask], atol=1e-4)
 
 
 def test_a_killed_run_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(recipe(), root, "whole")
-    monkeypatch.setattr(distill, "SAVE_TOKENS", 100)
-    step, steps = distill.Distiller.step, 0
+    """After a kill in the second stage, the same bytes as those of an unbroken run."""
+    monkeypatch.setattr(distill, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(loop.Budget, "every", 3, raising=False)
+    plan = recipe()
+    run(plan, root, "whole")
+    step, steps = loop.Loop.train_step, 0
 
-    def killed(*args: object) -> object:
+    def killed(self: loop.Loop, length: int, spec: torch.Tensor) -> None:
         nonlocal steps
         steps += 1
-        if steps == 6:
+        if steps == 26:
             raise KeyboardInterrupt
-        return step(*args)  # type: ignore[arg-type]
+        step(self, length, spec)
 
-    monkeypatch.setattr(distill.Distiller, "step", killed)
+    monkeypatch.setattr(loop.Loop, "train_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(recipe(), root, "broken")
-    monkeypatch.setattr(distill.Distiller, "step", step)
-    run(recipe(), root, "broken")
-    ours, theirs = (body_file(root / name) for name in ("whole", "broken"))
-    assert ours == theirs, "the same bytes as an unbroken run"
-    with gzip.open(root / "text.txt.gz", "at") as out:
-        out.write("\nThe worst film. A warm film.\n")
+        run(plan, root, "broken")
+    assert (root / "broken-full").exists(), "the first stage is done"
+    monkeypatch.setattr(loop.Loop, "train_step", step)
+    run(plan, root, "broken")
+    ours, theirs = ((root / name / "model.safetensors").read_bytes() for name in ("whole", "broken"))
+    assert ours == theirs
     with pytest.raises(TrainingError, match="another recipe"):
-        run(recipe(), root, "broken")
+        run(recipe(seed=2), root, "broken")
 
 
-def body_file(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
-
-
-def test_rows_of_other_sets_are_kept_out(root: Path) -> None:
-    line = (root / "dev.tsv").read_text().split("\n")[1].split("\t")[0]
-    progress, whole = distill.RunProgress(Console(quiet=True)), [{"file": "text.txt.gz", "rows": 10_000}]
-    texts = distill._read_text(recipe(text=whole), root, progress)
-    everything = distill._read_text(recipe(text=whole, keep_out=[]), root, progress)
-    assert set(everything) - set(texts) == {line}
+def test_texts_of_other_sets_and_held_out_paragraphs_are_not_read(root: Path, encoder: Path) -> None:
+    _, tokenizer = loaded(encoder)
+    inner = tokenizer.inner
+    inner.no_truncation()
+    text, dev = root / "text.txt.gz", [root / "dev.tsv"]
+    whole = corpus.gather([text], [], None, inner, root / "a.npz", "")
+    without = corpus.gather([text], dev, None, inner, root / "b.npz", "")
+    assert len(whole) == 240
+    assert len(whole) - len(without) == 1
+    held = corpus.gather([text], [], (text, 10, 1), inner, root / "c.npz", "")
+    assert len(held) <= 240 - 4 * 10
+    assert held.files.sum() == len(held.lengths) == len(held.ends)
+    assert corpus.read(root / "c.npz", "something else") is None
 
 
 def test_a_wrong_recipe_is_named(root: Path) -> None:
     (root / "backbone.toml").write_text('name = "x"\ntyop = 1\n')
     with pytest.raises(TrainingError, match="tyop"):
         read(root / "backbone.toml", distill.BackboneRecipe)
-    with pytest.raises(TrainingError, match="perturbed"):
-        run(recipe(text=[{"file": "text.txt.gz", "rows": 10, "form": "perturbed"}]), root, "perturbed")
+    (root / "backbone.toml").write_text('name = "x"\ntext = ["t"]\n[full_precision]\n[bits]\ntokens = 5\n')
+    with pytest.raises(TrainingError, match="either tokens or minutes"):
+        read(root / "backbone.toml", distill.BackboneRecipe)
+    with pytest.raises(TrainingError, match="no such file"):
+        run(recipe(text=["nothing.txt"]), root, "nothing")
+
+
+def test_the_shipped_recipe_is_one() -> None:
+    plan = read(Path(__file__).parent.parent / "recipes" / "backbone.toml", distill.BackboneRecipe)
+    assert plan.name == "english"

@@ -153,7 +153,8 @@ def _quantized(array: np.ndarray, signs: bool) -> tuple[np.ndarray, np.ndarray]:
 def _card(name: str, network: BEExformer, provenance: dict[str, Any]) -> str:
     config = network.config
     text = "\n".join(
-        f"- {table['rows']:,} rows ({table['form']}) of {table['file']}" for table in provenance["recipe"]["text"]
+        f"- {table['rows']:,} rows ({table['form']}) of {table['file']}"
+        for table in provenance.get("text", provenance["recipe"]["text"])
     )
     kind = "1-bit weights and activations" if config.binary else "full precision"
     return f"""# {name}

@@ -103,20 +103,26 @@ def train(
 
 @app.command()
 def distill(
-    recipe: Annotated[Path, typer.Option(help="A body's recipe (TOML); its paths are relative to --data.")],
-    out: Annotated[Path, typer.Option(help="Folder of the body to write.")],
+    recipe: Annotated[Path, typer.Option(help="A backbone's recipe (TOML); its paths are relative to --data.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder of the 1-bit backbone to write; its full-precision counterpart goes beside it, as OUT-full."
+        ),
+    ],
     data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
     work: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the run's progress; default: runs/<name of the body>.")
+        Path | None, typer.Option(help="Folder that keeps the run's progress; default: runs/<name of the backbone>.")
     ] = None,
+    device: Annotated[str, typer.Option(help="Where to train: auto, cpu, cuda, or a device by torch's name.")] = "auto",
 ) -> None:
-    """Distil a body that training starts from, on plain text; a killed run goes on where it stopped."""
+    """Distil a backbone that training starts from, on plain text; a killed run goes on where it stopped."""
     with train_extra():
         from beexformer.training import distill
         from beexformer.training.recipe import read
     from rich.console import Console
 
-    distill.run(read(recipe, distill.BackboneRecipe), data, out, work or Path("runs") / out.name, Console())
+    distill.run(read(recipe, distill.BackboneRecipe), data, out, work or Path("runs") / out.name, Console(), device)
 
 
 @app.command()

@@ -47,7 +47,7 @@ def _fit(layer: BinaryLinear, x: Tensor, y: Tensor) -> None:
     """Bring `layer` on inputs x [N, k] as near as it can to y [N, n]; latent weights get the spread `LATENT`."""
     layer.weight.mul_(LATENT / layer.weight.std(1, keepdim=True)).clamp_(-1, 1)
     count = layer.beta.numel() // x.shape[1]
-    levels = torch.arange(1, count + 1) / (count + 1)
+    levels = torch.arange(1, count + 1, device=x.device) / (count + 1)
     layer.beta.copy_(-torch.quantile(x.float(), levels, dim=0).view_as(layer.beta))
     layer.alpha.fill_(1.0)
     layer.bias.zero_()

@@ -167,10 +167,10 @@ class BEExformer(nn.Module):
 
     def stored_embedding(self) -> tuple[np.ndarray, np.ndarray]:
         """The learned half as a binary network's file has it: rows with scales, or packed rows with the axes' steps."""
-        weight = self.embedding.weight.detach().numpy()
+        weight = self.embedding.weight.detach().cpu().numpy()
         if self.config.embedding == "int8":
             return quantize(weight)
-        step = self.embedding_step.numpy()
+        step = self.embedding_step.cpu().numpy()
         return pack(weight, step), step.copy()
 
     @torch.no_grad()
@@ -178,7 +178,7 @@ class BEExformer(nn.Module):
         """Put the learned half onto the grid that its file will have, where axes have one; `weights` [V] says how much
         each token counts."""
         if self.config.binary and self.config.embedding == "int4+2":
-            self.embedding_step.copy_(torch.from_numpy(steps(self.embedding.weight.detach().numpy(), weights)))
+            self.embedding_step.copy_(torch.from_numpy(steps(self.embedding.weight.detach().cpu().numpy(), weights)))
             self.embedding.weight.copy_(self.exported_embedding())
 
     def exported_embedding(self) -> Tensor:
@@ -209,7 +209,7 @@ class BEExformer(nn.Module):
 def token_types(ids: Tensor) -> Tensor:
     """What `model.embedding.token_types` says of every row: ids [B, L] int64 (0 pads) -> [B, L] int64."""
     L = ids.shape[1]
-    at = torch.arange(L)
+    at = torch.arange(L, device=ids.device)
     last = (ids != 0).sum(1, keepdim=True) - 1
     between = (ids == ids.gather(1, last)).int().argmax(1, keepdim=True)  # the first of equals
     first = (at > 0) & (at < between) & (between < last)

@@ -1,0 +1,196 @@
+"""
+What a backbone learns, in two forms of one kind: to say what somebody else says.
+
+- `FromEncoder`: a full-precision backbone says what an encoder says, token by token and in the mean, and through a
+  linear reader for each block what the encoder's sentence vector says.
+- `FromFullPrecision`: a 1-bit backbone says what a full-precision one says, and the same sentence vectors.
+
+Errors are in units of variance: 1 is what a constant would do. Those of means are measured for each length of rows:
+means over many tokens vary less.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from beexformer.training.bert import Bert, Frame, sentence_vectors
+from beexformer.training.buckets import Feed
+from beexformer.training.network import BEExformer
+
+
+def apart(states: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    """[C, B, L, D] each -> mean squared error of real tokens, [C]."""
+    real = mask[None, :, :, None]
+    return ((states - wanted).square() * real).sum((1, 2, 3)) / (mask.sum() * states.shape[-1])
+
+
+def means(states: Tensor, mask: Tensor) -> Tensor:
+    """[C, B, L, D] -> the mean over real tokens, [C, B, D]."""
+    real = mask[None, :, :, None]
+    return (states * real).sum(2) / real.sum(2)
+
+
+class Readers(nn.Module):
+    """A linear map for each block from its mean state to the encoder's sentence vector: [C, B, D] -> [C, B, D]."""
+
+    def __init__(self, blocks: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([nn.init.orthogonal_(torch.empty(width, width)) for _ in range(blocks)]))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return pooled @ self.weight.transpose(1, 2)
+
+    def away(self, pooled: Tensor, vectors: Tensor) -> Tensor:
+        """1 - cosine of what is read and the vectors [B, D], the mean over rows, [C]."""
+        return 1 - F.cosine_similarity(self(pooled), vectors[None], dim=-1).mean(1)
+
+    @torch.no_grad()
+    def fit(self, pooled: Tensor, vectors: Tensor, ridge: float = 0.01) -> None:
+        """Begin where least squares over some rows [C, N, D] and [N, D] ends."""
+        for c, x in enumerate(pooled.double()):
+            inner = x.T @ x
+            inner += ridge * inner.diagonal().mean() * torch.eye(len(inner), dtype=x.dtype, device=x.device)
+            self.weight[c] = torch.linalg.solve(inner, x.T @ vectors.double()).T.float()
+
+    def load(self, weights: Tensor) -> None:
+        """Begin where other readers [C, D, D] ended."""
+        with torch.no_grad():
+            self.weight.copy_(weights)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What each error, [C] by block, counts in the loss: tokens' states, mean states, sentence vectors."""
+
+    states: float
+    means: float
+    vectors: float
+
+    def of(self, states: Tensor, means: Tensor, vectors: Tensor) -> Tensor:
+        """The loss, a scalar."""
+        return self.states * states.mean() + self.means * means.mean() + self.vectors * vectors.mean()
+
+
+class _Networks:
+    """An objective whose moving parts are some modules."""
+
+    modules: dict[str, nn.Module]
+
+    def state(self) -> dict[str, Any]:
+        return {name: module.state_dict() for name, module in self.modules.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for name, module in self.modules.items():
+            module.load_state_dict(state[name])
+
+
+def _nearest(by_length: Mapping[int, Tensor], length: int) -> Tensor:
+    """What was measured of rows of this length, or of the length next to it."""
+    return by_length[min(by_length, key=lambda known: abs(known - length))]
+
+
+def latents(network: BEExformer) -> list[Tensor]:
+    return [layer.weight for _, layer in network.binary_layers() if layer.binary]
+
+
+def clamp(weights: list[Tensor]) -> None:
+    """Keep latent weights where eq. 9 has a slope."""
+    if weights:
+        torch._foreach_clamp_min_(weights, -1.0)
+        torch._foreach_clamp_max_(weights, 1.0)
+
+
+class FromEncoder(_Networks):
+    """A full-precision backbone that learns from an encoder."""
+
+    parts: tuple[str, ...] = ("states", "means", "vectors")
+
+    def __init__(self, network: BEExformer, encoder: Bert, frame: Frame, feed: Feed, weights: Weights) -> None:
+        self.network, self.encoder, self.frame, self.weights = network, encoder, frame, weights
+        self.readers = Readers(len(network.blocks), network.config.d_model).to(feed.ids.device)
+        self.modules = {"network": network, "readers": self.readers}
+        network.embedding.requires_grad_(False)
+        self._fit_readers(feed)
+        self.spread = {}
+        with torch.no_grad():
+            for length, spec in feed.samples(4).items():
+                ids, mask = feed.rows(spec, length)
+                self.spread[length] = (
+                    means(frame.turn(encoder(ids, mask)), mask).var(1, correction=0).mean(-1).clamp_min(1e-4)
+                )
+
+    @torch.no_grad()
+    def _fit_readers(self, feed: Feed, rows: int = 20_000) -> None:
+        pooled, vectors, count = [], [], 0
+        for length, spec in feed.peek():
+            ids, mask = feed.rows(spec, length)
+            pooled.append(means(torch.stack(self.network.states(self.network.embed(ids), mask)), mask))
+            vectors.append(sentence_vectors(self.encoder(ids, mask), mask))
+            count += len(spec)
+            if count > rows:
+                break
+        self.readers.fit(torch.cat(pooled, 1), torch.cat(vectors))
+
+    def parameters(self) -> list[Tensor]:
+        blocks = [p for name, p in self.network.named_parameters() if name.startswith("blocks.")]
+        return [*blocks, *self.readers.parameters()]
+
+    def losses(self, ids: Tensor, mask: Tensor, spec: Tensor) -> tuple[Tensor, Tensor]:
+        said = self.encoder(ids, mask)
+        wanted, vectors = self.frame.turn(said), sentence_vectors(said, mask)
+        states = torch.stack(self.network.states(self.network.embed(ids), mask))
+        pooled = means(states, mask)
+        a = apart(states, wanted, mask)
+        b = (pooled - means(wanted, mask)).square().mean((1, 2)) / _nearest(self.spread, ids.shape[1])
+        c = self.readers.away(pooled, vectors)
+        loss = self.weights.of(a, b, c)
+        return loss, torch.stack([a, b, c]).detach()
+
+    def constrain(self) -> None:
+        pass
+
+
+class FromFullPrecision(_Networks):
+    """A 1-bit backbone that follows a full-precision one."""
+
+    parts: tuple[str, ...] = ("states", "means", "vectors")
+
+    def __init__(self, network: BEExformer, leader: BEExformer, encoder: Bert, feed: Feed, weights: Weights) -> None:
+        self.network, self.leader, self.encoder = network, leader.eval().requires_grad_(False), encoder
+        self.weights = weights
+        self.readers = Readers(len(network.blocks), network.config.d_model).to(feed.ids.device)
+        self.modules = {"network": network, "readers": self.readers}
+        network.embedding.requires_grad_(False)
+        self.latent = [w for w in latents(network)]
+        token_spread, self.spread = [], {}
+        with torch.no_grad():
+            for length, spec in feed.samples(4).items():
+                ids, mask = feed.rows(spec, length)
+                states = torch.stack(leader.states(leader.embed(ids), mask))
+                token_spread.append(states[:, mask].var((1, 2)))
+                self.spread[length] = means(states, mask).var(1, correction=0).mean(-1).clamp_min(1e-4)
+        self.token_spread = torch.stack(token_spread).mean(0)
+
+    def parameters(self) -> list[Tensor]:
+        blocks = [p for name, p in self.network.named_parameters() if name.startswith("blocks.")]
+        return [*blocks, *self.readers.parameters()]
+
+    def losses(self, ids: Tensor, mask: Tensor, spec: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            wanted = torch.stack(self.leader.states(self.leader.embed(ids), mask))
+            goal = means(wanted, mask)
+            vectors = sentence_vectors(self.encoder(ids, mask), mask)
+        states = torch.stack(self.network.states(self.network.embed(ids), mask))
+        pooled = means(states, mask)
+        a = apart(states, wanted, mask) / self.token_spread
+        b = (pooled - goal).square().mean((1, 2)) / _nearest(self.spread, ids.shape[1])
+        c = self.readers.away(pooled, vectors)
+        loss = self.weights.of(a, b, c)
+        return loss, torch.stack([a, b, c]).detach()
+
+    def constrain(self) -> None:
+        clamp(self.latent)
