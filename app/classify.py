@@ -31,7 +31,7 @@ from beexformer.model.options import ExitOptions
 from beexformer.model.registry import Registry, UnknownModel
 
 LONG = 2048  # characters; tokenizing more takes milliseconds
-STEP = 1.0  # milliseconds that a text runs for until the loop may look after something else
+STEP = 2.0  # milliseconds that a text runs for, as predicted, until the loop may look after something else
 COUNTED = 32  # outcomes counted in one step
 GONE = 0.05  # how often a request that waits looks whether its client is gone, in seconds
 

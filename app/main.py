@@ -94,6 +94,7 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
         redirect_slashes=False,  # a redirect would answer a POST with something that is no problem+json
         static_url="/docs/static",
         generate_unique_id_function=operation_id,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # what there is of it is our own
         lifespan=lifespan,
     )
     app.state.service = service

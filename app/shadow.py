@@ -16,7 +16,7 @@ from beexformer.model.engine import Engine, Row
 AFTER = 0.01  # seconds, in which the answer is sent
 TIMEOUT = 60.0
 MOST = 16  # pieces of work that wait, of anybody; beyond, nothing is compared
-STEP = 1.0  # milliseconds
+STEP = 2.0  # milliseconds
 log = logging.getLogger("bee.error")
 
 
