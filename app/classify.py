@@ -1,16 +1,14 @@
 """
 The texts of one request on their way to outcomes: tokenized, run in turns, counted. Knows engines, turns and metrics.
 
-Everything happens on the event loop, a step at a time; only texts so long that tokenizing one would hold it are
-tokenized on a thread. Whatever is wrong with a text, or late, is that text's own outcome.
+A request with little to do is answered on the event loop where it came in, others in turns with one another. Whatever
+is wrong with a text, or late, is that text's own outcome.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -30,7 +28,7 @@ from beexformer.model.errors import InputError
 from beexformer.model.options import ExitOptions
 from beexformer.model.registry import Registry, UnknownModel
 
-LONG = 2048  # characters; tokenizing more takes milliseconds
+TOKENIZING = 0.0005  # milliseconds a character, at most
 STEP = 2.0  # milliseconds that a text runs for, as predicted, until the loop may look after something else
 COUNTED = 32  # outcomes counted in one step
 GONE = 0.05  # how often a request that waits looks whether its client is gone, in seconds
@@ -110,7 +108,6 @@ class Classifier:
     ) -> None:
         self._registry, self._scheduler, self._metrics = registry, scheduler, metrics
         self._brownout, self._shadow = brownout, shadow
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
 
     async def outcomes(
         self,
@@ -126,7 +123,6 @@ class Classifier:
         unanswered: Exception = DeadlineExceeded()
         try:
             wait = context.unread + self._scheduler.backlog
-            await self._tokenize_long(texts, wait, timeout - context.seconds)
             future = self._scheduler.submit(self._steps(texts, wait), timeout - context.seconds)
             if not future.done():
                 await _wait(future, gone)
@@ -137,38 +133,17 @@ class Classifier:
             unanswered = error
         return await self._settle(texts, context, start, unanswered)
 
-    def close(self) -> None:
-        self._thread.shutdown(cancel_futures=True)
-
-    async def _tokenize_long(self, texts: Iterable[Text], wait: float, timeout: float) -> None:
-        for text in texts:
-            if text.characters > LONG:
-                if timeout <= 0:
-                    raise DeadlineExceeded
-                start = time.monotonic()
-                encode = partial(text.encode, self._registry, self._brownout, wait)
-                work = asyncio.get_running_loop().run_in_executor(self._thread, encode)
-                try:
-                    await asyncio.wait_for(work, timeout)
-                except TimeoutError:
-                    raise DeadlineExceeded from None
-                timeout -= time.monotonic() - start
-
     def _steps(self, texts: Sequence[Text], wait: float) -> Work[None]:
-        """The work that `texts` are, in steps of about a millisecond."""
-        expected: list[float] = []  # milliseconds, of each text and all behind it; worked out if it is not done at once
+        """The work that `texts` are, in steps of a millisecond or two; the first only says how long it will take."""
+        expected = _expected(texts, self._registry)
         for i, text in enumerate(texts):
-            if not (text.row or text.outcome):
-                text.encode(self._registry, self._brownout, wait)
+            yield expected[i]
+            text.encode(self._registry, self._brownout, wait)
             if not text.outcome:
                 for _ in text.forward():
-                    expected = expected or _expected(texts, self._registry)
                     # what takes longer than expected is expected to take as much longer again
                     yield max(STEP, abs(expected[i] - 1000 * text.compute))
             text.ended = time.monotonic()
-            if i + 1 < len(texts):
-                expected = expected or _expected(texts, self._registry)
-                yield expected[i + 1]
 
     async def _settle(
         self, texts: Sequence[Text], context: RequestContext, start: float, unanswered: Exception
@@ -211,11 +186,16 @@ class Classifier:
 
 
 def _expected(texts: Sequence[Text], registry: Registry) -> list[float]:
-    """Milliseconds of each text and all behind it, by their length in characters: only to say who comes first."""
-    engine = registry.get()
-    cost, C = engine.cost, engine.config.n_block
-    tokens = (min(engine.config.max_tokens, 2 + text.characters // 4) for text in texts)
-    each = [cost.milliseconds(n, C) if cost else 1.0 for n in tokens]
+    """Milliseconds of each text and all behind it, by their lengths in characters, half of all blocks if not more are
+    asked for. What takes longer is found out after a step."""
+    engine, each = registry.get(), []
+    C, cost = engine.config.n_block, engine.cost
+    for text in texts:
+        characters, blocks = text.characters, (C + 1) // 2
+        if isinstance(text.item, ClassifyRequest) and text.item.min_blocks:
+            blocks = min(C, max(blocks, text.item.min_blocks))
+        tokens = min(engine.config.max_tokens, 2 + characters // 4)
+        each.append(TOKENIZING * characters + (cost.milliseconds(tokens, blocks) if cost else 0.0))
     return list(accumulate(reversed(each)))[::-1]
 
 

@@ -52,6 +52,7 @@ CORS: dict[str, Any] = {
     "allow_headers": ("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"),
     "expose_headers": ("Retry-After", "Server-Timing", "X-Request-ID"),
 }
+SWITCH_SECONDS = 0.001  # that the thread of turns may keep the interpreter from the loop; kernels don't
 END_SECONDS = 10  # beyond the deadline of requests, after the last one was taken, until workers are killed
 log = logging.getLogger("bee.main")
 
@@ -76,11 +77,11 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.create_task(warm()) if warm else None
+        sys.setswitchinterval(SWITCH_SECONDS)
         await anyio.sleep(0)  # it loads its backend when it is first used, which no request should wait for
         watching = asyncio.create_task(service.metrics.watch(lambda: service.scheduler.backlog))
         yield
         service.scheduler.close()
-        service.classifier.close()
         logs.access.write()
         watching.cancel()
         if warming:

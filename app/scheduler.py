@@ -1,12 +1,14 @@
 """
-Turns on one event loop, for work that comes in slices. Knows neither HTTP nor models.
+Turns for work that comes in steps: short work on the event loop at once, the rest on one thread. Knows neither HTTP nor
+models.
 
-Work is a generator: each step does a slice of it, of a millisecond or so, and yields the milliseconds it expects to be
-left; what it returns is the result.
+Work is a generator: each step does some of it and yields the milliseconds it expects to be left; what it returns is the
+result.
 
-- work begins at once and has one turn: what is done by then never waited, and no thread was asked
-- what is left waits for further turns, the least first; what has waited counts as less, so that all of it gets there
-- between two turns the loop looks after everything else: nothing here holds it for longer than a turn and one step
+- work begins at once, on the loop, and goes on while little is left of it, for a millisecond at most: it never waited,
+  and no thread was asked
+- what says that more is left has further turns on the thread, the least first; what has waited counts as less, so that
+  all of it gets there. A thread, because the system lets a waking loop go before it at once (docs/log.md)
 - work past its deadline or left by its caller gets no further turn
 """
 
@@ -15,15 +17,18 @@ import heapq
 import math
 import time
 from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 Work = Generator[float, None, Result]
 
-TURN = 0.001  # seconds; a turn ends with the step in which they are over
+SHORT = 2.0  # milliseconds left up to which work goes on where it began
+AT_ONCE = 0.001  # seconds that it may have there; it ends with the step in which they are over
+TURN = 0.004  # seconds, likewise, of a turn on the thread
 AGEING = 0.5  # milliseconds that count as less left, for each that has passed since the work came
-RECENT = 0.02  # weight of one turn in the share of time that turns get
 
 
 class Overloaded(Exception):
@@ -52,13 +57,13 @@ class DeadlineExceeded(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """Work that has had its first turn; `left` milliseconds, `came` seconds on the loop's clock."""
+    """Work that waits for a turn on the thread; `left` milliseconds, `came` seconds on the loop's clock."""
 
     work: Work[Any]
     left: float
     came: float
     future: "asyncio.Future[Any]"
-    timer: asyncio.TimerHandle | None = None
+    timer: asyncio.TimerHandle
 
     def __lt__(self, other: "_Waiting") -> bool:
         # all grow older alike, so that two change places only when one has had a turn
@@ -70,21 +75,20 @@ class Scheduler:
 
     def __init__(self, *, limit: float = math.inf) -> None:
         self.limit = limit
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="turns")
         self._heap: list[_Waiting] = []
-        self._left = 0.0  # milliseconds, of all in the heap
-        self._share = 1.0  # of the time, for turns, lately
-        self._turned = 0.0  # when the last turn ended
-        self._next_comes = False  # a call of `_next` is on its way
+        self._running: _Waiting | None = None  # it has a turn, and is not in the heap
 
     @property
     def waiting(self) -> int:
-        """Pieces of work that wait for another turn."""
-        return len(self._heap)
+        """Pieces of work that have, or wait for, a turn on the thread."""
+        return len(self._heap) + (self._running is not None)
 
     @property
     def backlog(self) -> float:
-        """Seconds in which what waits should be done, at the share of time that turns have got lately."""
-        return self._left / 1000 / self._share
+        """Seconds in which what waits should be done."""
+        running = self._running.left if self._running else 0.0
+        return (running + sum(waiting.left for waiting in self._heap)) / 1000
 
     def admit(self, waited: float, *, behind: bool) -> None:
         """Raise Overloaded where a request that has `waited` seconds should be refused. `behind`: it is so long that
@@ -94,71 +98,78 @@ class Scheduler:
             raise Overloaded(wait, max(1, min(60, math.ceil(wait))))
 
     def submit(self, work: "Work[Result]", timeout: float) -> "asyncio.Future[Result]":
-        """Begin `work`; the future has its result, at once if one turn was enough, or DeadlineExceeded after `timeout`
+        """Begin `work`; the future has its result, at once where it is short, or DeadlineExceeded after `timeout`
         seconds. Cancel it to leave."""
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(work, 0.0, loop.time(), loop.create_future())
+        future: asyncio.Future[Result] = loop.create_future()
         if timeout <= 0:
-            _expire(waiting.future)
-        elif self._turn(waiting):
-            heapq.heappush(self._heap, waiting)
-            self._left += waiting.left
-            waiting.timer = loop.call_later(timeout, _expire, waiting.future)
-            waiting.future.add_done_callback(lambda _: self._leave(waiting))
-            if not self._next_comes:
-                self._next_comes, self._turned = True, time.perf_counter()
-                loop.call_soon(self._next)
-        return waiting.future
+            _expire(future)
+            return future
+        try:
+            done, result = _turn(work, AT_ONCE, SHORT)
+        except Exception as error:
+            future.set_exception(error)
+            return future
+        if done:
+            future.set_result(result)
+            return future
+        waiting = _Waiting(work, result, loop.time(), future, loop.call_later(timeout, _expire, future))
+        future.add_done_callback(lambda _: self._leave(waiting))
+        heapq.heappush(self._heap, waiting)
+        self._next()
+        return future
 
     def close(self) -> None:
         """Whoever still waits is refused."""
-        for waiting in self._heap:
-            if not waiting.future.done():
-                waiting.future.set_exception(Draining())
-
-    def _turn(self, waiting: _Waiting) -> bool:
-        """Steps until the work is done or TURN is over; whether some of it is left."""
-        end = time.perf_counter() + TURN
-        try:
-            left = next(waiting.work)
-            while time.perf_counter() < end:
-                left = next(waiting.work)
-        except StopIteration as stop:
-            waiting.future.set_result(stop.value)
-        except Exception as error:
-            waiting.future.set_exception(error)
-        else:
-            waiting.left = left
-            return True
-        return False
+        waiting = [*self._heap, *([self._running] if self._running else [])]
+        for future in [one.future for one in waiting if not one.future.done()]:
+            future.set_exception(Draining())
+        self._heap.clear()
+        self._thread.shutdown(wait=False)
 
     def _next(self) -> None:
-        """A turn for the first in the heap; the next turn comes after whatever else the loop has to do."""
-        if self._heap:
-            waiting, start, turned = self._heap[0], time.perf_counter(), self._turned
-            self._left -= waiting.left
-            if not waiting.future.done() and self._turn(waiting):
-                heapq.heapreplace(self._heap, waiting)
-                self._left += waiting.left
-            else:
-                heapq.heappop(self._heap)
-            self._turned = time.perf_counter()
-            self._share += RECENT * ((self._turned - start) / (self._turned - turned) - self._share)
-        self._next_comes = bool(self._heap)
-        if self._heap:
-            asyncio.get_running_loop().call_soon(self._next)
+        """A turn on the thread for the first in the heap, if there isn't one already."""
+        if self._heap and not self._running:
+            self._running = waiting = heapq.heappop(self._heap)
+            turn = asyncio.get_running_loop().run_in_executor(self._thread, _turn, waiting.work, TURN, math.inf)
+            turn.add_done_callback(partial(self._turned, waiting))
+
+    def _turned(self, waiting: _Waiting, turn: "asyncio.Future[tuple[bool, Any]]") -> None:
+        self._running = None
+        error = turn.exception()
+        if waiting.future.done():  # late, or its caller left meanwhile
+            waiting.work.close()
+        elif error:
+            waiting.future.set_exception(error)
         else:
-            self._left = 0.0  # without what rounding has left of it
+            done, result = turn.result()
+            if done:
+                waiting.future.set_result(result)
+            else:
+                waiting.left = result
+                heapq.heappush(self._heap, waiting)
+        self._next()
 
     def _leave(self, waiting: _Waiting) -> None:
         """The future has its result, or nobody waits for it any more."""
-        if waiting.timer:
-            waiting.timer.cancel()
+        waiting.timer.cancel()
         if waiting in self._heap:
             self._heap.remove(waiting)
             heapq.heapify(self._heap)
-            self._left -= waiting.left
-        waiting.work.close()
+            waiting.work.close()
+
+
+def _turn(work: Work[Any], seconds: float, most: float) -> tuple[bool, Any]:
+    """Steps while at most `most` milliseconds are left, until `seconds` are over: (True, the result), or (False,
+    milliseconds left)."""
+    end = time.perf_counter() + seconds
+    try:
+        left = next(work)
+        while left <= most and time.perf_counter() < end:
+            left = next(work)
+    except StopIteration as stop:
+        return True, stop.value
+    return False, left
 
 
 def _expire(future: "asyncio.Future[Any]") -> None:

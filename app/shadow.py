@@ -7,6 +7,7 @@ import asyncio
 import logging
 import random
 from dataclasses import replace
+from functools import partial
 
 from beexformer.app.metrics import Metrics
 from beexformer.app.scheduler import DeadlineExceeded, Draining, Scheduler, Work
@@ -36,19 +37,24 @@ class Shadow:
             asyncio.get_running_loop().call_later(AFTER, self._begin, engine, row, answer)
 
     def _begin(self, engine: Engine, row: Row, answer: Answer) -> None:
-        self._scheduler.submit(self._steps(engine, row, answer), TIMEOUT).add_done_callback(_complain)
+        work = self._scheduler.submit(_at_full_depth(engine, row), TIMEOUT)
+        work.add_done_callback(partial(self._compare, answer))
 
-    def _steps(self, engine: Engine, row: Row, answer: Answer) -> Work[None]:
-        C = engine.config.n_block
-        forward = engine.begin(replace(row, exit=replace(row.exit, entropy_threshold=0.0, min_blocks=C, max_blocks=C)))
-        left = engine.cost.milliseconds(len(row.ids), C) if engine.cost else STEP
-        while not forward.advance(STEP):
-            left = max(STEP, left - STEP)
-            yield left
-        self._metrics.shadowed(answer, agreed=forward.answer().label == answer.label)
+    def _compare(self, answer: Answer, work: "asyncio.Future[str]") -> None:
+        error = None if work.cancelled() else work.exception()
+        if not error and not work.cancelled():
+            self._metrics.shadowed(answer, agreed=work.result() == answer.label)
+        elif error and not isinstance(error, DeadlineExceeded | Draining):
+            log.error("a comparison with full depth failed", exc_info=error)
 
 
-def _complain(work: "asyncio.Future[None]") -> None:
-    error = None if work.cancelled() else work.exception()
-    if error and not isinstance(error, DeadlineExceeded | Draining):
-        log.error("a comparison with full depth failed", exc_info=error)
+def _at_full_depth(engine: Engine, row: Row) -> Work[str]:
+    """The label of a row after all blocks."""
+    C = engine.config.n_block
+    left = engine.cost.milliseconds(len(row.ids), C) if engine.cost else STEP
+    yield left
+    forward = engine.begin(replace(row, exit=replace(row.exit, entropy_threshold=0.0, min_blocks=C, max_blocks=C)))
+    while not forward.advance(STEP):
+        left = max(STEP, left - STEP)
+        yield left
+    return forward.answer().label
