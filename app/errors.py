@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from beexformer.app.context import RequestContext
+from beexformer.app.deployment import ChangeRefused
 from beexformer.app.prefix import route_path
 from beexformer.app.quotas import QuotaExceeded
 from beexformer.app.scheduler import DeadlineExceeded, Draining, Overloaded
@@ -65,6 +66,7 @@ TABLE: dict[type[Exception] | int, tuple[int, str, str]] = {
     404: (404, "not-found", "There is nothing at this path"),
     405: (405, "method-not-allowed", "This path does not take this method"),
     408: (408, "too-slow", "The request took too long to arrive"),
+    ChangeRefused: (409, "change-refused", "What is served stays as it is"),
     413: (413, "too-large", "The body or the batch is too large"),
     414: (414, "long-path", "The path is too long"),
     415: (415, "not-json-type", "The content type must be application/json"),

@@ -27,9 +27,10 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from beexformer.app import errors, inference_protocol, logs, tracing
+from beexformer.app import admin, errors, inference_protocol, logs, tracing
 from beexformer.app.connections import Connections, Limits
 from beexformer.app.counters import Processes, counting
+from beexformer.app.deployment import Deployment, load_registry
 from beexformer.app.fast_path import FastPath
 from beexformer.app.listener import address, listen
 from beexformer.app.metrics import Metrics
@@ -57,18 +58,11 @@ END_SECONDS = 10  # beyond the deadline of requests, after the last one was take
 log = logging.getLogger("bee.main")
 
 
-def load_registry(settings: Settings, load: Callable[..., Engine] = Engine.load) -> Registry:
-    """The checkpoints that the settings name, read and verified. BEEError says in one sentence what is wrong."""
-    if settings.tracing:
-        tracing.require()
-    if settings.trusted_key:
-        load = functools.partial(load, trusted_key=settings.trusted_key)
-    return Registry(settings.checkpoints, settings.default_model, load)
-
-
 def create_app(settings: Settings | None = None, load: Callable[[Path], Engine] = Engine.load) -> FastAPI:
     """The app as one process alone serves it: it gets ready by itself once its lifespan has begun."""
     settings = settings or Settings()
+    if settings.tracing:
+        tracing.require()
     service = Service.assemble(settings, load_registry(settings, load))
     return _app(service, functools.partial(_warm, service))
 
@@ -101,12 +95,15 @@ def _app(service: Service, warm: Callable[[], Coroutine[None, None, None]] | Non
     app.state.service = service
     app.include_router(router)
     app.include_router(inference_protocol.router)
+    if service.settings.admin_keys:
+        app.include_router(admin.router)
     add_page(app)
     describe(app, keys=bool(service.settings.api_keys))
     app.add_middleware(FastPath, endpoints=endpoints(), refuse=service.admit)
     app.add_middleware(
         RequestMiddleware,
         keys=service.settings.api_keys,
+        admin_keys=service.settings.admin_keys,
         max_body_bytes=service.settings.max_body_bytes,
         quota_per_minute=service.settings.quota_per_minute,
         refused=functools.partial(_count_refused, service.metrics),
@@ -130,15 +127,18 @@ def serve(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> N
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a connection is a file; the usual soft limit is 1024
-    registry = load_registry(settings, load)
-    with listen(settings.host, settings.port) as listener, contextlib.ExitStack() as stack:
+    if settings.tracing:
+        tracing.require()
+    with contextlib.ExitStack() as stack:
+        deployment = Deployment(settings, load)
+        listener = stack.enter_context(listen(settings.host, settings.port))
         supervisor = Supervisor(
             listener,
             settings.worker_processes,
             health_seconds=settings.health_seconds,
             drain_seconds=settings.drain_seconds,
             end_seconds=settings.request_timeout_ms / 1000 + END_SECONDS,
-            reload=lambda asked: work_of(_ready(load_registry(settings, load))),
+            reload=lambda asked: work_of(deployment.renew(asked)),
         )
         processes = stack.enter_context(counting(supervisor.board.pids))
         stack.callback(supervisor.kill)
@@ -146,23 +146,18 @@ def serve(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> N
         def work_of(registry: Registry) -> Work:
             return functools.partial(_work, settings, registry, processes)
 
-        supervisor.work = work_of(registry)
+        supervisor.work = work_of(deployment.registry)
         supervisor.open_door()
         log.info("listening on %s", address(listener))
         try:
-            supervisor.work = work_of(_ready(registry))
+            deployment.registry.warm()
+            supervisor.work = work_of(deployment.registry)
         except BEEError:  # a checkpoint that answers otherwise than when it was exported
             raise
         except Exception:
             log.exception("an engine failed its first forward")
             sys.exit(1)
-        del registry  # what a reload replaces is kept by nobody
         sys.exit(supervisor.run())
-
-
-def _ready(registry: Registry) -> Registry:
-    registry.warm()
-    return registry
 
 
 def _work(settings: Settings, registry: Registry, processes: Processes, place: Place) -> None:
@@ -183,7 +178,9 @@ def _work(settings: Settings, registry: Registry, processes: Processes, place: P
         log.info("ready", extra={"fields": {"models": [engine.name for engine in registry]}})
     else:
         connections.drain()  # who comes back meets a worker
-    Worker(_app(service), place, connections, settings.drain_seconds, settings.request_timeout_ms / 1000 + 1).run()
+    worker = Worker(_app(service), place, connections, settings.drain_seconds, settings.request_timeout_ms / 1000 + 1)
+    service.ask_parent = worker.ask
+    worker.run()
 
 
 async def _warm(service: Service) -> None:

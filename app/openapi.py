@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from beexformer.app.inference_protocol import InferError, InferRequest
-from beexformer.app.middleware import OPEN
+from beexformer.app.middleware import ADMIN, OPEN
 
 TAGS = [
     {"name": "classify", "description": "Texts in, classes out."},
@@ -23,7 +23,12 @@ TAGS = [
     {"name": "operation", "description": "Probes and metrics; never need a key."},
 ]
 SCHEMES = {
-    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "one of the configured keys"},
+    "key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "one of the configured keys; below /admin one of those for it",
+    },
     "bearer": {"type": "http", "scheme": "bearer", "description": "the same, as Authorization: Bearer"},
 }
 
@@ -44,17 +49,17 @@ def describe(app: FastAPI, *, keys: bool) -> None:
             for model in (InferRequest, InferError):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
                 found["components"]["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
-            if keys:
-                _require_keys(found)
+            _require_keys(found, keys)
             app.openapi_schema = found
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it
 
 
-def _require_keys(document: dict[str, Any]) -> None:
-    document["components"]["securitySchemes"] = SCHEMES
-    for path, operations in document["paths"].items():
-        if path not in OPEN:
-            for operation in operations.values():
-                operation["security"] = [{name: []} for name in SCHEMES]
+def _require_keys(document: dict[str, Any], keys: bool) -> None:
+    guarded = [path for path in document["paths"] if path.startswith(ADMIN) or (keys and path not in OPEN)]
+    if guarded:
+        document["components"]["securitySchemes"] = SCHEMES
+    for path in guarded:
+        for operation in document["paths"][path].values():
+            operation["security"] = [{name: []} for name in SCHEMES]

@@ -34,6 +34,7 @@ from beexformer.app.schemas import (
 )
 from beexformer.app.service import Service, Serving
 from beexformer.model.answer import Answer
+from beexformer.model.options import NOTHING_ASKED
 
 WRITTEN = 32  # results of a batch written in one step
 SCRAPE_SECONDS = 5.0
@@ -103,7 +104,7 @@ async def models(service: Serving) -> Models:
                 name=engine.name,
                 labels=list(engine.labels),
                 default=engine.name == service.registry.default,
-                default_delta=engine.default_delta,
+                default_delta=engine.resolve(NOTHING_ASKED).delta,
                 num_blocks=engine.config.n_block,
                 input=engine.input,
                 size_bytes=engine.description["size_bytes"],

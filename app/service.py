@@ -1,8 +1,8 @@
 """What the endpoints work with: settings, engines and what runs texts on them, put together here."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from starlette.types import Scope
@@ -18,6 +18,7 @@ from beexformer.app.settings import Settings
 from beexformer.app.shadow import Shadow
 from beexformer.model.registry import Registry
 
+Ask = Callable[[dict[str, Any]], Awaitable[str | None]]
 SHORT = 2048  # bytes of a body that is answered before what waits already
 
 
@@ -30,6 +31,7 @@ class Service:
     scheduler: Scheduler
     metrics: Metrics
     classifier: Classifier
+    ask_parent: Ask | None = None  # for other checkpoints; what kept it from that, or None. Where there is a parent
     draining: bool = False  # SIGTERM has come: no longer ready, but what comes is still answered
 
     @classmethod

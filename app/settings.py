@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from beexformer.model import signature
+from beexformer.model.options import ExitOptions
 
 PREFIX = "BEE_"
 FOREIGN = {"BEE_DATA"}  # the data folder of `make train`; not ours to read, but no misspelling either
@@ -104,6 +105,19 @@ class Settings(BaseSettings):
         default=(),
         description="accepted keys, separated by commas; empty lets everyone in. Probes, /metrics and page stay open",
     )
+    admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        description="keys that may load, reload and unload models at `/admin`, separated by commas; without one there "
+        "is no `/admin`",
+    )
+    checkpoint_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        default=(), description="folders below which `/admin` may load checkpoints, separated by commas"
+    )
+    model_defaults: dict[str, ExitOptions] = Field(
+        default={},
+        description="exit options by model where requests state none, as JSON: "
+        '`{"sst2": {"delta": 0.001, "max_blocks": 4}}`',
+    )
     root_path: str = Field(
         default="",
         pattern=r"^((/[A-Za-z0-9._~-]+)+)?$",
@@ -174,7 +188,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name} is no setting" + (f"; did you mean {near[0]}?" if near else ""))
         return values
 
-    @field_validator("checkpoints", "api_keys", "cors_origins", mode="before")
+    @field_validator("checkpoints", "checkpoint_roots", "api_keys", "admin_keys", "cors_origins", mode="before")
     @classmethod
     def _split_at_commas(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
@@ -186,7 +200,7 @@ class Settings(BaseSettings):
             signature.public_key(key)
         return key
 
-    @field_validator("api_keys")
+    @field_validator("api_keys", "admin_keys")
     @classmethod
     def _refuse_unusable_keys(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for key in keys:

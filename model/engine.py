@@ -103,6 +103,16 @@ class Engine:
         """What a row's time depends on, of all that is in the config."""
         return replace(self.config, vocab_size=1, n_class=2)
 
+    def set_defaults(self, defaults: ExitOptions) -> None:
+        """What is in effect where a request and its profile say nothing; where this says nothing either, what the
+        checkpoint says. Raises InputError for what this model can't do."""
+        before, self.defaults = self.defaults, defaults.over(self.defaults)
+        try:
+            self.resolve(NOTHING_ASKED)
+        except InputError:
+            self.defaults = before
+            raise
+
     def resolve(self, asked: ExitOptions) -> ExitSettings:
         """What is in effect where a request asks for that. Raises InputError for what this model can't do."""
         return resolve(asked, defaults=self.defaults, profiles=self.profiles, config=self.config, model=self.name)

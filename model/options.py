@@ -89,7 +89,7 @@ def resolve(
             known = f"it has {', '.join(profiles)}" if profiles else "it has none"
             raise InputError(f"model {model!r} has no profile {profile!r}; {known}")
         options = options.over(profiles[profile])
-    options, C = options.over(defaults), config.n_block
+    stated, options, C = options, options.over(defaults), config.n_block
     delta = DEFAULT_DELTA if options.delta is None else float(options.delta)
     if not -1.0 <= delta <= 1.0:  # also refuses NaN
         raise InputError(f"delta is {delta} and must lie in [-1, 1]")
@@ -101,6 +101,10 @@ def resolve(
     for name, value in (("min_blocks", low), ("max_blocks", high)):
         if not 1 <= value <= C:
             raise InputError(f"{name} is {value} and must lie in 1..{C}, the blocks of model {model!r}")
+    if low > high and stated.max_blocks is None:
+        high = low  # a default gives way to a bound that was asked for
+    if low > high and stated.min_blocks is None:
+        low = high
     if low > high:
         raise InputError(f"min_blocks is {low}, above max_blocks, which is {high}")
     if high < config.exits[0]:

@@ -6,6 +6,7 @@ damaged one ends the process before it listens. Warming compiles the kernels or 
 real forward; it may take long and comes after.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -33,12 +34,13 @@ class Registry:
         self, paths: Sequence[Path], default: str | None, load: Callable[[Path], Engine] = Engine.load
     ) -> None:
         self._engines: dict[str, Engine] = {}
+        self.folders: dict[str, Path] = {}
         self.state: Literal["starting", "ready", "failed"] = "starting"
         for folder in (folder for path in paths or [SHIPPED] for folder in checkpoint_folders(path)):
             engine = load(folder)
             if engine.name in self._engines:
                 raise CheckpointError(f"{folder} is a second checkpoint named {engine.name!r}; serve one of them")
-            self._engines[engine.name] = engine
+            self._engines[engine.name], self.folders[engine.name] = engine, folder
         self.default = default or (next(iter(self._engines)) if paths else SHIPPED_DEFAULT)
         self.get(self.default)
 
@@ -53,6 +55,28 @@ class Registry:
             raise UnknownModel(
                 f"no model is named {name or self.default!r}; loaded: {', '.join(self._engines)}"
             ) from None
+
+    def folder(self, name: str) -> Path:
+        """Where that engine was read from."""
+        return self.folders[self.get(name).name]
+
+    def with_engine(self, engine: Engine, folder: Path) -> "Registry":
+        """Another registry, with this engine, which is warm, instead of the one of its name or beside the others."""
+        return self._of({**self._engines, engine.name: engine}, {**self.folders, engine.name: folder})
+
+    def without(self, name: str) -> "Registry":
+        """Another registry, without that one. Raises BEEError for the default one."""
+        if self.get(name).name == self.default:
+            raise BEEError(f"model {name!r} answers requests that name none; it stays")
+        return self._of(
+            {other: engine for other, engine in self._engines.items() if other != name},
+            {other: folder for other, folder in self.folders.items() if other != name},
+        )
+
+    def _of(self, engines: dict[str, Engine], folders: dict[str, Path]) -> "Registry":
+        other = copy.copy(self)
+        other._engines, other.folders = engines, folders
+        return other
 
     def warm(self) -> None:
         """One real forward of every engine, and its cost measured; only then is the state "ready"."""

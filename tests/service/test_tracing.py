@@ -104,7 +104,7 @@ def test_a_real_server_sends_them(tmp_path: Path) -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace.export", None)
     with pytest.raises(BEEError, match=r"BEE_TRACING needs the extra \[otel\]"):
         tracing.require()
     assert importlib.util.find_spec("opentelemetry")
