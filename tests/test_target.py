@@ -29,7 +29,8 @@ assert target.level == sys.argv[1], target.level
 shapes = [
     {"d_model": 64, "n_head": 1}, {"d_model": 64, "n_head": 64, "n_block": 2}, {"d_model": 192, "n_head": 8},
     {"d_model": 320, "n_head": 4, "d_head": 128, "carry": "h", "labels": tuple("abcdefghijklmnopqrs")},
-    {"d_model": 192, "n_head": 6, "head": "linear", "labels": tuple(map(str, range(100))), "max_tokens": 512},
+    {"d_model": 64, "n_head": 2, "n_block": 1, "head": "linear", "labels": tuple("abcdefghijklmnopqrs"),
+     "max_tokens": 512},
 ]
 for shape in shapes:
     engine = Engine(random_checkpoint(vocabulary=120, **shape))
