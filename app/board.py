@@ -29,9 +29,9 @@ class Board:
         """The process of the slot is the doorkeeper, and a worker serves."""
         return self.state[slot] == OPENING and SERVING in self.state
 
-    def crowded(self, slot: int) -> bool:
-        """Some other serving worker has fewer connections."""
-        own = self.connections[slot]
+    def crowded(self, slot: int, more: int = 0) -> bool:
+        """Some other serving worker has fewer connections than this one, and `more` that are not counted yet."""
+        own = self.connections[slot] + more
         return any(
             self.state[other] == SERVING and self.connections[other] < own
             for other in range(self.slots)

@@ -1,7 +1,7 @@
 """
 The listening socket: bound once, shared by all processes, closed without a lost request.
 
-A worker takes one connection at a time, and leaves it to another worker for a moment if that one has fewer: with one
+A worker takes no connection while another worker has fewer, but leaves it to that one for a moment: with one
 queue in the kernel whoever wakes first would take them all (docs/log.md has the numbers, also for SO_REUSEPORT, whose
 queues are lost with their worker).
 """
@@ -22,6 +22,7 @@ from beexformer.app.connections import Connections
 from beexformer.model.errors import BEEError
 
 BACKLOG = 4096  # connections that may wait to be taken; the system has a limit of its own (net.core.somaxconn)
+BURST = 64  # connections taken at once, at most
 YIELD_SECONDS = 0.002  # for a worker with fewer connections
 PAUSE_SECONDS = 0.5  # where file descriptors have run out
 QUIET_SECONDS, LAST_SECONDS = (
@@ -117,8 +118,11 @@ class Acceptor:
             self.stop()
         elif self._board.crowded(self._slot):
             self._pause(YIELD_SECONDS, self._take)
-        else:
-            self._take()
+        elif self._take():
+            # a loop with much to do comes by seldom: it takes more, as long as that makes it no fuller than others
+            for _ in range(BURST - 1):
+                if self._board.crowded(self._slot, len(self._attaching)) or not self._take():
+                    break
 
     def _take(self) -> bool:
         """Take one connection. False if there is none."""
