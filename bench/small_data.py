@@ -1,7 +1,7 @@
 """
 What an owner's thousand rows give: test accuracy of `beexformer train` and of what it is measured against.
 
-    python bench/small_data.py --data folder [--full-precision folder] [--tasks trec6 ...] [--draws 3]
+    python bench/small_data.py --data folder [--full-precision folder] [--tasks trec6 ...] [--only MiniLM train]
 
 Each task is 1,000 of its training rows, in three draws (of clinc150 the first 15 rows a class; STS-B's pairs are three
 classes: below 2, below 4, and above). Frozen vectors all get the same heads (`training.heads`), of one text its vector,
@@ -28,6 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,8 +59,12 @@ ROWS, A_CLASS = 1000, 15
 AXES = 256  # of Model2Vec
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+NAMES = ("1-bit", "full precision", "MiniLM", "Model2Vec", "TF-IDF", "train")
+
 Vectors = Callable[[list[str]], np.ndarray]
 """Texts -> their vectors, one for each block or one in all: [N, C, D] float32."""
+Contestant = Callable[["Draw"], Any]
+"""A draw -> test accuracy, or a dictionary that has it."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +229,14 @@ def with_command(draw: Draw, folder: Path) -> dict[str, float | list[float]]:
         writer.writerows(
             [*sides(row), f"c{label:03d}"] for row, label in zip(draw.train.inputs(), draw.train.labels, strict=True)
         )
-    command = [sys.executable, "-m", "beexformer.cli", "train", "--train", str(folder / "train.csv")]
+    command = [
+        sys.executable,
+        "-c",
+        "from beexformer.cli import main; main()",
+        "train",
+        "--train",
+        str(folder / "train.csv"),
+    ]
     command += [
         "--out",
         str(folder / "model"),
@@ -258,15 +270,22 @@ def with_command(draw: Draw, folder: Path) -> dict[str, float | list[float]]:
 # ---------------------------------------------------------------- all of them
 
 
-def measure(draw: Draw, vectors: dict[str, Vectors], work: Path, train: bool) -> dict[str, object]:
-    found: dict[str, object] = {"train_rows": len(draw.train), "test_rows": len(draw.test)}
-    for name, those in vectors.items():
-        found[name] = with_heads(draw, those, work / name / f"{draw.name}-{len(draw.test)}.npz")
-    found["TF-IDF"] = with_words(draw)
-    if train:
-        ran = with_command(draw, work / "train" / draw.name)
-        found |= {"train": ran.pop("accuracy"), "run": ran}
-    return found
+def contestants(chosen: list[str], start: Backbone, leader: str | None, work: Path) -> dict[str, Contestant]:
+    """By name, what gives the test accuracy for a draw, or more of what was seen."""
+
+    def frozen_by(name: str, make: Callable[[], Vectors]) -> Contestant:
+        made = cache(make)
+        return lambda draw: with_heads(draw, made(), work / name / f"{draw.name}-{len(draw.test)}.npz")
+
+    known: dict[str, Contestant] = {
+        "1-bit": frozen_by("1-bit", lambda: bits(start)),
+        "full precision": frozen_by("full", lambda: full_precision(backbone.read(str(leader), Path()))),
+        "MiniLM": frozen_by("MiniLM", lambda: minilm),
+        "Model2Vec": frozen_by("Model2Vec", lambda: model2vec),
+        "TF-IDF": with_words,
+        "train": lambda draw: with_command(draw, work / "train" / draw.name),
+    }
+    return {name: known[name] for name in NAMES if name in chosen and (leader or name != "full precision")}
 
 
 def main() -> None:
@@ -275,35 +294,33 @@ def main() -> None:
     parser.add_argument("--backbone", default="english", help="the 1-bit one: a shipped one or a folder")
     parser.add_argument("--full-precision", help="a backbone folder to set beside it")
     parser.add_argument("--tasks", nargs="*", default=TASKS, choices=TASKS)
+    parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--test-rows", type=int, default=2000, help="at most, drawn once")
     parser.add_argument("--work", type=Path, default=Path("runs/small_data"))
-    parser.add_argument("--no-train", action="store_true", help="leave `beexformer train` out")
     arguments = parser.parse_args()
-    vectors: dict[str, Vectors] = {"1-bit": bits(backbone.read(arguments.backbone, Path()))}
-    if arguments.full_precision:
-        vectors["full precision"] = full_precision(backbone.read(arguments.full_precision, Path()))
-    vectors |= {"MiniLM": minilm, "Model2Vec": model2vec}
-    columns = [*vectors, "TF-IDF", *([] if arguments.no_train else ["train"])]
-    table, by_task = Table("task", *columns, "s", "MB"), {}
+    start = backbone.read(arguments.backbone, Path())
+    runners = contestants(arguments.only, start, arguments.full_precision, arguments.work)
+    table, by_task = Table("task", *runners, "seconds", "MB"), {}
     for task in arguments.tasks:
-        runs = [
-            measure(draw, vectors, arguments.work, not arguments.no_train)
-            for draw in draws(Path(arguments.data), task, arguments.draws, arguments.test_rows)
-        ]
+        runs = []
+        for draw in draws(Path(arguments.data), task, arguments.draws, arguments.test_rows):
+            runs.append({name: run(draw) for name, run in runners.items()})
+            print(draw.name, json.dumps(runs[-1]), file=sys.stderr, flush=True)
         by_task[task] = runs
-        took = [run["run"] for run in runs if "run" in run]
+        took = [run["train"] for run in runs if isinstance(run.get("train"), dict)]
         worst = [f"{max(run[key] for run in took):.0f}" if took else "-" for key in ("seconds", "peak_megabytes")]
-        table.add_row(task, *(f"{100 * np.mean([run[name] for run in runs]):.1f}" for name in columns), *worst)
-        print(task, json.dumps(runs), file=sys.stderr, flush=True)
-    means = {
-        name: 100 * float(np.mean([np.mean([run[name] for run in runs]) for runs in by_task.values()]))
-        for name in columns
-    }
-    table.add_row("mean", *(f"{means[name]:.1f}" for name in columns), "", "", style="bold")
+        table.add_row(task, *(f"{100 * _mean(runs, name):.1f}" for name in runners), *worst)
+    means = {name: float(np.mean([_mean(runs, name) for runs in by_task.values()])) for name in runners}
+    table.add_row("mean", *(f"{100 * mean:.1f}" for mean in means.values()), "", "", style="bold")
     Console().print(table)
     machine = f"{platform.machine()}, {THREADS} CPUs, torch {torch.__version__}"
     print(json.dumps({"means": means, "tasks": by_task, "machine": machine, "date": str(datetime.date.today())}))
+
+
+def _mean(runs: list[dict[str, Any]], name: str) -> float:
+    found = [run[name] for run in runs]
+    return float(np.mean([one["accuracy"] if isinstance(one, dict) else one for one in found]))
 
 
 if __name__ == "__main__":

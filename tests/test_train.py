@@ -410,3 +410,20 @@ def test_a_checkpoint_of_another_shape_other_classes_or_no_bits_is_no_start(root
     (root / "train.csv").write_text((root / "train.csv").read_text().replace(",bad", ",awful"))
     with pytest.raises(TrainingError, match="awful"):
         run(plan(**start), root, "after")
+
+
+def test_bits_go_on_from_a_1_bit_backbone(root: Path) -> None:
+    """Its signs are those that the first step sees; pairs of owners begin so."""
+    torch.manual_seed(0)
+    json_text = train_wordpiece([" ".join(WORDS)] * 5, 100)
+    shape = {**NETWORK, "d_model": 128, "embedding": "int4+2"}
+    network = BEExformer(BEEConfig(vocab_size=Tokenizer(json_text, 32).vocab_size, n_class=2, **shape))
+    network.fix_embedding(np.ones(network.config.vocab_size))
+    backbone.write(root / "bits", network, json_text, MADE)
+    recipe = plan(start={"backbone": "bits"}, network={"d_head": 64}, optim={**OPTIM, "embedding": "frozen"})
+    data = prepare.prepare(recipe, root, root / "work", RunProgress(Console(quiet=True)))
+    ours = dict(trainer.Trainer(recipe, data).network.binary_layers())
+    for name, layer in network.binary_layers():
+        if not name.startswith("heads."):
+            assert torch.equal(layer.weight < 0, ours[name].weight < 0), name
+    assert run(recipe, root)["dev"]["rows"] == 12
