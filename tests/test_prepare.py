@@ -240,3 +240,12 @@ def test_balance_weighs_rows_so_that_classes_weigh_the_same() -> None:
     weights = prepare._weights(np.array([0, 0, 0, 1]), 3)
     assert weights.tolist() == pytest.approx([2 / 3, 2 / 3, 2 / 3, 2.0])
     assert weights.mean() == pytest.approx(1.0)
+
+
+def test_rows_of_which_none_can_judge_another_are_refused(root: Path) -> None:
+    (root / "two.csv").write_text("text,label\nfine,pos\ndull,neg\n")
+    with pytest.raises(TrainingError, match=r"2 rows, and no class with two: .* add rows"):
+        prepare.prepare(
+            recipe.own_rows("two", {"train": "two.csv"}), root, root / "none", RunProgress(Console(quiet=True))
+        )
+    assert not (root / "none").exists(), "nothing is made before rows were read"

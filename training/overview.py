@@ -75,9 +75,10 @@ class Overview:
         if contrary:
             found.append(f"{contrary} texts stand there with different labels; no model can get them all right")
         if self.cut:
+            more = "; --max-tokens (to 512) reads more" if self.max_tokens < 512 else ""
             found.append(
                 f"{self.cut} of {len(inputs)} texts have more than {self.max_tokens} tokens, and what comes after is "
-                "not read; --max-tokens (to 512) reads more"
+                f"not read{more}"
             )
         if language := language_of(inputs):
             found.append(f"the texts look like {language}; what training starts from has read English only")

@@ -58,6 +58,11 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
         raise TrainingError(f"{recipe.data.train}: only one class, {labels[0]!r}; a classifier needs at least two")
     train = data.without(found.train, None if cross_validated else dev, test)
     dev = train if cross_validated else dev
+    if cross_validated and np.bincount(train.labels).max() < 2:
+        raise TrainingError(
+            f"{recipe.data.train}: {len(train)} rows, and no class with two: nothing can be learned without a row that "
+            "could judge it; add rows"
+        )
     dropped = len(found.train) - len(train)
     if not len(train):
         raise TrainingError(f"{recipe.data.train}: every training row is also a development or test row")
