@@ -142,8 +142,7 @@ class Loop:
             self.total.add_(parts.detach())
 
     def _capture(self, samples: dict[int, Tensor]) -> None:
-        """A graph for every shape, longest rows first: their memory serves the others. Steps that warm up are taken
-        at rate zero; they move nothing but the optimizer's averages."""
+        """A graph for every shape, longest rows first: their memory serves the others."""
         pool = None
         for length in sorted(samples, reverse=True):
             spec = samples[length].clone()
@@ -158,15 +157,25 @@ class Loop:
         self.total.zero_()
 
     def _prepare(self) -> None:
-        """Everything that happens once, before the clock of the budget runs."""
-        if not self.eager:
-            samples = self.feed.samples()
-            self._rate(0.0)
-            try:
-                self._capture(samples)
-            except RuntimeError as error:
-                self.graphs, self.eager = {}, True
-                warnings.warn(f"no graphs, every kernel is launched by itself: {error}", stacklevel=2)
+        """Everything that happens once, before the clock of the budget runs. Steps that warm up are taken at rate zero
+        and leave no trace in the optimizer either."""
+        if self.eager:
+            return
+        samples = self.feed.samples()
+        self._rate(0.0)
+        before = {
+            p: {name: x.clone() for name, x in kept.items() if isinstance(x, Tensor)}
+            for p, kept in self.optimizer.state.items()
+        }
+        try:
+            self._capture(samples)
+        except RuntimeError as error:
+            self.graphs, self.eager = {}, True
+            warnings.warn(f"no graphs, every kernel is launched by itself: {error}", stacklevel=2)
+        for p, kept in self.optimizer.state.items():
+            for name, x in kept.items():
+                if isinstance(x, Tensor):
+                    x.copy_(before[p][name]) if p in before else x.zero_()
         devices.synchronize(self.device)
 
     def _rate(self, rate: float) -> None:
@@ -207,8 +216,9 @@ class Loop:
             warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
             self.began = time.monotonic()
             since, steps, tokens = self.began, self.step, self.tokens
-            for length, spec in self.feed:
-                self.train_step(length, spec)
+            stream, done = iter(self.feed), False
+            while not done:  # no batch is taken that isn't learned from: a state says where to go on
+                self.train_step(*next(stream))
                 if self.device.type == "cuda" and self.step % 20 == 0:
                     devices.synchronize(self.device)  # else the clock runs ahead of the device
                 done = self.progress >= 1
@@ -218,8 +228,6 @@ class Loop:
                     report(self.history[-1])
                     keep(self)
                     since, steps, tokens = time.monotonic(), self.step, self.tokens
-                if done:
-                    break
         self.seconds, self.began = self.spent, None
         return self.history
 
