@@ -16,12 +16,42 @@ from typer.core import TyperCommand
 from beexformer.model.errors import BEEError, Stopped
 
 if TYPE_CHECKING:
-    from beexformer.app.scoring import Scored
+    from beexformer.app.scoring import Scoring
+    from beexformer.model.engine import Engine
 
 app = typer.Typer()
 Checkpoint = Annotated[
     Path | None, typer.Option(help="A checkpoint folder, or a folder of them; default: the shipped ones.")
 ]
+ModelName = Annotated[str | None, typer.Option(help="Name of the model, where there are several.")]
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A sentence; or a .txt file, one text a line; or .jsonl; or - for stdin; with --output a file of rows."
+    ),
+]
+TextPair = Annotated[
+    str | None,
+    typer.Option(help="The second text of a sentence pair; with --output the column of second texts."),
+]
+TextColumn = Annotated[str, typer.Option(help="With --output: column of the text.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Score a file of rows into this .csv, .tsv, .jsonl or .parquet file."),
+]
+Encoding = Annotated[str | None, typer.Option(help="With --output: of a file that is not UTF-8 or UTF-16, as cp1252.")]
+JsonLines = Annotated[bool, typer.Option("--jsonl", help="Lines are JSON objects whatever the file's name.")]
+Threads = Annotated[int, typer.Option(help="Engine threads, with --output processes; 0 for one a CPU.", min=0)]
+
+# the exit options of a request
+Delta = Annotated[float | None, typer.Option(help="Leave when a block gains less than this; -1 to 1.")]
+EntropyThreshold = Annotated[
+    float | None, typer.Option(help="Leave once the entropy is below this share of ln(classes); 0 to 1.")
+]
+MinBlocks = Annotated[int | None, typer.Option(help="Run at least so many blocks.")]
+MaxBlocks = Annotated[int | None, typer.Option(help="Run at most so many blocks.")]
+Profile = Annotated[str | None, typer.Option(help="A profile of the model, which sets the options above.")]
 
 
 def _paths(checkpoint: Path | None) -> list[Path]:
@@ -75,45 +105,28 @@ class TextCommand(TyperCommand):
 
 @app.command(cls=TextCommand)
 def classify(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A sentence; or a .txt file, one text a line; or .jsonl; or - for stdin; with --output a file of rows."
-        ),
-    ],
-    text_pair: Annotated[
-        str | None,
-        typer.Option(help="The second text of a sentence pair; with --output the column of second texts."),
-    ] = None,
-    text: Annotated[str, typer.Option(help="With --output: column of the text.")] = "text",
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Score a file of rows into this .csv, .tsv, .jsonl or .parquet file."),
-    ] = None,
-    encoding: Annotated[
-        str | None, typer.Option(help="With --output: of a file that is not UTF-8 or UTF-16, as cp1252.")
-    ] = None,
+    source: Source,
+    text_pair: TextPair = None,
+    text: TextColumn = "text",
+    output: Output = None,
+    encoding: Encoding = None,
     checkpoint: Checkpoint = None,
-    model: Annotated[str | None, typer.Option(help="Name of the model, where there are several.")] = None,
-    delta: Annotated[float | None, typer.Option(help="Leave when a block gains less than this; -1 to 1.")] = None,
-    entropy_threshold: Annotated[
-        float | None, typer.Option(help="Leave once the entropy is below this share of ln(classes); 0 to 1.")
-    ] = None,
-    min_blocks: Annotated[int | None, typer.Option(help="Run at least so many blocks.")] = None,
-    max_blocks: Annotated[int | None, typer.Option(help="Run at most so many blocks.")] = None,
-    profile: Annotated[str | None, typer.Option(help="A profile of the model, which sets the options above.")] = None,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Lines are JSON objects whatever the file's name.")] = False,
-    threads: Annotated[int, typer.Option(help="Engine threads, with --output processes; 0 for one a CPU.", min=0)] = 0,
+    model: ModelName = None,
+    delta: Delta = None,
+    entropy_threshold: EntropyThreshold = None,
+    min_blocks: MinBlocks = None,
+    max_blocks: MaxBlocks = None,
+    profile: Profile = None,
+    jsonl: JsonLines = False,
+    threads: Threads = 0,
 ) -> None:
     """Classify a sentence, a file or stdin; one JSON object a line on stdout, in order.
 
     With --output the rows of a CSV, TSV, JSONL, Excel or Parquet file are written with all their columns and what was
     predicted; after a kill the same command goes on. What can't be answered gives a problem, the rest goes on, and the
     exit code is 1."""
-    from rich.console import Console
-
     from beexformer.app.batch_inference import classify_file, classify_text, is_file
-    from beexformer.app.scoring import Scoring, score
+    from beexformer.app.scoring import Scoring
     from beexformer.app.settings import cpus
     from beexformer.model.options import ExitOptions
     from beexformer.model.registry import Registry
@@ -127,28 +140,32 @@ def classify(
         max_blocks=max_blocks,
         profile=profile,
     )
+    threads = threads or cpus()
     if output:
-        scoring = Scoring(
-            Path(source), output, text, text_pair, encoding, options, tuple(_paths(checkpoint)), engine.name
-        )
-        try:
-            _scored(score(scoring, engine, threads or cpus(), Console(stderr=True)), output)
-        except KeyboardInterrupt:
-            raise Stopped("stopped; the same command goes on where it was") from None
-        return
-    if is_file(source, jsonl):
+        paths = tuple(_paths(checkpoint))
+        _score(Scoring(Path(source), output, text, text_pair, encoding, options, paths, engine.name), engine, threads)
+    elif is_file(source, jsonl):
         if text_pair is not None:
             raise BEEError("--text-pair goes with a sentence; in a .jsonl file each line may have a text_pair")
-        bad = classify_file(engine, source, options, jsonl=jsonl, threads=threads or cpus())
+        bad = classify_file(engine, source, options, jsonl=jsonl, threads=threads)
         if bad:
             print(f"beexformer: lines that could not be answered: {bad}", file=sys.stderr)
             raise SystemExit(1)
-        return
-    print(classify_text(engine, source, text_pair, options))
+    else:
+        print(classify_text(engine, source, text_pair, options))
 
 
-def _scored(found: "Scored", output: Path) -> None:
-    print(f"beexformer: {output} has {found.rows} rows, {found.bad} of them without an answer", file=sys.stderr)
+def _score(scoring: "Scoring", engine: "Engine", processes: int) -> None:
+    """Score a file of rows into another one; exit code 1 where some have no answer."""
+    from rich.console import Console
+
+    from beexformer.app.scoring import score
+
+    try:
+        found = score(scoring, engine, processes, Console(stderr=True))
+    except KeyboardInterrupt:
+        raise Stopped("stopped; the same command goes on where it was") from None
+    print(f"beexformer: {scoring.out} has {found.rows} rows, {found.bad} of them without an answer", file=sys.stderr)
     if found.bad:
         raise SystemExit(1)
 

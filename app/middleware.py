@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from beexformer.app.context import RequestContext
@@ -97,17 +98,10 @@ class RequestMiddleware:
             except Exception as error:
                 if status:
                     raise  # too late for a problem: the server closes the connection
-                if kind(error) is BUG:
-                    fields = {"request_id": context.request_id}
-                    errors.error("request failed", exc_info=error, extra={"fields": fields})
-                response = respond(error, scope)
+                response = _problem(error, scope, context.request_id)
                 await response(scope, receive, send_with_headers)
         finally:
-            if self.quotas and key is not None:
-                self.quotas.pay(key, context.items or 0)
-            if not context.counted:
-                self.refused(path, status or 500, context.seconds)
-            self._log(scope["method"], path, context, status)
+            self._settle(scope["method"], path, key, context, status)
 
     def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> int | None:
         """The index of the request's key, where it needs one."""
@@ -135,7 +129,12 @@ class RequestMiddleware:
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"the body is larger than {self.max_body_bytes} bytes; send less text at once")
 
-    def _log(self, method: str, path: str, context: RequestContext, status: int) -> None:
+    def _settle(self, method: str, path: str, key: int | None, context: RequestContext, status: int) -> None:
+        """Once a request is over: its key's quota pays for its items, it is counted and has its line in the log."""
+        if self.quotas and key is not None:
+            self.quotas.pay(key, context.items or 0)
+        if not context.counted:
+            self.refused(path, status or 500, context.seconds)
         quiet = path in QUIET or path.startswith(OPEN_UNDER)
         access.add(
             logging.DEBUG if quiet else logging.INFO,
@@ -153,6 +152,13 @@ class RequestMiddleware:
 def log_refused(path: str, status: int, seconds: float, request_id: str) -> None:
     """The line of a request that was refused before it came here."""
     access.add(logging.INFO, request_id, None, quote(path), status, seconds)
+
+
+def _problem(error: Exception, scope: Scope, request_id: str) -> Response:
+    """What a request that failed is answered with; a fault of ours is logged with its traceback."""
+    if kind(error) is BUG:
+        errors.error("request failed", exc_info=error, extra={"fields": {"request_id": request_id}})
+    return respond(error, scope)
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:

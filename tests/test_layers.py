@@ -18,6 +18,8 @@ SERVICE = {"beexformer.app", "fastapi", "starlette", "uvicorn"}
 APP, MODEL, TRAIN, REPORT = (
     sorted((ROOT / folder).glob("**/*.py")) for folder in ("app", "model", "training", "report")
 )
+PUBLIC = sorted((ROOT / "beexformer").glob("*.py"))  # the folders below are links to those above
+COMPILED = {"kernels.py", "simd.py"}  # one function a kernel: what is compiled as one is written as one
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -57,6 +59,16 @@ def test_only_the_service_knows_http(path: Path) -> None:
 @pytest.mark.parametrize("path", TRAIN, ids=str)
 def test_training_knows_no_report(path: Path) -> None:
     assert not under(imports(parse(path)), {"beexformer.report"})
+
+
+@pytest.mark.parametrize("path", [*APP, *MODEL, *TRAIN, *REPORT, *PUBLIC], ids=str)
+def test_files_and_functions_are_short(path: Path) -> None:
+    if path.name in COMPILED:
+        return
+    assert len(path.read_text().splitlines()) <= 400
+    functions = (node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    lengths = [(function.name, (function.end_lineno or 0) - function.lineno + 1) for function in functions]
+    assert not [(name, lines) for name, lines in lengths if lines > 50]
 
 
 def test_the_scheduler_knows_neither_http_nor_models() -> None:

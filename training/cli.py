@@ -8,17 +8,91 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from beexformer.model.errors import BEEError, Stopped
 
+if TYPE_CHECKING:
+    from beexformer.model.engine import Engine
+    from beexformer.training.evaluate import Progress
+    from beexformer.training.recipe import Recipe
+
 app = typer.Typer()
-Encoding = Annotated[str | None, typer.Option(help="Of a file that is not UTF-8 or UTF-16, as cp1252.")]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="A checkpoint folder, or a folder of them; default: the shipped ones.")
 ]
+ModelName = Annotated[str | None, typer.Option(help="Name of the model, where there are several.")]
+DataFolder = Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
+
+# of a file of rows
+TextColumn = Annotated[str, typer.Option(help="Column of the text.")]
+TextPairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.")]
+LabelColumn = Annotated[str, typer.Option(help="Column of the label.")]
+Encoding = Annotated[str | None, typer.Option(help="Of a file that is not UTF-8 or UTF-16, as cp1252.")]
+
+# of `train`
+CheckpointToWrite = Annotated[Path | None, typer.Option(help="Checkpoint folder to write; other variants have none.")]
+RecipeFile = Annotated[Path | None, typer.Option(help="A recipe file (TOML); its paths are relative to --data.")]
+TrainFile = Annotated[
+    str | None, typer.Option(help="Without a recipe: a CSV, TSV, JSONL or Parquet file, or a folder of splits.")
+]
+DevFile = Annotated[str | None, typer.Option(help="Development file; a tenth of the rows is held out without one.")]
+WarmStart = Annotated[
+    str | None, typer.Option(help="Without a recipe: a checkpoint of the same classes to go on from, as sst2.")
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=8, max=512, help="Without a recipe: tokens that are read of a text.")
+]
+Balance = Annotated[
+    bool,
+    typer.Option("--balance", help="Without a recipe: small classes count for as much as large ones; macro F1."),
+]
+Variant = Annotated[
+    str, typer.Option(help="proposed; or, to compare with, wee, wee-fp or fp: these leave a record, no checkpoint.")
+]
+Seed = Annotated[int | None, typer.Option(min=0, help="Of initialisation and order; default: the recipe's.")]
+Work = Annotated[
+    Path | None, typer.Option(help="Folder that keeps the progress of a recipe's runs; default: runs/<its name>.")
+]
+
+# of `evaluate`
+LabelledRows = Annotated[Path | None, typer.Argument(help="Labelled rows: CSV, TSV, JSONL or Parquet.")]
+EveryCheckpoint = Annotated[
+    bool, typer.Option("--all", help="Every checkpoint on the development rows that it names, under --data.")
+]
+DataFolderOfAll = Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder, for --all.")]
+Metric = Annotated[str, typer.Option(help="accuracy, f1, macro_f1 or matthews.")]
+Picture = Annotated[Path | None, typer.Option(help="Draw the same as a PNG, SVG or PDF.")]
+ConfusionPicture = Annotated[
+    Path | None, typer.Option(help="Draw which class is taken for which as a PNG, SVG or PDF.")
+]
+Take = Annotated[
+    bool, typer.Option("--take", help="Make the exit options that are recommended the default of --checkpoint.")
+]
+
+# of `tune`
+CheckpointToTune = Annotated[
+    str, typer.Argument(help="A checkpoint folder, or the name of a shipped one (with --out).")
+]
+UnseenRows = Annotated[Path, typer.Argument(help="Rows like those to come, that training did not see.")]
+OptionalLabelColumn = Annotated[
+    str | None, typer.Option(help="Column of the label; without one, full depth is what is agreed with.")
+]
+FlopsBudget = Annotated[float | None, typer.Option(help="At most this share of full depth's FLOPs, as 0.4.")]
+LatencyBudget = Annotated[float | None, typer.Option(help="At most so many milliseconds a row, on this machine.")]
+Agreement = Annotated[float | None, typer.Option(help="At least this agreement with full depth, as 0.98.")]
+Risk = Annotated[
+    float | None, typer.Option(help="At most this risk by leaving early, as 0.02, shown with --confidence.")
+]
+Confidence = Annotated[float, typer.Option(help="How sure a bound on --risk has to be.")]
+ProfileName = Annotated[str | None, typer.Option(help="What to call the profile; default: as flops-40.")]
+DefaultProfile = Annotated[
+    bool, typer.Option("--default", help="The profile is in effect where a request asks for nothing.")
+]
+CopyFolder = Annotated[Path | None, typer.Option(help="Write a copy there; the checkpoint stays as it is.")]
 
 
 @contextmanager
@@ -35,36 +109,21 @@ def train_extra() -> Iterator[None]:
 
 @app.command()
 def train(
-    out: Annotated[Path | None, typer.Option(help="Checkpoint folder to write; other variants have none.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe file (TOML); its paths are relative to --data.")] = None,
-    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
-    train: Annotated[
-        str | None, typer.Option(help="Without a recipe: a CSV, TSV, JSONL or Parquet file, or a folder of splits.")
-    ] = None,
-    dev: Annotated[
-        str | None, typer.Option(help="Development file; a tenth of the rows is held out without one.")
-    ] = None,
-    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-    text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    out: CheckpointToWrite = None,
+    recipe: RecipeFile = None,
+    data: DataFolder = Path(),
+    train: TrainFile = None,
+    dev: DevFile = None,
+    text: TextColumn = "text",
+    text_pair: TextPairColumn = None,
+    label: LabelColumn = "label",
     encoding: Encoding = None,
-    start: Annotated[
-        str | None, typer.Option(help="Without a recipe: a checkpoint of the same classes to go on from, as sst2.")
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=8, max=512, help="Without a recipe: tokens that are read of a text.")
-    ] = None,
-    balance: Annotated[
-        bool,
-        typer.Option("--balance", help="Without a recipe: small classes count for as much as large ones; macro F1."),
-    ] = False,
-    variant: Annotated[
-        str, typer.Option(help="proposed; or, to compare with, wee, wee-fp or fp: these leave a record, no checkpoint.")
-    ] = "proposed",
-    seed: Annotated[int | None, typer.Option(min=0, help="Of initialisation and order; default: the recipe's.")] = None,
-    work: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the progress of a recipe's runs; default: runs/<its name>.")
-    ] = None,
+    start: WarmStart = None,
+    max_tokens: MaxTokens = None,
+    balance: Balance = False,
+    variant: Variant = "proposed",
+    seed: Seed = None,
+    work: Work = None,
 ) -> None:
     """Train a network and write its checkpoint; the same command again goes on where a killed run stopped."""
     with train_extra():
@@ -81,13 +140,9 @@ def train(
     if recipe:
         plan = recipes.read(recipe, recipes.Recipe)
     else:
-        if out is None:
-            raise BEEError("without a recipe the network is named after --out; give one")
         columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
         asked = {"encoding": encoding, "balance": balance, "metric": "macro_f1" if balance else "accuracy"}
-        plan = recipes.own_rows(out.name, {**columns, **asked}, start)
-        if max_tokens:
-            plan = plan.reading(max_tokens)
+        plan = _recipe_of_rows(out, {**columns, **asked}, start, max_tokens)
     if seed is not None:
         plan = plan.seeded(seed)
     if out and variant == "proposed" and (done := finished(out, plan, data)):
@@ -101,6 +156,16 @@ def train(
         raise Stopped("stopped; the same command goes on where it was") from None
 
 
+def _recipe_of_rows(out: Path | None, columns: dict[str, Any], start: str | None, max_tokens: int | None) -> "Recipe":
+    """The recipe of rows that come without one; `columns` are fields of its section [data]."""
+    from beexformer.training.recipe import own_rows
+
+    if out is None:
+        raise BEEError("without a recipe the network is named after --out; give one")
+    plan = own_rows(out.name, columns, start)
+    return plan.reading(max_tokens) if max_tokens else plan
+
+
 @app.command()
 def distill(
     recipe: Annotated[Path, typer.Option(help="A backbone's recipe (TOML); its paths are relative to --data.")],
@@ -110,7 +175,7 @@ def distill(
             help="Folder of the 1-bit backbone to write; its full-precision counterpart goes beside it, as OUT-full."
         ),
     ],
-    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")] = Path(),
+    data: DataFolder = Path(),
     work: Annotated[
         Path | None, typer.Option(help="Folder that keeps the run's progress; default: runs/<name of the backbone>.")
     ] = None,
@@ -127,73 +192,43 @@ def distill(
 
 @app.command()
 def evaluate(
-    rows: Annotated[Path | None, typer.Argument(help="Labelled rows: CSV, TSV, JSONL or Parquet.")] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Every checkpoint on the development rows that it names, under --data.")
-    ] = False,
-    data: Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder, for --all.")] = Path(),
+    rows: LabelledRows = None,
+    every: EveryCheckpoint = False,
+    data: DataFolderOfAll = Path(),
     checkpoint: Checkpoint = None,
-    model: Annotated[str | None, typer.Option(help="Name of the model, where there are several.")] = None,
-    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-    text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    model: ModelName = None,
+    text: TextColumn = "text",
+    text_pair: TextPairColumn = None,
+    label: LabelColumn = "label",
     encoding: Encoding = None,
-    metric: Annotated[str, typer.Option(help="accuracy, f1, macro_f1 or matthews.")] = "accuracy",
-    picture: Annotated[Path | None, typer.Option(help="Draw the same as a PNG, SVG or PDF.")] = None,
-    confusion: Annotated[
-        Path | None, typer.Option(help="Draw which class is taken for which as a PNG, SVG or PDF.")
-    ] = None,
-    take: Annotated[
-        bool, typer.Option("--take", help="Make the exit options that are recommended the default of --checkpoint.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")] = False,
+    metric: Metric = "accuracy",
+    picture: Picture = None,
+    confusion: ConfusionPicture = None,
+    take: Take = False,
+    as_json: Json = False,
 ) -> None:
     """Score per exit and class, which class is taken for which, score and FLOPs along delta, as tables and pictures.
 
     With --all a line for each checkpoint: scores at delta 1e-4 and at full depth, FLOPs saved, exits, size."""
     with train_extra():
-        from beexformer.training import evaluate, pictures, profiles, tables
-        from beexformer.training.data import Columns, read_rows
+        from beexformer.training import evaluate, pictures, tables
+        from beexformer.training.data import Columns
     from rich.console import Console
-    from rich.progress import track
 
     from beexformer.model.registry import Registry
 
     if (rows is None) != every:
         raise BEEError("give either a file of rows or --all")
-    console, bar = Console(), Console(stderr=True)
     registry = Registry([checkpoint] if checkpoint else [], model)
-    if every:
+    if rows is None:
         if picture:
             raise BEEError("--picture goes with a file of rows; `beexformer report` draws all checkpoints")
-        engines = [registry.get(model)] if model else list(registry)
-        lines = [
-            evaluate.shipped(engine, data, lambda batches, name=engine.name: track(batches, name, console=bar))  # type: ignore[misc]
-            for engine in engines
-        ]
-        if as_json:
-            print(json.dumps(lines, indent=1))
-        else:
-            console.print(tables.shipped_table(lines))
+        _evaluate_all([registry.get(model)] if model else list(registry), data, as_json)
         return
     engine = registry.get()
-    assert rows
-    for flag, path in (("--picture", picture), ("--confusion", confusion)):
-        if path and path.suffix not in pictures.SUFFIXES:
-            raise BEEError(f"{flag} {path}: the name must end in {', '.join(pictures.SUFFIXES)}")
-    if take and not (checkpoint and (checkpoint / "config.json").exists()):
-        raise BEEError("--take needs --checkpoint, the folder of one checkpoint")
-    if metric not in evaluate.METRICS:
-        raise BEEError(f"unknown metric {metric!r}; known are {', '.join(evaluate.METRICS)}")
-    labelled, _ = read_rows(
-        rows,
-        Columns(text, text_pair, label, encoding),
-        list(engine.labels),
-        positions=evaluate.labels_are_positions(engine),
-    )
-    found = evaluate.evaluate(
-        engine, labelled, metric, progress=lambda batches: track(batches, engine.name, console=bar)
-    )
+    _ensure_evaluable(metric, take, checkpoint, {"--picture": picture, "--confusion": confusion})
+    labelled = evaluate.read_labelled(engine, rows, Columns(text, text_pair, label, encoding))
+    found = evaluate.evaluate(engine, labelled, metric, progress=_progress(engine.name))
     if picture:
         pictures.picture(engine.name, found, picture)
     if confusion:
@@ -201,36 +236,73 @@ def evaluate(
     if as_json:
         print(json.dumps(found, indent=1))
     else:
-        console.print(tables.tables(engine.name, found))
-        console.print(tables.class_tables(engine.labels, found))
-    if take:
-        assert checkpoint
-        options = profiles.take(checkpoint, found)
-        bar.print(f"taken: {options.stated()} is the default of {checkpoint} now, its profile 'recommended'")
+        Console().print(tables.tables(engine.name, found))
+        Console().print(tables.class_tables(engine.labels, found))
+    if take and checkpoint:
+        _take(checkpoint, found)
+
+
+def _evaluate_all(engines: "list[Engine]", data: Path, as_json: bool) -> None:
+    """Each on the development rows that it names, as JSON or as a table."""
+    from rich.console import Console
+
+    from beexformer.training import evaluate, tables
+
+    lines = [evaluate.shipped(engine, data, _progress(engine.name)) for engine in engines]
+    if as_json:
+        print(json.dumps(lines, indent=1))
+    else:
+        Console().print(tables.shipped_table(lines))
+
+
+def _ensure_evaluable(metric: str, take: bool, checkpoint: Path | None, drawn: dict[str, Path | None]) -> None:
+    """Raises BEEError for what would only be seen once all rows have been evaluated; `drawn` has pictures by flag."""
+    from beexformer.training import evaluate, pictures
+
+    for flag, path in drawn.items():
+        if path and path.suffix not in pictures.SUFFIXES:
+            raise BEEError(f"{flag} {path}: the name must end in {', '.join(pictures.SUFFIXES)}")
+    if take and not (checkpoint and (checkpoint / "config.json").exists()):
+        raise BEEError("--take needs --checkpoint, the folder of one checkpoint")
+    if metric not in evaluate.METRICS:
+        raise BEEError(f"unknown metric {metric!r}; known are {', '.join(evaluate.METRICS)}")
+
+
+def _take(checkpoint: Path, found: dict[str, Any]) -> None:
+    """Make what the evaluation recommends the default of a checkpoint."""
+    from rich.console import Console
+
+    from beexformer.training import profiles
+
+    options = profiles.take(checkpoint, found)
+    taken = f"taken: {options.stated()} is the default of {checkpoint} now, its profile 'recommended'"
+    Console(stderr=True).print(taken)
+
+
+def _progress(name: str) -> "Progress":
+    """A bar on stderr over the batches of a pass."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return lambda batches: track(batches, name, console=Console(stderr=True))
 
 
 @app.command()
 def tune(
-    checkpoint: Annotated[str, typer.Argument(help="A checkpoint folder, or the name of a shipped one (with --out).")],
-    rows: Annotated[Path, typer.Argument(help="Rows like those to come, that training did not see.")],
-    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
-    text_pair: Annotated[str | None, typer.Option(help="Column of the second text of a pair.")] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Column of the label; without one, full depth is what is agreed with.")
-    ] = None,
+    checkpoint: CheckpointToTune,
+    rows: UnseenRows,
+    text: TextColumn = "text",
+    text_pair: TextPairColumn = None,
+    label: OptionalLabelColumn = None,
     encoding: Encoding = None,
-    flops: Annotated[float | None, typer.Option(help="At most this share of full depth's FLOPs, as 0.4.")] = None,
-    ms: Annotated[float | None, typer.Option(help="At most so many milliseconds a row, on this machine.")] = None,
-    agree: Annotated[float | None, typer.Option(help="At least this agreement with full depth, as 0.98.")] = None,
-    risk: Annotated[
-        float | None, typer.Option(help="At most this risk by leaving early, as 0.02, shown with --confidence.")
-    ] = None,
-    confidence: Annotated[float, typer.Option(help="How sure a bound on --risk has to be.")] = 0.95,
-    profile: Annotated[str | None, typer.Option(help="What to call the profile; default: as flops-40.")] = None,
-    default: Annotated[
-        bool, typer.Option("--default", help="The profile is in effect where a request asks for nothing.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="Write a copy there; the checkpoint stays as it is.")] = None,
+    flops: FlopsBudget = None,
+    ms: LatencyBudget = None,
+    agree: Agreement = None,
+    risk: Risk = None,
+    confidence: Confidence = 0.95,
+    profile: ProfileName = None,
+    default: DefaultProfile = False,
+    out: CopyFolder = None,
 ) -> None:
     """Find exit options for what you want, and store them in the checkpoint as a profile with their evidence.
 
@@ -239,8 +311,6 @@ def tune(
     with train_extra():
         from beexformer.training import profiles
         from beexformer.training.data import Columns
-    from rich.console import Console
-    from rich.progress import track
 
     wants = {"flops": flops, "ms": ms, "agree": agree, "risk": risk}
     asked = [(want, value) for want, value in wants.items() if value is not None]
@@ -258,7 +328,7 @@ def tune(
         name=profile,
         default=default,
         out=out,
-        progress=lambda batches: track(batches, "rows", console=Console(stderr=True)),
+        progress=_progress("rows"),
     )
     print(json.dumps({"profile": found.name, "exit": found.options.stated(), **found.evidence}, indent=1))
     print(f"stored in {found.folder} as profile {found.name!r}")

@@ -19,7 +19,7 @@ from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions, ExitSettings
 from beexformer.training import diagnosis
-from beexformer.training.data import Rows
+from beexformer.training.data import Columns, Rows, read_rows
 from beexformer.training.recipe import Data
 from beexformer.training.splits import splits
 
@@ -140,6 +140,11 @@ def evaluate_logits(
         "delta_curve": [at_delta(config, logits, tokens, labels, metric, d) for d in DELTAS],
         "entropy_curve": entropy_curve(config, logits, tokens, labels, metric, settings.delta),
     }
+
+
+def read_labelled(engine: Engine, path: Path, columns: Columns) -> Rows:
+    """The labelled rows of a file, their classes those of a checkpoint. Raises TrainingError for rows that can't be."""
+    return read_rows(path, columns, list(engine.labels), positions=labels_are_positions(engine))[0]
 
 
 def encode_rows(engine: Engine, rows: Rows) -> list[Row]:

@@ -21,7 +21,7 @@ from beexformer.training.encoders import locate
 from beexformer.training.overview import Overview
 from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import FROZEN, Network, Recipe
-from beexformer.training.splits import splits
+from beexformer.training.splits import Splits, splits
 from beexformer.training.warm_start import WarmStart
 
 
@@ -50,22 +50,8 @@ class Prepared:
 def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, variant: str = "proposed") -> Prepared:
     """Read and tokenize everything the run needs; with a teacher in the recipe, train and ask it first."""
     start = _start(recipe, root, variant)
-    known = start.found.labels if isinstance(start, WarmStart) else None
-    found = splits(recipe.data, root, known, hold_out=recipe.heads is None)
-    dev, test, labels = found.dev, found.test, found.labels
-    cross_validated = dev is found.train
-    if len(labels) < 2:
-        raise TrainingError(f"{recipe.data.train}: only one class, {labels[0]!r}; a classifier needs at least two")
-    train = data.without(found.train, None if cross_validated else dev, test)
-    dev = train if cross_validated else dev
-    if cross_validated and np.bincount(train.labels).max() < 2:
-        raise TrainingError(
-            f"{recipe.data.train}: {len(train)} rows, and no class with two: nothing can be learned without a row that "
-            "could judge it; add rows"
-        )
-    dropped = len(found.train) - len(train)
-    if not len(train):
-        raise TrainingError(f"{recipe.data.train}: every training row is also a development or test row")
+    (train, dev, test, labels), dropped = _splits(recipe, root, start)
+    cross_validated = dev is train
     if dropped:
         progress.say(f"{dropped} training rows dropped: they are also development or test rows")
     work.mkdir(parents=True, exist_ok=True)  # now that all files have been read
@@ -80,9 +66,7 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
         train, None if cross_validated else dev, labels, tokenizer.count_cut(train.inputs()), network.max_tokens
     )
     progress.console.print(overview.table())
-    targets = train.targets(len(labels), recipe.data.soft_share, recipe.optim.label_smoothing)
-    if recipe.data.balance and not recipe.heads:  # eq. 24 is linear in targets: this weighs rows
-        targets *= _weights(train.labels, len(labels))[:, None]
+    targets = _targets(recipe, train, len(labels))
     unlabelled: list[Input] = []
     facts: dict[str, Any] = {"train_rows": len(train), "train_rows_dropped": dropped}
     facts |= {"cross_validated": True} if cross_validated else {}
@@ -100,6 +84,36 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
     return Prepared(
         config, labels, json_text, embedding, ids, targets, train, dev, dev_ids, test, facts, unlabelled, start
     )
+
+
+def _splits(recipe: Recipe, root: Path, start: Backbone | WarmStart | None) -> tuple[Splits, int]:
+    """The rows of the task without those training rows that are also development or test rows, and how many those
+    were; `dev` is the same object as `train` where the run cross-validates."""
+    known = start.found.labels if isinstance(start, WarmStart) else None
+    found = splits(recipe.data, root, known, hold_out=recipe.heads is None)
+    if len(found.labels) < 2:
+        raise TrainingError(
+            f"{recipe.data.train}: only one class, {found.labels[0]!r}; a classifier needs at least two"
+        )
+    cross_validated = found.dev is found.train
+    train = data.without(found.train, None if cross_validated else found.dev, found.test)
+    if cross_validated and np.bincount(train.labels).max() < 2:
+        raise TrainingError(
+            f"{recipe.data.train}: {len(train)} rows, and no class with two: nothing can be learned without a row that "
+            "could judge it; add rows"
+        )
+    if not len(train):
+        raise TrainingError(f"{recipe.data.train}: every training row is also a development or test row")
+    clean = found._replace(train=train, dev=train if cross_validated else found.dev)
+    return clean, len(found.train) - len(train)
+
+
+def _targets(recipe: Recipe, train: Rows, n_class: int) -> np.ndarray:
+    """What the labelled rows are to be answered with: distributions [N, m] float32."""
+    targets = train.targets(n_class, recipe.data.soft_share, recipe.optim.label_smoothing)
+    if recipe.data.balance and not recipe.heads:  # eq. 24 is linear in targets: this weighs rows
+        targets *= _weights(train.labels, n_class)[:, None]
+    return targets
 
 
 def _weights(labels: np.ndarray, n_class: int) -> np.ndarray:

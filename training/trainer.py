@@ -11,9 +11,10 @@ import dataclasses
 import json
 import math
 import time
+from collections import deque
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -241,65 +242,98 @@ class _as_exported:
         self.network.train()
 
 
+class RunLog:
+    """`log.jsonl` of a run: a JSON line a group of steps and an evaluation; and the losses and the time since those."""
+
+    def __init__(self, trainer: Trainer, file: TextIO) -> None:
+        self.trainer, self.file = trainer, file
+        self.recent: deque[float] = deque(maxlen=trainer.recipe.optim.log_steps)  # losses of the last steps
+        self.total, self.count = 0.0, 0  # of the losses since the last evaluation
+        self.since, self.tokens = time.monotonic(), trainer.tokens
+
+    def add(self, loss: float) -> float:
+        """Take the loss of a step; answers the mean of the last `optim.log_steps`."""
+        self.recent.append(loss)
+        self.total, self.count = self.total + loss, self.count + 1
+        return float(np.mean(self.recent))
+
+    def mean_loss(self) -> float:
+        """Of the steps since this was last asked, at an evaluation."""
+        mean, self.total, self.count = self.total / self.count, 0.0, 0
+        return mean
+
+    def steps(self, loss: float, rate: float) -> None:
+        """The line of a group of steps."""
+        trainer = self.trainer
+        line = {
+            "step": trainer.step,
+            "epoch": trainer.epoch + 1,
+            "loss": round(loss, 5),
+            "learning_rate": rate,
+            "tokens_per_second": round((trainer.tokens - self.tokens) / (time.monotonic() - self.since)),
+        }
+        self.file.write(json.dumps(line) + "\n")
+        self.lap()
+
+    def evaluation(self, found: dict[str, Any]) -> None:
+        """The line of an evaluation."""
+        short = {key: found[key] for key in ("score", "full_depth_score", "flops_saved_ratio", "exits")}
+        short["per_exit"] = [round(score, 4) for score in found["per_exit"]]
+        line = {"step": self.trainer.step, "dev": short, "best": self.trainer.best}
+        self.file.write(json.dumps(line) + "\n")
+        self.lap()
+
+    def lap(self) -> None:
+        """Add the time since the last line to the run's."""
+        now = time.monotonic()
+        self.trainer.seconds += now - self.since
+        self.since, self.tokens = now, self.trainer.tokens
+
+
 def fit(trainer: Trainer, work: Path, progress: RunProgress) -> None:
     """Train until the last epoch or until patience ends; the weights with the best dev score are in `best.pt`."""
-    plan = trainer.recipe.optim
-    saved, best = work / STATE, work / "best.pt"
+    plan, saved = trainer.recipe.optim, work / STATE
     if saved.exists():
         trainer.restore(state.load(saved, trainer.fingerprint))
         progress.say(f"resumed at step {trainer.step} of {trainer.steps}")
     report = progress.stage("training")
     every = math.ceil(trainer.steps_per_epoch / plan.evaluations)
-    losses: list[float] = []
-    since, tokens, score = time.monotonic(), trainer.tokens, trainer.best
     trainer.network.train()
-    with (work / "log.jsonl").open("a", buffering=1) as log:
+    with (work / "log.jsonl").open("a", buffering=1) as file:
+        log = RunLog(trainer, file)
         while trainer.epoch < plan.epochs and trainer.waited < plan.patience:
-            total = running = 0.0
-            count = 0
             for batch in trainer.batches():
                 rate = trainer.set_rate()
-                losses.append(trainer.train_step(batch))
-                total, count = total + losses[-1], count + 1
-                running = float(np.mean(losses[-plan.log_steps :]))
-                report(trainer.step, trainer.steps, f"loss {running:.4f} best {max(score, trainer.best):.4f}")
+                loss = log.add(trainer.train_step(batch))
+                report(trainer.step, trainer.steps, f"loss {loss:.4f} best {trainer.best:.4f}")
                 if trainer.step % plan.log_steps == 0:
-                    spent = time.monotonic() - since
-                    line = {
-                        "step": trainer.step,
-                        "epoch": trainer.epoch + 1,
-                        "loss": round(running, 5),
-                        "learning_rate": rate,
-                        "tokens_per_second": round((trainer.tokens - tokens) / spent),
-                    }
-                    log.write(json.dumps(line) + "\n")
-                    trainer.seconds += spent
-                    since, tokens, losses = time.monotonic(), trainer.tokens, losses[-plan.log_steps :]
-                if trainer.position % every == 0 or trainer.position == trainer.steps_per_epoch:
-                    candidate = trainer.candidate()
-                    found = trainer.evaluate(trainer.logits(candidate))
-                    score = found["score"]
-                    if plan.schedule == "plateau":
-                        for plateau in trainer.plateaus:
-                            plateau.step(total / count)
-                    total, count = 0.0, 0
-                    better = score > trainer.best
-                    trainer.waited = 0 if better else trainer.waited + 1
-                    if better:
-                        trainer.best = score
-                        state.save(candidate.state_dict(), best)
-                    short = {key: found[key] for key in ("score", "full_depth_score", "flops_saved_ratio", "exits")}
-                    short["per_exit"] = [round(score, 4) for score in found["per_exit"]]
-                    log.write(json.dumps({"step": trainer.step, "dev": short, "best": trainer.best}) + "\n")
-                    progress.say(
-                        f"step {trainer.step}: dev {score:.4f} at full depth {found['full_depth_score']:.4f}, "
-                        f"FLOPs saved {found['flops_saved_ratio']:.1%}, exits {found['exits']}{' *' if better else ''}"
-                    )
-                    trainer.seconds += time.monotonic() - since
-                    since, tokens = time.monotonic(), trainer.tokens
-                    if trainer.position == trainer.steps_per_epoch:
-                        trainer.epoch, trainer.position = trainer.epoch + 1, 0
-                    state.save(trainer.state(), saved, trainer.fingerprint)
-                    if trainer.waited >= plan.patience:
-                        progress.say(f"no better score in {plan.patience} evaluations: stopped early")
-                        break
+                    log.steps(loss, rate)
+                if trainer.position % every and trainer.position < trainer.steps_per_epoch:
+                    continue
+                _evaluate(trainer, log, work / "best.pt", progress)
+                if trainer.position == trainer.steps_per_epoch:
+                    trainer.epoch, trainer.position = trainer.epoch + 1, 0
+                state.save(trainer.state(), saved, trainer.fingerprint)
+                if trainer.waited >= plan.patience:
+                    progress.say(f"no better score in {plan.patience} evaluations: stopped early")
+                    break
+
+
+def _evaluate(trainer: Trainer, log: RunLog, best: Path, progress: RunProgress) -> None:
+    """Score on dev what would be exported now, and keep its weights in `best` where it is better than any before."""
+    candidate = trainer.candidate()
+    found = trainer.evaluate(trainer.logits(candidate))
+    loss = log.mean_loss()
+    if trainer.recipe.optim.schedule == "plateau":
+        for plateau in trainer.plateaus:
+            plateau.step(loss)
+    better = found["score"] > trainer.best
+    trainer.waited = 0 if better else trainer.waited + 1
+    if better:
+        trainer.best = found["score"]
+        state.save(candidate.state_dict(), best)
+    log.evaluation(found)
+    progress.say(
+        f"step {trainer.step}: dev {found['score']:.4f} at full depth {found['full_depth_score']:.4f}, "
+        f"FLOPs saved {found['flops_saved_ratio']:.1%}, exits {found['exits']}{' *' if better else ''}"
+    )
