@@ -148,7 +148,7 @@ def test_full_depth_stands_beside_it(opened: Opened, shipped: Server) -> None:
     predicted = page.locator("#compare tbody tr", has_text="predicted").locator("td").nth(1)
     expect(predicted).to_have_text(re.compile("ms$"))
     shown_ms = float(predicted.inner_text().split("\u202f")[0])
-    assert shown_ms == pytest.approx(here["cost"]["predicted_ms_full"], rel=0.2)  # it follows what is run meanwhile
+    assert shown_ms == pytest.approx(here["cost"]["predicted_ms_full"], rel=0.5)  # it follows what is run meanwhile
     page.get_by_text("The walk as a table").click()
     walk = [row.locator("th, td").all_inner_texts() for row in page.locator("#walk-table tbody tr").all()]
     shown = [row[1] for row in walk[1:]]
@@ -158,12 +158,12 @@ def test_full_depth_stands_beside_it(opened: Opened, shipped: Server) -> None:
 
 def test_a_pair_is_sent_as_a_pair(opened: Opened, shipped: Server) -> None:
     page = opened()
+    page.get_by_label("Model").select_option("mrpc")  # of the shipped ones, one that reads pairs
     type_in(page, EASY)
-    page.get_by_role("button", name="Add a second text").click()
-    with page.expect_request(lambda request: "text_pair" in (request.post_data or "")) as sent:
+    with page.expect_request(lambda request: "and a dull one" in (request.post_data or "")) as sent:
         page.get_by_label("Second text").fill("and a dull one")
     assert sent.value.post_data_json["text_pair"] == "and a dull one"
-    answer = asked(shipped, EASY, text_pair="and a dull one")
+    answer = asked(shipped, EASY, text_pair="and a dull one", model="mrpc")
     expect(page.locator("#scores")).to_contain_text(percent(answer["score"]))
 
 
@@ -282,8 +282,8 @@ def test_many_lines_go_in_several_batches_with_the_delta_from_above(opened: Open
     expect(page.get_by_role("img", name="block 1: 250, block 2: 0")).to_be_visible()
 
 
-def test_lines_pass_through_lower_limits_and_a_short_queue(opened: Opened, tmp_path: Path) -> None:
-    limits = {"BEE_MAX_ITEMS": "5", "BEE_MAX_BODY_BYTES": "2048", "BEE_MAX_QUEUE": "2"}
+def test_lines_pass_through_lower_limits(opened: Opened, tmp_path: Path) -> None:
+    limits = {"BEE_MAX_ITEMS": "5", "BEE_MAX_BODY_BYTES": "2048"}
     with server_of(tmp_path, BEEXFORMER, "serve", "--port", "0", **limits) as server:
         page = opened(server.url, errors=REFUSED)
         page.get_by_label("Lines", exact=True).fill(
@@ -298,10 +298,11 @@ def test_lines_pass_through_lower_limits_and_a_short_queue(opened: Opened, tmp_p
 
 def test_a_tab_separates_a_pair_where_that_is_asked_for(opened: Opened, shipped: Server) -> None:
     page = opened()
+    page.get_by_label("Model").select_option("mrpc")
     page.get_by_label("a tab separates two texts").check()
     page.get_by_label("Lines", exact=True).fill("a fine film\ta poor film")
     page.get_by_role("button", name="Classify").click()
-    answer = asked(shipped, "a fine film", text_pair="a poor film")
+    answer = asked(shipped, "a fine film", text_pair="a poor film", model="mrpc")
     expect(page.locator("#rows tbody tr")).to_contain_text(percent(answer["score"]))
 
 
@@ -345,7 +346,7 @@ def test_a_service_that_is_gone_is_said_plainly_and_found_again(opened: Opened, 
 
 
 def test_a_busy_service_is_waited_for(opened: Opened, tmp_path: Path) -> None:
-    with server_of(tmp_path, sys.executable, SERVICE / "slow_server.py", SST2, BEE_MAX_QUEUE="1") as server:
+    with server_of(tmp_path, sys.executable, SERVICE / "slow_server.py", SST2, BEE_MAX_WAIT_MS="1") as server:
         page = opened(server.url, errors=REFUSED)
         settled(page)
         quiet = threading.Event()

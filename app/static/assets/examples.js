@@ -1,39 +1,5 @@
-// Texts to click: the model's own where its owner has consented to them, those of a shipped model by its name, or
-// neutral ones that belong to no subject.
-
-const FILMS = [
-  ["Easy", "a warm, funny film"],
-  ["Mixed", "it never finds its feet, yet it dances"],
-  ["Negated", "it's not that the film is bad, it just isn't any good"],
-  ["Undecided", "an honest failure is still more interesting than this polished success"],
-  [
-    "Long",
-    "Two brothers keep a lighthouse through one winter, and that is all that happens, and it is enough. " +
-      "The camera knows when to look away, the silence between the two is funnier than most comedies, and when " +
-      "the storm finally comes you find that you have been holding your breath for an hour. I have rarely been " +
-      "so moved by so little. Go and see it on the largest screen you can find, and sit at the front.",
-  ],
-];
-
-const OF_MODELS = {
-  sst2: FILMS,
-  cola: [
-    ["Plain", "The book was written by a student."],
-    ["Wrong order", "The book written was a by student."],
-    ["Agreement", "The children likes the new teacher."],
-    ["A question", "Who did you say that left?"],
-  ],
-  mrpc: [
-    ["The same", "Shares of the company fell five percent on Monday.", "The company's shares dropped 5 percent Monday."],
-    ["Alike", "Shares of the company fell five percent on Monday.", "Shares of its rival rose two percent on Tuesday."],
-    ["Another", "Shares of the company fell five percent on Monday.", "The storm left thousands without power."],
-  ],
-  rte: [
-    ["Follows", "The treaty was signed in Rome in 1957 by six countries.", "Six countries signed the treaty."],
-    ["Doesn't", "The treaty was signed in Rome in 1957 by six countries.", "The treaty was signed in Paris."],
-    ["Who knows", "The treaty was signed in Rome in 1957 by six countries.", "The treaty is still in force."],
-  ],
-};
+// Texts to click: the model's own, which its checkpoint holds where its owner has consented, or neutral ones that belong
+// to no subject.
 
 const NEUTRAL = [
   ["Short", "Thank you, that was quick."],
@@ -54,10 +20,10 @@ const NEUTRAL_PAIRS = [
 ];
 
 /** [what it is called, text, second text or none] of a model as /models/{name} describes it. */
-export function examplesOf({ name, input, examples = [] }) {
+export function examplesOf({ input, examples = [] }) {
   if (examples.length)
-    return examples.map(({ text, text_pair: pair }) => [shortened(text), text, ...(pair ? [pair] : [])]);
-  return OF_MODELS[name] ?? (input === "pair" ? NEUTRAL_PAIRS : NEUTRAL);
+    return examples.map(({ title, text, text_pair: pair }) => [title || shortened(text), text, ...(pair ? [pair] : [])]);
+  return input === "pair" ? NEUTRAL_PAIRS : NEUTRAL;
 }
 
 const shortened = (text) => (text.length > 28 ? `${text.slice(0, 27).trimEnd()}\u2026` : text);
