@@ -7,6 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(realpath -m "${1:-build/aarch64}") python=.venv/bin/python
+# shellcheck source=/dev/null
 version=$(. /etc/os-release; [ "$VERSION_ID" = 12 ] && echo 3.11 || echo 3.13)
 mkdir -p "$work/debs" "$work/root" "$work/site"
 apt-get install -y -q qemu-user

@@ -1,5 +1,6 @@
 """The learning rates that optimizers are given, step by step: warm-up, decay and plateau of all that is trained."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,16 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> Rates:
     seen: Rates = []
 
     def watched(step: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(step)  # torch looks at marks on it, and would wrap it for good
         def recording(self: torch.optim.Optimizer, *arguments: Any, **options: Any) -> Any:
             seen.append(float(self.param_groups[0]["lr"]))
             return step(self, *arguments, **options)
 
         return recording
 
-    monkeypatch.setattr(torch.optim.Adam, "step", watched(torch.optim.Adam.step))  # AdamW has it from there
+    for kind in (torch.optim.Adam, torch.optim.AdamW):  # once one was made, torch gives AdamW a step of its own
+        if "step" in vars(kind):
+            monkeypatch.setattr(kind, "step", watched(kind.step))
     return seen
 
 
