@@ -1,8 +1,8 @@
 """
 Numbers that several processes count and any of them can sum: float64, each process in an array of its own.
 
-Written in place, without a lock: an increment is a few times cheaper than prometheus-client's between processes, and a
-histogram's ten times (docs/log.md); still, what a killed process has counted stays. An array is a file that belongs to
+Written in place, without a lock: an increment is ten times cheaper than prometheus-client's between processes, and a
+histogram's nine times (docs/log.md); still, what a killed process has counted stays. An array is a file that belongs to
 a slot, not to a process: a successor goes on counting where a killed worker stopped, so that no count is lost and no
 file left over. Numbers that say how things are, and not how often they were, go with their process.
 """
