@@ -45,6 +45,7 @@ def running(roots: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         "BEE_CHECKPOINT_ROOTS": str(roots),
         "BEE_ADMIN_KEYS": "admin-secret",
         "BEE_WORKERS": "2",
+        "BEE_DRAIN_SECONDS": "5",  # kept connections get time to ask once more before their worker ends
     }
     with server_of(tmp_path_factory.mktemp("admin"), BEEXFORMER, "serve", "--port", "0", **env) as server:
         yield server

@@ -277,6 +277,7 @@ def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> No
 
 def test_what_a_request_waits_before_anybody_looks_at_it_counts(tmp_path: Path) -> None:
     with server_of(tmp_path, BEEXFORMER, "serve", "--port", "0", "--workers", "1", "--checkpoints", GOLDEN) as server:
+        wait_until(lambda: len(children(server.process.pid)) == 1)  # the doorkeeper is gone
         [worker] = children(server.process.pid)
 
         def ask_stopped(http: httpx2.Client, seconds: float) -> httpx2.Response:
