@@ -154,7 +154,7 @@ def serve(settings: Settings, load: Callable[[Path], Engine] = Engine.load) -> N
             supervisor.work = work_of(deployment.registry)
         except BEEError:  # a checkpoint that answers otherwise than when it was exported
             raise
-        except Exception:
+        except Exception:  # whatever it is, no worker may be forked from it; the log has it
             log.exception("an engine failed its first forward")
             sys.exit(1)
         sys.exit(supervisor.run())
