@@ -58,12 +58,19 @@ END_SECONDS = 10  # beyond the deadline of requests, after the last one was take
 log = logging.getLogger("bee.main")
 
 
-def create_app(settings: Settings | None = None, load: Callable[[Path], Engine] = Engine.load) -> FastAPI:
-    """The app as one process alone serves it: it gets ready by itself once its lifespan has begun."""
+def create_app(
+    settings: Settings | None = None, load: Callable[[Path], Engine] = Engine.load, *, warm: bool = False
+) -> FastAPI:
+    """The app as one process alone serves it. It gets ready by itself once its lifespan has begun; with `warm`, it is
+    ready when this returns, for servers that send requests to whatever has started. Raises BEEError."""
     settings = settings or Settings()
     if settings.tracing:
         tracing.require()
     service = Service.assemble(settings, load_registry(settings, load))
+    if warm:
+        service.registry.warm()
+        _tell_ready(service)
+        return _app(service)
     return _app(service, functools.partial(_warm, service))
 
 
@@ -174,8 +181,7 @@ def _work(settings: Settings, registry: Registry, processes: Processes, place: P
 
     connections = Connections(limits, refused)
     if registry.state == "ready":
-        service.metrics.ready()
-        log.info("ready", extra={"fields": {"models": [engine.name for engine in registry]}})
+        _tell_ready(service)
     else:
         connections.drain()  # who comes back meets a worker
     worker = Worker(_app(service), place, connections, settings.drain_seconds, settings.request_timeout_ms / 1000 + 1)
@@ -186,10 +192,14 @@ def _work(settings: Settings, registry: Registry, processes: Processes, place: P
 async def _warm(service: Service) -> None:
     try:
         await asyncio.to_thread(service.registry.warm)
-        service.metrics.ready()
-        log.info("ready", extra={"fields": {"models": [engine.name for engine in service.registry]}})
+        _tell_ready(service)
     except Exception:  # whatever it is, the process must stay up to answer 503, and the log has it
         log.exception("an engine failed its first forward; /livez and /readyz answer 503")
+
+
+def _tell_ready(service: Service) -> None:
+    service.metrics.ready()
+    log.info("ready", extra={"fields": {"models": [engine.name for engine in service.registry]}})
 
 
 def _count_refused(metrics: Metrics, path: str, status: int, seconds: float) -> None:

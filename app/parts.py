@@ -64,7 +64,7 @@ class Output:
     def write(self, number: int, rows: Sequence[tables.Row], outcomes: Sequence[Outcome]) -> None:
         """Write a part: an outcome for each row."""
         records = [
-            [*(row.get(column) for column in self.columns), *_found(outcome)]
+            [*(row.get(column) for column in self.columns), *found_values(outcome)]
             for row, outcome in zip(rows, outcomes, strict=True)
         ]
         bad = sum(isinstance(outcome, str) for outcome in outcomes)
@@ -107,12 +107,19 @@ class Output:
         yield text.getvalue()
 
 
-def _found(outcome: Outcome) -> tuple[Any, ...]:
+def found_values(outcome: Outcome) -> tuple[Any, ...]:
     """The values of FOUND."""
     if isinstance(outcome, str):
         return None, None, None, None, None, outcome
     saved = round(outcome.flops_saved_ratio, 6)
     return outcome.label, round(outcome.score, 6), outcome.exit_index, saved, outcome.truncated, None
+
+
+def found_types() -> list[Any]:
+    """The types of FOUND in Parquet."""
+    import pyarrow as pa
+
+    return [pa.string(), pa.float64(), pa.int64(), pa.float64(), pa.bool_(), pa.string()]
 
 
 def _cell(value: Any) -> str:
@@ -129,9 +136,8 @@ def _write_parquet(path: Path, source: Path, names: Sequence[str], inputs: int, 
     if tables.suffix_of(source) == ".parquet":
         types = pq.read_schema(source).types
         stated = [type_.value_type if pa.types.is_dictionary(type_) else type_ for type_ in types]
-    found = [pa.string(), pa.float64(), pa.int64(), pa.float64(), pa.bool_(), pa.string()]
     arrays = []
-    for values, type_ in zip(zip(*records, strict=True), [*stated, *found], strict=True):
+    for values, type_ in zip(zip(*records, strict=True), [*stated, *found_types()], strict=True):
         try:
             arrays.append(pa.array(values, type_))
         except (pa.ArrowException, TypeError):

@@ -7,6 +7,7 @@ Helm is the one on the PATH, else the one in tests/deploy/tools; without either 
 """
 
 import json
+import re
 import shutil
 import subprocess
 import tomllib
@@ -17,6 +18,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from custom_resources import KINDS, problems
 
 from beexformer.app.main import END_SECONDS
 from beexformer.app.settings import PREFIX, Settings
@@ -34,7 +36,6 @@ OWN = {
     "BEE_ADMIN_KEYS",
     "BEE_CHECKPOINTS",
 }  # made from other values
-OPERATOR = "monitoring.coreos.com/v1"  # custom resources: Kubernetes itself has no schema of them
 MONITORED: dict[str, Any] = {
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -43,8 +44,22 @@ MONITORED: dict[str, Any] = {
 SETS: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "scaled": {
-        "autoscaling": {"enabled": True, "targetTextsInProgress": 8},
+        "autoscaling": {"enabled": True, "targetSaturationPercentage": 65},
         "podDisruptionBudget": {"maxUnavailable": "50%"},
+    },
+    "scaled by KEDA": {
+        "autoscaling": {"enabled": True, "minReplicas": 3, "keda": {"enabled": True, "targetSaturationPercentage": 65}}
+    },
+    "checkpoints brought": {
+        "checkpoints": {
+            "init": {
+                "image": "registry.example.com/reviews-model:3",
+                "command": ["cp", "-r", "/models/.", "/var/lib/beexformer/checkpoints"],
+                "env": [{"name": "BUCKET", "value": "models"}],
+                "envFrom": [{"secretRef": {"name": "bucket"}}],
+                "resources": {"limits": {"memory": "128Mi"}},
+            }
+        }
     },
     "monitored": MONITORED,
     "everything": {
@@ -130,7 +145,9 @@ def test_resources_are_valid(helm: str, name: str, version: str) -> None:
     assert len({(resource["kind"], resource["metadata"]["name"]) for resource in resources}) == len(resources)
     for resource in resources:
         assert resource["metadata"]["namespace"] == "text"
-        if resource["apiVersion"] != OPERATOR:
+        if resource["kind"] in KINDS:  # a custom resource, of which Kubernetes itself has no schema
+            assert not problems(resource)
+        else:
             kubernetes_validate.validate(resource, version, strict=True)
 
 
@@ -141,6 +158,8 @@ def test_resources_are_valid(helm: str, name: str, version: str) -> None:
         {"settings": {"BEE_PORT": 9000}},
         {"replicas": 3},
         {"autoscaling": {"enabled": "yes"}},
+        {"autoscaling": {"targetTextsInProgress": 8}},
+        {"autoscaling": {"keda": {"serverAddress": "prometheus:9090"}}},
         {"image": {"digest": "latest"}},
     ],
     ids=str,
@@ -177,6 +196,8 @@ def test_the_chart_has_the_version_of_the_service() -> None:
 def test_pods_are_contained_and_end_gracefully(helm: str, name: str) -> None:
     pod = only(render(helm, SETS[name]), "Deployment")["spec"]["template"]["spec"]
     [container] = pod["containers"]
+    for one in pod.get("initContainers", []):
+        assert one["securityContext"] == container["securityContext"]
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -205,6 +226,87 @@ def test_large_numbers_stay_as_they_were_written(helm: str) -> None:
 def test_workers_follow_the_request_where_there_is_no_limit(helm: str, name: str, given: bool) -> None:
     [container] = only(render(helm, SETS[name]), "Deployment")["spec"]["template"]["spec"]["containers"]
     assert ("BEE_WORKERS" in {one["name"] for one in container["env"] if "valueFrom" in one}) is given
+
+
+def test_keda_asks_for_cpu_and_saturation_and_takes_nothing_to_see_for_a_failure(helm: str) -> None:
+    resources = render(helm, SETS["scaled by KEDA"])
+    assert not of_kind(resources, "HorizontalPodAutoscaler"), "KEDA makes one, and two would fight"
+    deployment, spec = only(resources, "Deployment"), only(resources, "ScaledObject")["spec"]
+    assert spec["scaleTargetRef"] == {"name": deployment["metadata"]["name"]}
+    assert "replicas" not in deployment["spec"]
+    cpu, prometheus = spec["triggers"]
+    assert (cpu["type"], cpu["metadata"]) == ("cpu", {"value": "60"})
+    assert prometheus["metricType"] == "AverageValue", "or there would be no fallback"
+    assert prometheus["metadata"]["threshold"] == "0.65"
+    assert prometheus["metadata"]["ignoreNullValues"] == "false"
+    assert spec["fallback"] == {"failureThreshold": 4, "replicas": 3, "behavior": "currentReplicasIfHigher"}
+
+
+def evaluated(query: str, tmp_path: Path) -> float:
+    """What Prometheus says of two pods of two workers each that are busy for 0.5 and late for 0.1 of the time."""
+    pods = [f'namespace="text",service="bee-beexformer",pod="{pod}"' for pod in "ab"]
+    series = [
+        {"series": f"{name}{{{labels}}}", "values": values}
+        for labels in pods
+        for name, values in (
+            ("bee_event_loop_busy_seconds_total", "0+60x10"),
+            ("bee_event_loop_lag_seconds_sum", "0+12x10"),
+            ("bee_workers", "2+0x10"),
+        )
+    ]
+    expected = [{"labels": "{}", "value": -1}]
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": series,
+            "promql_expr_test": [{"expr": query, "eval_time": "5m", "exp_samples": expected}],
+        }
+    ]
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"tests": tests}))
+    ran = subprocess.run(["promtool", "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True)
+    found = re.search(r"got:\[?\s*(?:Labels:)?\s*\{[^}]*\}\s*(?:Value:)?\s*([0-9.E+]+)", ran.stdout + ran.stderr)
+    assert found, ran.stdout + ran.stderr
+    return float(found[1])
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed; apt-get install prometheus")
+def test_saturation_is_what_event_loops_are_busy_and_late(helm: str, tmp_path: Path) -> None:
+    trigger = only(render(helm, SETS["scaled by KEDA"]), "ScaledObject")["spec"]["triggers"][1]
+    assert evaluated(trigger["metadata"]["query"], tmp_path) == pytest.approx(2 * 0.6), "of both pods together"
+
+
+def test_the_saturation_of_the_hpa_is_a_share(helm: str) -> None:
+    metrics = only(render(helm, SETS["scaled"]), "HorizontalPodAutoscaler")["spec"]["metrics"]
+    target = {"type": "AverageValue", "averageValue": "650m"}
+    assert metrics[1] == {"type": "Pods", "pods": {"metric": {"name": "bee_saturation"}, "target": target}}
+
+
+def test_an_init_container_fills_the_folder_that_is_served(helm: str) -> None:
+    pod = only(render(helm, SETS["checkpoints brought"]), "Deployment")["spec"]["template"]["spec"]
+    [init], [container] = pod["initContainers"], pod["containers"]
+    served = {one["name"]: one.get("value") for one in container["env"]}["BEE_CHECKPOINTS"]
+    mounts = [{one["name"]: one for one in each["volumeMounts"]}["checkpoints"] for each in (init, container)]
+    assert [mount["mountPath"] for mount in mounts] == [served, served]
+    assert [mount.get("readOnly", False) for mount in mounts] == [False, True]
+    assert next(one for one in pod["volumes"] if one["name"] == "checkpoints")["emptyDir"]
+
+
+def test_where_checkpoints_come_from_is_said_once(helm: str) -> None:
+    values = {"checkpoints": {**SETS["checkpoints brought"]["checkpoints"], **SETS["everything"]["checkpoints"]}}
+    refused = run(helm, "template", "bee", CHART, values=values)
+    assert refused.returncode != 0
+    assert "leave one out" in refused.stderr
+
+
+def test_nothing_is_let_out_but_what_brings_checkpoints(helm: str) -> None:
+    def egress(values: dict[str, Any]) -> Any:
+        return only(render(helm, values), "NetworkPolicy")["spec"]["egress"]
+
+    assert egress({}) == []
+    [rule] = egress(SETS["checkpoints brought"])
+    assert [(one["port"], one["protocol"]) for one in rule["ports"]] == [(53, "UDP"), (53, "TCP"), (443, "TCP")]
+    own = [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]
+    assert egress({**SETS["checkpoints brought"], "networkPolicy": {"egress": own}}) == own
 
 
 def test_what_selects_pods_finds_them(helm: str) -> None:

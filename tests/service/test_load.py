@@ -226,6 +226,16 @@ def test_it_lives_but_is_not_ready_while_it_starts() -> None:
         assert client.post("/classify", json=ONE).status_code == 200
 
 
+def test_a_warm_app_is_ready_before_anything_is_asked() -> None:
+    app = create_app(Settings(checkpoints=(GOLDEN,)), warm=True)
+    client = TestClient(app)  # without its lifespan, as servers that send requests at once may have it
+    assert client.get("/readyz").status_code == 200
+    assert client.post("/classify", json=ONE).status_code == 200
+    assert "bee_ready 0.0" in client.get("/metrics").text, "no event loop of it is watched yet"
+    with client:
+        wait_until(lambda: "bee_ready 1.0" in client.get("/metrics").text)
+
+
 def test_an_engine_that_fails_its_first_forward_is_never_ready_nor_alive() -> None:
     class Dead(Engine):
         def predict(self, *args: Any) -> Any:

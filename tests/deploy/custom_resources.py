@@ -1,0 +1,43 @@
+"""
+Strict checks of custom resources against the schemas in tests/deploy/schemas: what a schema doesn't name is an error,
+as `kubectl apply --validate=strict` says, where an API server alone would drop it. Rules in CEL are not evaluated.
+"""
+
+import gzip
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+SCHEMAS = Path(__file__).parent / "schemas"
+KINDS = {path.name.removesuffix(".json.gz") for path in SCHEMAS.glob("*.json.gz")}
+
+
+def closed(schema: Any) -> Any:
+    """A structural schema as JSON Schema in which objects have no other properties than those named."""
+    if not isinstance(schema, dict):
+        return schema
+    found = dict(schema)
+    if "properties" in schema:
+        found["properties"] = {name: closed(one) for name, one in schema["properties"].items()}
+        if not schema.get("x-kubernetes-preserve-unknown-fields"):
+            found.setdefault("additionalProperties", False)
+    for name in ("items", "additionalProperties"):
+        if name in found:
+            found[name] = closed(found[name])
+    if schema.get("nullable") and "type" in schema:
+        found["type"] = [schema["type"], "null"]
+    return found
+
+
+@cache
+def validator(kind: str) -> jsonschema.protocols.Validator:
+    schema = closed(json.loads(gzip.decompress((SCHEMAS / f"{kind}.json.gz").read_bytes())))
+    return jsonschema.Draft202012Validator(schema)
+
+
+def problems(resource: dict[str, Any]) -> list[str]:
+    """What is wrong with it, by the schema of its kind."""
+    return [f"{error.json_path}: {error.message[:300]}" for error in validator(resource["kind"]).iter_errors(resource)]
