@@ -48,13 +48,16 @@ class Text:
     row: Row | None = None
     outcome: Outcome | None = None
     shifted: bool = False  # its exit options, by brown-out
+    own_labels: bool = False  # it named them, in place of the model's
+    labels_flops: float = 0.0  # spent on what they are called
     tokenize: float = 0.0
     compute: float = 0.0
     cpu: float = 0.0  # of both
     ended: float = 0.0
 
-    def encode(self, registry: Registry, brownout: Brownout | None, wait: float) -> None:
-        """Sets `row`, or says in `outcome` why there can't be one. `wait` is what brown-out goes by."""
+    def encode(self, registry: Registry, brownout: Brownout | None, wait: float) -> Iterator[None]:
+        """Sets `row`, or says in `outcome` why there can't be one, in steps of about STEP where the text's own labels
+        have to be read. `wait` is what brown-out goes by."""
         start, cpu = time.monotonic(), time.thread_time()
         try:
             if isinstance(self.item, ValidationError):
@@ -62,6 +65,9 @@ class Text:
                 problems = [{**error, "loc": (*place, *error["loc"])} for error in self.item.errors()]
                 raise RequestValidationError(problems)
             self.engine = registry.get(self.item.model)
+            if self.item.candidate_labels is not None:
+                yield from self._read_labels(self.item.candidate_labels)
+                start, cpu = time.monotonic(), time.thread_time()
             options: ExitOptions = self.item
             if brownout:
                 options = brownout.options(self.item, self.engine, wait)
@@ -71,6 +77,22 @@ class Text:
             self.outcome = error
         self.tokenize = time.monotonic() - start
         self.cpu += time.thread_time() - cpu
+
+    def _read_labels(self, labels: list[str]) -> Iterator[None]:
+        """Sets the engine to one that answers with these labels."""
+        assert self.engine
+        steps = self.engine.candidates.steps(labels, STEP)
+        while not self.own_labels:
+            start, cpu = time.monotonic(), time.thread_time()
+            try:
+                next(steps)
+            except StopIteration as end:
+                self.engine, self.labels_flops = end.value
+                self.own_labels = True
+            self.compute += time.monotonic() - start
+            self.cpu += time.thread_time() - cpu
+            if not self.own_labels:
+                yield
 
     def forward(self) -> Iterator[None]:
         """Sets `outcome`, in steps of about STEP. A failure is a bug, and this text's alone."""
@@ -85,7 +107,7 @@ class Text:
                 self.cpu += time.thread_time() - cpu
                 if left:
                     yield
-            self.outcome = forward.answer()
+            self.outcome = forward.answer().with_candidates(self.labels_flops)
         except Exception as error:
             self.outcome = error
 
@@ -138,7 +160,8 @@ class Classifier:
         expected = _expected(texts, self._registry)
         for i, text in enumerate(texts):
             yield expected[i]
-            text.encode(self._registry, self._brownout, wait)
+            for _ in text.encode(self._registry, self._brownout, wait):
+                yield max(STEP, abs(expected[i]))
             if not text.outcome:
                 for _ in text.forward():
                     # what takes longer than expected is expected to take as much longer again
@@ -175,7 +198,9 @@ class Classifier:
         assert text.row
         queue = before + max(0.0, text.ended - start - text.tokenize - text.compute)
         phases = (text.tokenize, queue, text.compute)
-        self._metrics.answered(name, text.row, outcome, phases, context.seconds, cpu=text.cpu)
+        self._metrics.answered(
+            name, text.row, outcome, phases, context.seconds, cpu=text.cpu, own_labels=text.own_labels
+        )
         if text.shifted:
             self._metrics.shifted(name)
         if self._shadow:

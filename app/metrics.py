@@ -114,16 +114,19 @@ class Metrics:
         seconds: float,
         *,
         cpu: float,
+        own_labels: bool = False,
     ) -> None:
-        """One text was answered, `seconds` after it came; `phases` has the seconds of PHASES, `cpu` those of a CPU."""
+        """One text was answered, `seconds` after it came; `phases` has the seconds of PHASES, `cpu` those of a CPU.
+        With `own_labels` the request had named them: the model's exits say nothing of it."""
         values, of, exit_index = self._counters.values, self._of_model[model], answer.exit_index
         for first, value in zip(of.phases, phases, strict=True):
             _observe(values, first, SECONDS, value)
         values[of.exits[exit_index]] += 1
-        if row.exit == of.default:
+        if row.exit == of.default and not own_labels:
             values[of.exits_at_default[exit_index]] += 1
         _observe(values, of.exit_index, of.blocks, exit_index)
-        _observe(values, of.entropy[exit_index], ENTROPIES, answer.entropies[-1] / of.entropy_max)
+        most = math.log(len(answer.scores)) if own_labels else of.entropy_max
+        _observe(values, of.entropy[exit_index], ENTROPIES, answer.entropies[-1] / most)
         values[of.cpu] += cpu
         values[of.flops] += answer.flops
         values[of.flops_full] += answer.flops_full

@@ -107,6 +107,8 @@ async def models(service: Serving) -> Models:
                 default_delta=engine.resolve(NOTHING_ASKED).delta,
                 num_blocks=engine.config.n_block,
                 input=engine.input,
+                learned_from=engine.description["learned_from"],
+                candidate_labels=engine.description["candidate_labels"],
                 size_bytes=engine.description["size_bytes"],
             )
             for engine in service.registry

@@ -45,6 +45,8 @@ SIZE = Field(description="bytes of the checkpoint folder")
 INPUT = Field(
     description="what it classifies: single texts, or pairs; the other is refused; null: not known, both are answered"
 )
+LEARNED_FROM = Field(description="what its classes were learned from: labelled rows, what they are called, or both")
+CANDIDATE_LABELS = Field(description="whether a request may name classes of its own")
 PROBLEM: dict[str, Any] = {
     "type": "urn:problem-type:beexformer:invalid-field",
     "title": "A field is missing, unknown or has an invalid value",
@@ -73,6 +75,12 @@ class ClassifyRequest(ExitOptions):
     model: str | None = described("name of a loaded model; null takes the default one", strict=True, default=None)
     truncate: bool = described(
         "cut a text longer than the model's window; false refuses it with 422", strict=True, default=True
+    )
+    candidate_labels: list[str] | None = described(
+        "classes to choose from, in place of the model's own: 2 to 64 different names or short descriptions of at most "
+        "200 characters; only of a model that takes them (candidate_labels of /models/{name})",
+        strict=True,
+        default=None,
     )
     cost: bool = described("say what the engine's cost model predicts for this text", strict=True, default=False)
 
@@ -140,6 +148,8 @@ class ModelSummary(BaseModel):
     default_delta: float = DEFAULT_DELTA
     num_blocks: int = Field(description="blocks of the network, the deepest exit")
     input: Literal["text", "pair"] | None = INPUT
+    learned_from: Literal["rows", "labels", "labels and rows"] = LEARNED_FROM
+    candidate_labels: bool = CANDIDATE_LABELS
     size_bytes: int = SIZE
 
 
@@ -162,6 +172,8 @@ class ModelDescription(BaseModel):
     exit: dict[str, Any] = Field(description="exit options in effect where a request and its profile say nothing")
     profiles: dict[str, Any] = Field(description="exit options under a name, and what they were seen to do")
     examples: list[dict[str, Any]] = Field(description="texts to try it with")
+    learned_from: Literal["rows", "labels", "labels and rows"] = LEARNED_FROM
+    candidate_labels: bool = CANDIDATE_LABELS
     evaluation: dict[str, Any] = Field(description="scores per exit and along delta on the data it was evaluated on")
     cost_model: dict[str, Any] | None = Field(
         description="predicts engine milliseconds on this machine: ratio * (a + blocks * (p + q tokens + r pairs)), "

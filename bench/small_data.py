@@ -43,7 +43,7 @@ from beexformer.model.engine import Engine
 from beexformer.model.options import ExitOptions
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.report import baselines
-from beexformer.training import backbone, frozen, heads, precision
+from beexformer.training import backbone, heads, mean_states, precision
 from beexformer.training.backbone import Backbone
 from beexformer.training.batches import pad, sorted_batches
 from beexformer.training.calibrate import expected_calibration_error
@@ -107,9 +107,9 @@ def _scored(path: Path) -> Rows:
 
 
 def bits(start: Backbone) -> Vectors:
-    network = frozen.network_of(start, _config(start, head="linear"))
-    engine = frozen.mean_states_engine(network, start.tokenizer)
-    return lambda texts: frozen.mean_states(engine, [*texts], THREADS)
+    network = mean_states.network_of(start, _config(start, head="linear"))
+    engine = mean_states.engine_of(network, start.tokenizer)
+    return lambda texts: mean_states.of(engine, [*texts], THREADS)
 
 
 def full_precision(start: Backbone) -> Vectors:

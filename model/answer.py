@@ -49,7 +49,20 @@ class Answer:
         "it is 0",
         default=None,
     )
+    candidate_flops: float | None = described(
+        "operations spent on what candidate_labels are called, where that wasn't kept from an earlier request; part of "
+        "flops and of flops_full; absent where there were none",
+        default=None,
+    )
     cost: Cost | None = described("what the cost model predicts; only if it was asked for", default=None)
+
+    def with_candidates(self, spent: float) -> "Answer":
+        """The same answer with the FLOPs of its labels' vectors."""
+        if not spent:
+            return self
+        flops, full = self.flops + spent, self.flops_full + spent
+        ratio = self.flops_saved / full
+        return replace(self, flops=flops, flops_full=full, flops_saved_ratio=ratio, candidate_flops=spent)
 
     def priced(self, model: CostModel) -> "Answer":
         """The same answer with its `cost`."""

@@ -62,7 +62,7 @@ def save(checkpoint: Checkpoint, folder: Path) -> None:
     """Write `folder`, replacing a checkpoint that stands there, in one rename. Raises TrainingError where something
     else stands."""
     ensure_writable(folder)
-    tensors.check(checkpoint.tensors, tensors.spec(checkpoint.config), folder, FETCH_AGAIN)
+    tensors.check(checkpoint.tensors, _spec(checkpoint), folder, FETCH_AGAIN)
     contents = {
         WEIGHTS: tensors.to_bytes(checkpoint.tensors),
         "tokenizer.json": checkpoint.tokenizer.encode(),
@@ -92,7 +92,7 @@ def read(folder: Path, trusted_key: str | None = None) -> Checkpoint:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no checkpoint folder; give the folder that holds {CONFIG}")
     stated, described, version = _described(folder, trusted_key)
-    wanted = tensors.spec(described.config)
+    wanted = _spec(described)
     contents = {}
     for name in FILES:
         most = LARGEST_TEXT
@@ -148,8 +148,12 @@ def _described(folder: Path, trusted_key: str | None) -> tuple[dict[str, Any], M
         raise CheckpointError(f"{path} doesn't describe a network ({error}); {FETCH_AGAIN}") from None
 
 
+def _spec(described: Manifest) -> tensors.Spec:
+    return tensors.spec(described.config, described.candidate_labels)
+
+
 def _tensors(content: np.ndarray, described: Manifest, version: int, where: Path) -> Mapping[str, np.ndarray]:
-    wanted = tensors.spec(described.config)
+    wanted = _spec(described)
     if version >= 4:
         found = tensors.from_file(content, wanted, where, FETCH_AGAIN)
         tensors.check(found, wanted, where, FETCH_AGAIN)

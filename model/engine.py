@@ -9,6 +9,7 @@ The engine: a checkpoint folder in, answers out. Knows tokens, blocks and exits;
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import numpy as np
 
 from beexformer.model import bits, cost, flops, kernels, probes, reference, target, tokenizer
 from beexformer.model.answer import Answer
+from beexformer.model.candidates import CandidateLabels, readers_of
 from beexformer.model.checkpoint import Checkpoint, read
 from beexformer.model.config import BEEConfig
 from beexformer.model.embedding import SCALES, sinusoid
 from beexformer.model.errors import BEEError, CheckpointError, InputError
 from beexformer.model.forward import Forward, Scratch, ScratchPool
 from beexformer.model.options import NOTHING_ASKED, ExitOptions, ExitSettings, resolve
+from beexformer.model.tensors import READERS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +70,9 @@ class Engine:
         self.cost = cost.assumed(self.config.d_model, target.level)  # until `calibrate`
         self._flops: dict[int, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
         self.pool = ScratchPool(self.config)
+        self._candidates: CandidateLabels | None = None
+        if checkpoint.candidate_labels:
+            self._candidates = CandidateLabels(self, readers_of(*(checkpoint.tensors[name] for name in READERS)))
         self._probes = checkpoint.probes
         probes.check_ids(self, self._probes)
 
@@ -116,6 +122,24 @@ class Engine:
     def resolve(self, asked: ExitOptions) -> ExitSettings:
         """What is in effect where a request asks for that. Raises InputError for what this model can't do."""
         return resolve(asked, defaults=self.defaults, profiles=self.profiles, config=self.config, model=self.name)
+
+    @property
+    def candidates(self) -> CandidateLabels:
+        """Labels that requests name, in place of the model's own. Raises InputError where it takes none."""
+        if self._candidates is None:
+            raise InputError(
+                f"model {self.name!r} takes no candidate_labels; one that `beexformer train --labels` wrote does"
+            )
+        return self._candidates
+
+    def with_heads(self, labels: tuple[str, ...], heads: kernels.LinearHead) -> "Engine":
+        """The same network with other linear heads [E, ...] and as many labels; all else is shared."""
+        found = copy(self)
+        found.labels, found.config = labels, replace(self.config, n_class=len(labels))
+        found._network = self._network._replace(heads=self._network.heads._replace(linear=heads))
+        found._table = kernels.table(found._network, self.config.n_head, self.config.carry == "x")
+        found._flops, found.pool, found._candidates = {}, ScratchPool(found.config, 1), None
+        return found
 
     def encode(
         self, text: str, text_pair: str | None = None, options: ExitOptions = NOTHING_ASKED, *, truncate: bool = True

@@ -39,8 +39,8 @@ class Scratch:
 class ScratchPool:
     """Scratches of one network. Any thread may take and give back; no two have the same one at a time."""
 
-    def __init__(self, config: BEEConfig) -> None:
-        self._config = config
+    def __init__(self, config: BEEConfig, kept: int = KEPT) -> None:
+        self._config, self._most = config, kept
         self._ordinary = min(ORDINARY, config.max_tokens)
         self._kept: list[Scratch] = []
 
@@ -57,7 +57,7 @@ class ScratchPool:
 
     def give_back(self, scratch: Scratch, tokens: int) -> None:
         """The row has its answer, and nobody reads the scratch any more."""
-        if tokens <= self._ordinary and len(self._kept) < KEPT:
+        if tokens <= self._ordinary and len(self._kept) < self._most:
             self._kept.append(scratch)
 
 
@@ -81,6 +81,15 @@ class Forward:
             self._exit_index = self._engine.run(self._row, self._scratch, self._blocks(milliseconds))
             self._seconds += time.perf_counter() - start
         return self._exit_index > 0
+
+    def mean_state(self) -> np.ndarray:
+        """The mean of the row's states after the block that it left after: [D] float32. For whoever wants it after
+        `advance` has returned True, and before `answer`."""
+        assert self._scratch
+        L, D = len(self._row.ids), self._engine.config.d_model
+        states = kernels.rows(kernels.Tiles(self._scratch.work.h, 0, L | 1), L, D)
+        mean: np.ndarray = states.mean(0)
+        return mean
 
     def answer(self) -> Answer:
         """The row's answer. Raises RuntimeError until `advance` has returned True."""

@@ -18,12 +18,17 @@ from beexformer.model.options import ExitOptions, resolve
 from beexformer.model.probes import Probe
 
 Input = Literal["text", "pair"]
+Learned = Literal["rows", "labels", "labels and rows"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 """What models and profiles are called: part of addresses, and labels of metrics."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 FIELDS = ("name", "network", "input", "labels", "exit", "profiles", "probes", "examples")
 """Of config.json in format 4, beside format_version, sha256 and digest."""
+LEARNED_FROM = "learned_from"
+CANDIDATE_LABELS = "candidate_labels"
+OPTIONAL = (LEARNED_FROM, CANDIDATE_LABELS)
+"""Fields that are absent where they say nothing new."""
 
 DEFAULTS = ExitOptions(delta=DEFAULT_DELTA)
 
@@ -49,7 +54,9 @@ class Example:
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """`input` is None where it isn't known, as of formats 1 to 3: single texts and pairs are both answered then. `exit`
-    is in effect where a request and its profile say nothing. ValueError for what can't be."""
+    is in effect where a request and its profile say nothing. `learned_from` says whether its classes were learned from
+    labelled rows, from what they are called, or both; with `candidate_labels` requests may name classes of their own,
+    and there are readers among the tensors. ValueError for what can't be."""
 
     name: str
     config: BEEConfig
@@ -59,6 +66,8 @@ class Manifest:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     probes: tuple[Probe, ...] = ()
     examples: tuple[Example, ...] = ()
+    learned_from: Learned = "rows"
+    candidate_labels: bool = False
 
     def __post_init__(self) -> None:
         config = self.config
@@ -72,6 +81,14 @@ class Manifest:
             raise ValueError(f"input is {self.input!r} and must be 'text', 'pair' or null")
         if not config.binary or config.slfn != "depth":
             raise ValueError("it is a full-precision or time-reading network, and only 1-bit depth ones are served")
+        if self.learned_from not in ("rows", "labels", "labels and rows"):
+            raise ValueError(
+                f"{LEARNED_FROM} is {self.learned_from!r} and must be 'rows', 'labels' or 'labels and rows'"
+            )
+        if type(self.candidate_labels) is not bool:
+            raise ValueError(f"{CANDIDATE_LABELS} is {self.candidate_labels!r} and must be true or false")
+        if self.candidate_labels and (config.head != "linear" or self.input == "pair"):
+            raise ValueError(f"{CANDIDATE_LABELS} need linear heads, and single texts")
         options = {name: profile.options for name, profile in self.profiles.items()}
         for name, asked in {"": ExitOptions(), **options}.items():
             if name and not NAME.fullmatch(name):
@@ -109,11 +126,20 @@ class Manifest:
             for example in self.examples
             if example.consent
         ]
-        return {"input": self.input, "exit": found["exit"], "profiles": found["profiles"], "examples": examples}
+        return {
+            "input": self.input,
+            "exit": found["exit"],
+            "profiles": found["profiles"],
+            "examples": examples,
+            LEARNED_FROM: self.learned_from,
+            CANDIDATE_LABELS: self.candidate_labels,
+        }
 
 
 def to_json(described: Manifest) -> dict[str, Any]:
     """The fields of config.json."""
+    optional = {LEARNED_FROM: described.learned_from, CANDIDATE_LABELS: described.candidate_labels}
+    usual = {LEARNED_FROM: "rows", CANDIDATE_LABELS: False}
     return {
         "name": described.name,
         "network": described.config.to_dict(),
@@ -126,12 +152,13 @@ def to_json(described: Manifest) -> dict[str, Any]:
         },
         "probes": [asdict(probe) for probe in described.probes],
         "examples": [asdict(example) for example in described.examples],
+        **{name: value for name, value in optional.items() if value != usual[name]},
     }
 
 
 def from_json(found: Mapping[str, Any]) -> Manifest:
     """Format 4's fields. Raises ValueError, also for a field that this release doesn't know: it may change answers."""
-    _fields(found, FIELDS, "config.json")
+    _fields(found, (*FIELDS, *(name for name in OPTIONAL if name in found)), "config.json")
     probes = [
         _fields(probe, ("text", "text_pair", "ids_sha256", "logits"), "a probe") for probe in _list(found, "probes")
     ]
@@ -161,6 +188,8 @@ def from_json(found: Mapping[str, Any]) -> Manifest:
         examples=tuple(
             Example(*_pair(example), _optional(example["title"], "a title"), example["consent"]) for example in examples
         ),
+        learned_from=found.get(LEARNED_FROM, "rows"),
+        candidate_labels=found.get(CANDIDATE_LABELS, False),
     )
 
 

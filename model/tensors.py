@@ -30,11 +30,13 @@ ALIGNMENT = 64  # bytes: a cache line, and the widest load there is
 ROWS = 64  # the embedding's rows are filled up to a multiple, so that what follows them is aligned too
 BEYOND = 1e6
 """No number of a trained network is as large; and with none larger no sum of the kernels can overflow."""
+READERS = ("readers.weight", "readers.scale")
+"""An exit's linear map from its mean state to a sentence vector: rows of 8 bits and the scale of each."""
 DTYPES = {"int8": "I8", "uint8": "U8", "uint64": "U64", "float32": "F32"}
 
 
-def spec(config: BEEConfig) -> Spec:
-    """The stacked tensors of a checkpoint of this config."""
+def spec(config: BEEConfig, readers: bool = False) -> Spec:
+    """The stacked tensors of a checkpoint of this config; with `readers`, those of mean states too (`READERS`)."""
     V = _up(config.vocab_size, ROWS)
     found = _embedding(config, V)
     C, E, T = config.n_block, len(config.exits), config.head_thresholds
@@ -56,6 +58,10 @@ def spec(config: BEEConfig) -> Spec:
     else:
         layer("heads.hidden", E, config.d_model, config.d_head, T)
         layer("heads.out", E, config.d_head, config.n_class)
+    if readers:
+        weight, scale = READERS
+        found[weight] = ("int8", (E, config.d_model, config.d_model))
+        found[scale] = ("float32", (E, config.d_model))
     return found
 
 

@@ -15,7 +15,7 @@ from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import backbone, evaluate, export, frozen, recipe, train
+from beexformer.training import backbone, evaluate, export, frozen, mean_states, recipe, train
 from beexformer.training.batches import pad
 from beexformer.training.network import BEExformer, mean_state
 from beexformer.training.tuning import Observed
@@ -63,9 +63,9 @@ def test_states_are_those_of_the_network(root: Path) -> None:
         "test",
         recipe.Recipe,
     ).network.config(Tokenizer(JSON, 32).vocab_size, 2)
-    network = frozen.network_of(found, config)
+    network = mean_states.network_of(found, config)
     texts = random_texts(20)
-    states = frozen.mean_states(frozen.mean_states_engine(network, JSON), [*texts], threads=2)
+    states = mean_states.of(mean_states.engine_of(network, JSON), [*texts], threads=2)
     ids, mask = pad(Tokenizer(JSON, 32).encode_rows(texts))
     with torch.no_grad():
         ours = torch.stack([mean_state(h, mask) for h in network.states(network.embed(ids), mask)], 1).numpy()

@@ -7,6 +7,11 @@ from typing import Any
 from beexformer.model.checkpoint import Checkpoint
 from beexformer.training.calibrate import BINS
 
+FRONT = """---
+pipeline_tag: text-classification
+tags: [binary-neural-network, early-exit, beexformer]
+---"""
+
 
 def write(checkpoint: Checkpoint, licence: str) -> str:
     """README.md of a checkpoint folder, from its description and its evaluation."""
@@ -20,10 +25,7 @@ def write(checkpoint: Checkpoint, licence: str) -> str:
         for name, part in (("dev", dev), ("test", found.get("test")))
         if part
     )
-    return f"""---
-pipeline_tag: text-classification
-tags: [binary-neural-network, early-exit, beexformer]
----
+    return f"""{FRONT}
 # {checkpoint.name}
 
 A BEExformer (arXiv 2412.05225): {config.n_block} blocks of width {config.d_model} with {config.n_head} heads, 1-bit
@@ -51,6 +53,38 @@ binary operations / 64.
   {made["tokens_p99"]}: longer ones are a guess, and beyond {config.max_tokens} tokens a text is cut.
 - {_calibration(found.get("calibration"))}
 - It repeats the biases of its data and of what it started from; don't let it decide about people.
+"""
+
+
+def of_labels(checkpoint: Checkpoint) -> str:
+    """The same of a checkpoint that was made of labels alone."""
+    config, made = checkpoint.config, checkpoint.evaluation["provenance"]
+    described = "\n".join(f'- {label}: read as "{words}"' for label, words in made["described"].items())
+    return f"""{FRONT}
+# {checkpoint.name}
+
+**Made of what its classes are called, without a single labelled row. Nothing was measured: how good it is on your texts
+nobody knows until labelled rows are scored.** Its scores order the classes; they are no probabilities.
+
+A BEExformer (arXiv 2412.05225): {config.n_block} blocks of width {config.d_model} with {config.n_head} heads, 1-bit
+weights and activations, an exit after every block.
+
+{described}
+
+A request may name other classes (`candidate_labels`).
+
+## How it was made
+
+- labels: {made["labels"]} (SHA-256 {made["labels_sha256"][:16]}...)
+- start: {_start(made)}
+- each class is a row of every exit's head: the vector of its words, read back through the exit's reader
+- commit {made["commit"]}, {made["date"]}
+
+## Limits
+
+- Topics that their words name are told apart; types of questions, tone and irony hardly. Beyond {config.max_tokens}
+  tokens a text is cut. English only.
+- It repeats the biases of what it started from; don't let it decide about people.
 """
 
 

@@ -36,6 +36,13 @@ Encoding = Annotated[str | None, typer.Option(help="Of a file that is not UTF-8 
 # of `train`
 CheckpointToWrite = Annotated[Path | None, typer.Option(help="Checkpoint folder to write; other variants have none.")]
 RecipeFile = Annotated[Path | None, typer.Option(help="A recipe file (TOML); its paths are relative to --data.")]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="A text file with a class a line, `label` or `label: a few words`: alone it makes a model without a row, "
+        "beside --train it helps where rows are few."
+    ),
+]
 TrainFile = Annotated[
     str | None, typer.Option(help="Without a recipe: a CSV, TSV, JSONL or Parquet file, or a folder of splits.")
 ]
@@ -54,6 +61,24 @@ Variant = Annotated[
     str, typer.Option(help="proposed; or, to compare with, wee, wee-fp or fp: these leave a record, no checkpoint.")
 ]
 Seed = Annotated[int | None, typer.Option(min=0, help="Of initialisation and order; default: the recipe's.")]
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        min=2, max=20, help="Single texts: folds of the cross-validation that chooses and judges; default: 5."
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Pairs, and with --start: how often the rows are read; default: 10. Heads have none."),
+]
+TeacherEncoder = Annotated[
+    str | None,
+    typer.Option(help="Pairs: minilm or mpnet, an encoder that is fine-tuned first and learned from too."),
+]
+Examples = Annotated[
+    bool,
+    typer.Option("--examples", help="Store a text of yours for each of six classes, which everyone on the page sees."),
+]
 Work = Annotated[
     Path | None, typer.Option(help="Folder that keeps the progress of a recipe's runs; default: runs/<its name>.")
 ]
@@ -118,31 +143,43 @@ def train(
     text_pair: TextPairColumn = None,
     label: LabelColumn = "label",
     encoding: Encoding = None,
+    labels: LabelsFile = None,
     start: WarmStart = None,
     max_tokens: MaxTokens = None,
     balance: Balance = False,
+    folds: Folds = None,
+    epochs: Epochs = None,
+    teacher: TeacherEncoder = None,
+    examples: Examples = False,
     variant: Variant = "proposed",
     seed: Seed = None,
     work: Work = None,
 ) -> None:
-    """Train a network and write its checkpoint; the same command again goes on where a killed run stopped."""
+    """Train a network and write its checkpoint; the same command again goes on where a killed run stopped.
+
+    Rows of your own (--train) of single texts get heads on a backbone that has read English, in seconds; pairs train a
+    network. --labels alone makes a model of what classes are called, without a row."""
     with train_extra():
         from beexformer.training import recipe as recipes
         from beexformer.training.finished import finished
     from rich.console import Console
 
-    if (recipe is None) == (train is None):
-        raise BEEError("give either --recipe or --train")
-    if recipe and any((start, max_tokens, encoding, balance)):
+    own = {"folds": folds, "epochs": epochs, "teacher": teacher, "examples": examples or None}
+    if not (recipe or train or labels) or (recipe and train):
+        raise BEEError("give --train, a file of rows; --labels, what classes are called; or --recipe")
+    if recipe and any((start, max_tokens, encoding, balance, labels, *own.values())):
         raise BEEError(
             "a recipe says itself what it starts from and reads; flags like --start and --balance go with --train"
         )
     if recipe:
         plan = recipes.read(recipe, recipes.Recipe)
+    elif train is None:
+        _train_from_labels(labels, out, max_tokens, any((dev, text_pair, start, balance, *own.values())))
+        return
     else:
         columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
         asked = {"encoding": encoding, "balance": balance, "metric": "macro_f1" if balance else "accuracy"}
-        plan = _recipe_of_rows(out, {**columns, **asked}, start, max_tokens)
+        plan = _recipe_of_rows(out, {**columns, **asked}, start, {"max_tokens": max_tokens, "labels": labels, **own})
     if seed is not None:
         plan = plan.seeded(seed)
     if out and variant == "proposed" and (done := finished(out, plan, data)):
@@ -156,14 +193,32 @@ def train(
         raise Stopped("stopped; the same command goes on where it was") from None
 
 
-def _recipe_of_rows(out: Path | None, columns: dict[str, Any], start: str | None, max_tokens: int | None) -> "Recipe":
-    """The recipe of rows that come without one; `columns` are fields of its section [data]."""
+def _recipe_of_rows(out: Path | None, columns: dict[str, Any], start: str | None, own: dict[str, Any]) -> "Recipe":
+    """The recipe of rows that come without one; `columns` are fields of its section [data], `own` the flags that change
+    it, None where they were not given."""
+    from beexformer.training import label_names
     from beexformer.training.recipe import own_rows
 
     if out is None:
         raise BEEError("without a recipe the network is named after --out; give one")
-    plan = own_rows(out.name, columns, start)
-    return plan.reading(max_tokens) if max_tokens else plan
+    if file := own.pop("labels"):
+        named = label_names.read(file)
+        columns |= {"labels": named.labels, "described": named.described}
+    return own_rows(out.name, columns, start).changed(**own)
+
+
+def _train_from_labels(labels: Path | None, out: Path | None, max_tokens: int | None, others: bool) -> None:
+    """A checkpoint of what classes are called; `others` says that flags came that only rows have a use for."""
+    from rich.console import Console
+
+    with train_extra():
+        from beexformer.training import from_labels
+    if out is None:
+        raise BEEError("the model is named after --out; give one")
+    if others:
+        raise BEEError("--labels alone reads no rows, and takes --out and --max-tokens; other flags need --train")
+    assert labels
+    from_labels.run(labels, out, Console(), max_tokens)
 
 
 @app.command()

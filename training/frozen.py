@@ -1,94 +1,44 @@
 """
-A classifier of a 1-bit backbone that stands still: linear heads on its mean states, and nothing else is trained.
-
-An engine whose heads are the identity answers with the mean states themselves, so heads are fitted on the very numbers
-that they will be served with, at the engine's speed.
+A classifier of a 1-bit backbone that stands still: linear heads on its mean states (`training.states`), and nothing
+else is trained.
 """
 
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from beexformer.model import candidates
 from beexformer.model.checkpoint import Checkpoint
-from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
 from beexformer.model.exits import DEFAULT_DELTA
 from beexformer.model.options import ExitOptions
-from beexformer.training import calibrate, export, heads, provenance
+from beexformer.training import calibrate, export, heads, label_names, mean_states, provenance
 from beexformer.training.backbone import Backbone
-from beexformer.training.data import Input
 from beexformer.training.evaluate import METRICS, encode_rows, logits_of
-from beexformer.training.export import tensors_of
 from beexformer.training.network import BEExformer
 from beexformer.training.prepare import Prepared
 from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import Recipe
 from beexformer.training.tuning import Observed
 
-BATCH = 16  # rows that a thread takes at a time
 VERIFIED = 64  # rows on which torch, which takes most of a run for it, and engine are compared
+FEW = 50  # rows a class, up to which it is tried whether what classes are called helps
 LOST = 0.0025  # of the score that may be given for leaving early
 
 
-def network_of(backbone: Backbone, config: BEEConfig) -> BEExformer:
-    """The backbone as a network of this config, whose heads are still random."""
-    network = BEExformer(config).eval()
-    backbone.start(network)
-    return network
+@dataclass(frozen=True)
+class Fitted:
+    """Heads of a run's rows, the checkpoint that has them, without card and evaluation, and the rows' tokens [N]."""
 
-
-def mean_states_engine(network: BEExformer, tokenizer: str) -> Engine:
-    """An engine whose logits [N, exits, D] are the mean states of a 1-bit network."""
-    D = network.config.d_model
-    probe = BEExformer(replace(network.config, head="linear", n_class=D))
-    found = network.state_dict()
-    with torch.no_grad():
-        for name, tensor in probe.state_dict().items():
-            if not name.startswith("heads."):
-                tensor.copy_(found[name])
-        head: Any
-        for head in probe.heads.values():
-            head.out.weight.copy_(torch.eye(D))
-            head.out.bias.zero_()
-    labels = tuple(map(str, range(D)))
-    return Engine(
-        Checkpoint(
-            name="states",
-            config=probe.config,
-            labels=labels,
-            tensors=tensors_of(probe),
-            tokenizer=tokenizer,
-            evaluation={},
-            card="",
-        )
-    )
-
-
-def mean_states(
-    engine: Engine, inputs: list[Input], threads: int, report: Callable[[int, int, str], None] = lambda *_: None
-) -> np.ndarray:
-    """What `mean_states_engine` says of rows: [N, exits, D] float32."""
-    rows = [engine.encode(row) if isinstance(row, str) else engine.encode(*row) for row in inputs]
-    order = np.argsort([len(row.ids) for row in rows], kind="stable")
-    batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-    found = np.empty((len(rows), len(engine.config.exits), engine.config.d_model), np.float32)
-    done = 0
-    with ThreadPoolExecutor(threads) as pool:
-        for batch, logits in zip(
-            batches, pool.map(lambda b: engine.logits([rows[i] for i in b]), batches), strict=True
-        ):
-            found[batch] = logits
-            done += len(batch)
-            report(done, len(rows), "")
-    return found
+    heads: heads.Heads
+    checkpoint: Checkpoint
+    tokens: np.ndarray
 
 
 def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgress) -> dict[str, Any]:
@@ -97,40 +47,65 @@ def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgres
     Without a development file it is judged by what heads that were fitted without a row say of it. Raises TrainingError
     for a backbone that has no bits.
     """
-    start, began = data.start, time.monotonic()
-    if not isinstance(start, Backbone) or not start.binary:
-        raise TrainingError(f"[heads] needs a 1-bit backbone, and {recipe.start.backbone!r} is a full-precision one")
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    network = network_of(start, data.config)
-    states = mean_states(
-        mean_states_engine(network, data.tokenizer), data.train.inputs(), threads, progress.stage("states")
-    )
-    found = heads.fit(states, data.targets, threads, progress.stage("heads"))
-    if recipe.data.balance:
-        found = heads.balanced(found, data.targets)
-    put(found.heads, network)
-    pairs, fitted = bool(data.train.pairs), {"kind": "per_exit", "temperatures": found.temperatures.tolist()}
-    checkpoint = export.packed(network, recipe.name, data.labels, data.tokenizer, pairs, {"calibration": fitted})
-    tokens = np.array([len(row) for row in data.ids], dtype=np.int64)
-    seen = Observed(data.config, found.cross_validated, tokens, data.train.labels)
-    options = exit_options(seen, recipe.data.metric)
-    checkpoint = replace(checkpoint, exit=options)
-    engine = Engine(checkpoint)
-    parity = export.verified(checkpoint, engine, encode_rows(engine, data.dev)[:: max(1, len(data.dev) // VERIFIED)])
+    began = time.monotonic()
+    fitted = _fitted(recipe, data, progress)
+    engine = Engine(fitted.checkpoint)
+    compared = encode_rows(engine, data.dev)[:: max(1, len(data.dev) // VERIFIED)]
+    parity = export.verified(fitted.checkpoint, engine, compared)
     if data.dev is data.train:
-        logits, labels = found.cross_validated, data.train.labels
+        logits, tokens, labels = fitted.heads.cross_validated, fitted.tokens, data.train.labels
     else:
         (logits, tokens), labels = logits_of(engine, data.dev), data.dev.labels
-    raw = logits * found.temperatures[:, None]
+    raw = logits * fitted.heads.temperatures[:, None]
     evaluation = export.evaluated(engine, recipe.data.metric, (data.dev, raw, logits, logits, tokens), data.test)
     evaluation["calibration"]["per_exit"] = [
         calibrate.expected_calibration_error(logits[:, c], labels) for c in range(logits.shape[1])
     ]
     facts = provenance.of(recipe, data, int(tokens.sum()), time.monotonic() - began, "heads on frozen states")
-    facts["heads"] = [asdict(choice) for choice in found.choices]
+    facts["heads"] = [asdict(choice) for choice in fitted.heads.choices]
     evaluation["provenance"] = {**facts, "parity": asdict(parity)}
-    export.finish(checkpoint, engine, evaluation, recipe.data.licence, out)
+    export.finish(fitted.checkpoint, engine, evaluation, recipe.data.licence, out)
     return evaluation
+
+
+def _fitted(recipe: Recipe, data: Prepared, progress: RunProgress) -> Fitted:
+    start = data.start
+    assert recipe.heads
+    if not isinstance(start, Backbone) or not start.binary:
+        raise TrainingError(f"[heads] needs a 1-bit backbone, and {recipe.start.backbone!r} is a full-precision one")
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    network = mean_states.network_of(start, data.config)
+    engine = mean_states.engine_of(network, data.tokenizer)
+    states = mean_states.of(engine, data.train.inputs(), threads, progress.stage("states"))
+    readers, names = _names(recipe, data, start, network)
+    report, seed = progress.stage("heads"), recipe.optim.seed
+    found = heads.fit(states, data.targets, threads, report, folds=recipe.heads.folds, seed=seed, names=names)
+    if recipe.data.balance:
+        found = heads.balanced(found, data.targets)
+    put(found.heads, network)
+    pairs, temperatures = bool(data.train.pairs), {"kind": "per_exit", "temperatures": found.temperatures.tolist()}
+    checkpoint = export.packed(network, recipe.name, data.labels, data.tokenizer, pairs, {"calibration": temperatures})
+    tokens = np.array([len(row) for row in data.ids], dtype=np.int64)
+    options = exit_options(Observed(data.config, found.cross_validated, tokens, data.train.labels), recipe.data.metric)
+    by_name = any(choice.names for choice in found.choices)
+    checkpoint = replace(checkpoint, exit=options, learned_from="labels and rows" if by_name else "rows")
+    if readers is not None:
+        checkpoint = label_names.with_readers(checkpoint, readers)
+    return Fitted(found, checkpoint, tokens)
+
+
+def _names(
+    recipe: Recipe, data: Prepared, start: Backbone, network: BEExformer
+) -> tuple[tuple[np.ndarray, np.ndarray] | None, np.ndarray | None]:
+    """(readers that the checkpoint is to have, heads of what its classes are called): both where the owner described
+    them; the heads alone where rows are few and labels are words; else neither."""
+    described = recipe.data.described
+    few = len(data.train) <= FEW * len(data.labels)
+    if data.train.pairs or not (described or (few and start.readers is not None and label_names.telling(data.labels))):
+        return None, None
+    readers = label_names.scaled_readers(start, network)
+    words = [(described or {}).get(label, candidates.words(label)) for label in data.labels]
+    return readers if described else None, label_names.heads_of(words, readers, network, data.tokenizer)
 
 
 def put(found: list[heads.Linear], network: BEExformer) -> None:

@@ -7,8 +7,11 @@ once. Two methods of the textbooks, one after the other (Hastie, Tibshirani, Fri
 - linear discriminant analysis with a shrunken covariance (Friedman 1989), in closed form
 - logistic regression that begins there and is drawn back to it: with many classes it tells neighbours apart better
 
-How much is shrunk, and whether the second pays, is chosen by cross-validation on the training rows. The predictions of
-the folds are also what exits are calibrated and judged by, so no row has to be held out.
+Where rows are few, what the classes are called says more than they do: heads of their names (`training.label_names`)
+are added to the discriminant's, with a share of their own.
+
+How much is shrunk, that share, and whether the regression pays, is chosen by cross-validation on the training rows. The
+predictions of the folds are also what exits are calibrated and judged by, so no row has to be held out.
 
 Shapes: N rows, C exits, D = d_model, m classes. A row's target is a distribution over the classes [m], so that soft
 labels are learned from as they are.
@@ -26,10 +29,12 @@ from threadpoolctl import threadpool_limits
 from beexformer.training.progress import Report
 
 FOLDS = 5
-SHRINKAGES = (4.0, 2.0, 1.0, 0.5, 0.2, 0.1)
+SHRINKAGES = (16.0, 4.0, 2.0, 1.0, 0.5, 0.2, 0.1)
 """What is added to the covariance's diagonal, in units of its mean, to choose from."""
 PULLS = (0.1, 0.03)
 """Weight of the squared distance from the discriminant beside the mean cross-entropy, to choose from."""
+SHARES = (0.0, 0.5, 2.0, 8.0, 32.0)
+"""Of the heads of names beside the discriminant, to choose from."""
 GAIN = 0.99  # of the cross-entropy that is left by a step from one pull to the next, for it to be taken
 ITERATIONS = 25  # of L-BFGS at most
 
@@ -45,8 +50,16 @@ class Linear:
         """[N, D] -> [N, m] float64."""
         return np.asarray(states @ self.weight.T + self.bias, dtype=np.float64)
 
+    @classmethod
+    def through_origin(cls, weight: np.ndarray) -> "Linear":
+        """Without a bias."""
+        return cls(weight, np.zeros(len(weight)))
+
     def scaled(self, factor: float) -> "Linear":
         return Linear(self.weight * factor, self.bias * factor)
+
+    def plus(self, other: "Linear") -> "Linear":
+        return Linear(self.weight + other.weight, self.bias + other.bias)
 
 
 def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
@@ -64,25 +77,30 @@ def sharpness(logits: np.ndarray, targets: np.ndarray) -> float:
 
 
 class Discriminant:
-    """Shrunken discriminants of one set of rows: states [N, D], targets [N, m]."""
+    """Shrunken discriminants of one set of rows: states [N, D], targets [N, m]; `names` [m, D] are heads of what the
+    classes are called, and a class without a row is then as likely as one with a row."""
 
-    def __init__(self, states: np.ndarray, targets: np.ndarray) -> None:
+    def __init__(self, states: np.ndarray, targets: np.ndarray, names: np.ndarray | None = None) -> None:
         x, t = np.asarray(states, np.float64), np.asarray(targets, np.float64)
         self.center = x.mean(0)
         x = x - self.center
         count = t.sum(0).clip(1e-9)
         self.means = t.T @ x / count[:, None]  # [m, D]
-        self.prior = np.log((count / count.sum()).clip(1e-9))
+        seen = count if names is None else count + 1
+        self.prior = np.log((seen / seen.sum()).clip(1e-9))
+        self.names = None if names is None else Linear(names, -names @ self.center)
         within = (x.T @ x - (self.means * count[:, None]).T @ self.means) / len(x)
         self.variances, self.axes = np.linalg.eigh(within)
         self.variances = self.variances.clip(0)
         self.unit = float(self.variances.mean()) or 1.0
 
-    def __call__(self, shrinkage: float) -> Linear:
+    def __call__(self, shrinkage: float, share: float = 0.0) -> Linear:
+        """With `share` of the heads of names, whose logits of the mean of all rows are 0."""
         turned = self.means @ self.axes
         weight = turned / (self.variances + shrinkage * self.unit) @ self.axes.T
         bias = self.prior - (weight * self.means).sum(1) / 2
-        return Linear(weight, bias - weight @ self.center)
+        found = Linear(weight, bias - weight @ self.center)
+        return found if self.names is None else found.plus(self.names.scaled(share))
 
     def whitener(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
         """[D, D] and its inverse: (states - center) @ it has the shrunken covariance within classes as its unit."""
@@ -124,44 +142,58 @@ def regression(
 
 @dataclass(frozen=True)
 class Choice:
-    """How an exit's head is found: shrinkage of the discriminant, its sharpness, and the pull of the regression, None
-    without one."""
+    """How an exit's head is found: shrinkage of the discriminant, its sharpness, the pull of the regression, None
+    without one, and the share of the heads of names."""
 
     shrinkage: float
     sharpness: float
     pull: float | None = None
+    names: float = 0.0
 
     def fit(self, states: np.ndarray, targets: np.ndarray, found: Discriminant | None = None) -> Linear:
         found = found or Discriminant(states, targets)
-        start = found(self.shrinkage).scaled(self.sharpness)
+        start = found(self.shrinkage, self.names).scaled(self.sharpness)
         return start if self.pull is None else regression(states, targets, found, self.shrinkage, start, self.pull)
 
 
 class CrossValidation:
     """Folds of one set of rows, whose labels [N] they are stratified by, and what heads say of rows they haven't seen.
-    A class of a single row is in some fold alone, which then learns nothing of it."""
+    A class of a single row is in some fold alone, which then learns nothing of it. `names`: as `Discriminant`."""
 
-    def __init__(self, states: np.ndarray, targets: np.ndarray, seed: int = 0) -> None:
-        self.states, self.targets = states, np.asarray(targets, np.float64)
+    def __init__(
+        self,
+        states: np.ndarray,
+        targets: np.ndarray,
+        folds: int = FOLDS,
+        seed: int = 0,
+        names: np.ndarray | None = None,
+    ) -> None:
+        self.states, self.targets, self.names = states, np.asarray(targets, np.float64), names
         labels = targets.argmax(1)
-        folds = int(min(FOLDS, max(2, np.bincount(labels).max())))
+        folds = int(min(folds, max(2, np.bincount(labels).max())))
         order = StratifiedKFold(folds, shuffle=True, random_state=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # that a class has fewer rows than there are folds
             self.folds = [*order.split(labels, labels)]
-        self.found = [Discriminant(states[train], self.targets[train]) for train, _ in self.folds]
+        self.found = [Discriminant(states[train], self.targets[train], names) for train, _ in self.folds]
 
     def discriminant(self) -> tuple[Choice, float]:
-        """The shrinkage with the least cross-entropy at its best sharpness, and that."""
+        """The shrinkage, and the share of names, with the least cross-entropy at its best sharpness, and that."""
         best: tuple[float, Choice] | None = None
-        for shrinkage in SHRINKAGES:
-            said = self.said(Choice(shrinkage, 1.0))
-            sharp = sharpness(said, self.targets)
-            nats = cross_entropy(sharp * said, self.targets)
-            if best is None or nats < best[0]:
-                best = nats, Choice(shrinkage, sharp)
+        for share in (0.0,) if self.names is None else SHARES:
+            for shrinkage in SHRINKAGES:
+                choice = Choice(shrinkage, 1.0, names=share)
+                said = self.said(choice)
+                sharp = sharpness(said, self.targets)
+                nats = cross_entropy(sharp * said, self.targets)
+                if best is None or nats < best[0]:
+                    best = nats, replace(choice, sharpness=sharp)
         assert best is not None
         return best[1], best[0]
+
+    def fit(self, choice: Choice) -> Linear:
+        """The head of all rows."""
+        return choice.fit(self.states, self.targets, Discriminant(self.states, self.targets, self.names))
 
     def pull(self, choice: Choice, nats: float) -> float | None:
         """The strongest pull of a regression after which a weaker one gains nothing; None if none pays."""
@@ -204,13 +236,23 @@ def balanced(found: Heads, targets: np.ndarray) -> Heads:
     )
 
 
-def fit(states: np.ndarray, targets: np.ndarray, threads: int = 1, report: Report = lambda *_: None) -> Heads:
-    """Heads for states [N, C, D] and targets [N, m], every choice by cross-validation. Whether a regression pays is
-    tried at the exit whose discriminant is best, and holds for all."""
+def fit(
+    states: np.ndarray,
+    targets: np.ndarray,
+    threads: int = 1,
+    report: Report = lambda *_: None,
+    *,
+    folds: int = FOLDS,
+    seed: int = 0,
+    names: np.ndarray | None = None,
+) -> Heads:
+    """Heads for states [N, C, D] and targets [N, m], every choice by cross-validation in so many folds, which `seed`
+    draws. Whether a regression pays is tried at the exit whose discriminant is best, and holds for all. `names`
+    [C, m, D] are heads of what the classes are called, where that says something."""
     exits = states.shape[1]
 
     def choose(c: int) -> tuple[CrossValidation, Choice, float]:
-        validation = CrossValidation(states[:, c], targets)
+        validation = CrossValidation(states[:, c], targets, folds, seed, None if names is None else names[c])
         return validation, *validation.discriminant()
 
     def finish(run: tuple[CrossValidation, Choice, float]) -> tuple[Linear, float, np.ndarray, Choice]:
@@ -218,7 +260,7 @@ def fit(states: np.ndarray, targets: np.ndarray, threads: int = 1, report: Repor
         choice = replace(choice, pull=pull)
         said = validation.said(choice)
         sharp = sharpness(said, validation.targets)
-        return choice.fit(validation.states, validation.targets).scaled(sharp), 1 / sharp, sharp * said, choice
+        return validation.fit(choice).scaled(sharp), 1 / sharp, sharp * said, choice
 
     # exits side by side, each on one thread: threads that share a small product wait for each other
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:

@@ -19,7 +19,7 @@ def of(recipe: Recipe, data: Prepared, tokens: int, seconds: float, how: str) ->
         **data.facts,
         "data": recipe.data.train,
         "data_sha256": data.train.sha256(),
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.date.today().isoformat(),
         "seed": recipe.optim.seed,
         "tokens": tokens,
@@ -29,7 +29,7 @@ def of(recipe: Recipe, data: Prepared, tokens: int, seconds: float, how: str) ->
     }
 
 
-def _commit() -> str:
+def commit() -> str:
     """Of the working folder; "unknown" where there is no repository, or no git, as in a container."""
     head = ["git", "rev-parse", "--short", "HEAD"]
     try:

@@ -55,8 +55,12 @@ class Data(Section):
     label: str = "label"
     encoding: str | None = Field(None, description="of files that are not UTF-8 or UTF-16, as cp1252")
     balance: bool = Field(False, description="rows of small classes count for as much together as those of large ones")
+    described: dict[str, str] | None = Field(
+        None, description="label -> a few words on it; with [heads], what is read of the class beside its rows"
+    )
     labels: list[str] | None = Field(None, description="class names in the order of integer labels")
     metric: Literal["accuracy", "f1", "macro_f1", "matthews"] = "accuracy"
+    examples: bool = Field(False, description="store a text of some classes, which whoever opens the page sees")
     licence: str = Field("not stated", description="of the data, for the model card")
 
     @property
@@ -212,7 +216,9 @@ class SecondStage(Section):
 
 class Heads(Section):
     """Nothing but linear heads, fitted to the frozen states of a 1-bit backbone; see training/heads.py. [optim] says
-    nothing then, but for label_smoothing."""
+    nothing then, but for label_smoothing and seed."""
+
+    folds: int = Field(5, ge=2, le=20, description="of the cross-validation that chooses and judges them")
 
 
 class Recipe(Section):
@@ -264,6 +270,39 @@ class Recipe(Section):
         """The same run with texts of so many tokens."""
         fields = {**self.network.model_dump(exclude_unset=True), "max_tokens": max_tokens}
         return self.model_copy(update={"network": Network.model_validate(fields)})
+
+    def changed(
+        self,
+        max_tokens: int | None = None,
+        folds: int | None = None,
+        epochs: int | None = None,
+        teacher: str | None = None,
+        examples: bool | None = None,
+    ) -> "Recipe":
+        """The same run with what its owner asks for. Raises TrainingError for what means nothing to it."""
+        if self.heads and (epochs or teacher):
+            flag, also = ("--epochs", "") if epochs else ("--teacher", "; columns p_<label> teach heads, see the docs")
+            raise TrainingError(
+                f"{flag} means nothing for single texts: their heads are computed, not trained step by step. It goes "
+                f"with pairs and with --start{also}"
+            )
+        if not self.heads and (folds or self.data.described):
+            flag = "--folds" if folds else "--labels"
+            raise TrainingError(
+                f"{flag} goes with single texts alone: with pairs or --start a network is trained, once, and judged by "
+                "a tenth of the rows or by --dev; leave it out"
+            )
+        found = self.reading(max_tokens) if max_tokens else self
+        content = found.model_dump(exclude_unset=True)
+        if folds:
+            content["heads"] = {"folds": folds}
+        if epochs:
+            content["optim"] = {**content["optim"], "epochs": epochs, "patience": epochs}
+        if teacher:
+            content["teacher"] = {"encoder": teacher}
+        if examples:
+            content["data"] = {**content["data"], "examples": True}
+        return parse(content, "arguments", Recipe)
 
     def for_full_precision(self) -> "Recipe":
         """The full-precision counterpart's training as a recipe of its own."""
@@ -331,11 +370,16 @@ OWN_PAIRS: dict[str, Any] = {
 network has been trained on such pairs."""
 
 
+def own_name(name: str) -> None:
+    """Raises TrainingError where an owner's model can't be called that."""
+    if not re.fullmatch(NAME, name):
+        raise TrainingError(f"a model is named after --out, and {name!r} is no name: a-z, 0-9, - and _ make one")
+
+
 def own_rows(name: str, columns: dict[str, Any], start: str | None = None) -> Recipe:
     """The recipe of rows that come without one; `columns` are fields of [data], `start` is a checkpoint to go on from.
     Raises TrainingError as `parse`."""
-    if not re.fullmatch(NAME, name):
-        raise TrainingError(f"a model is named after --out, and {name!r} is no name: a-z, 0-9, - and _ make one")
+    own_name(name)
     content = OWN_PAIRS if columns.get("text_pair") else OWN_TEXTS
     if start:
         content = {"start": {"checkpoint": start}, "optim": {**OWN_OPTIM, "learning_rate": 5e-4}}

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from beexformer.model import checkpoint
 from beexformer.model.errors import TrainingError
-from beexformer.training import export, frozen, memory, precision, provenance, record
+from beexformer.training import examples, export, frozen, memory, precision, provenance, record
 from beexformer.training.conclusion import conclude
 from beexformer.training.network import BEExformer
 from beexformer.training.prepare import Prepared, prepare
@@ -68,7 +68,7 @@ def _heads(recipe: Recipe, data: Prepared, out: Path | None, progress: RunProgre
     if variant != "proposed" or out is None:
         raise TrainingError(f"[heads] makes the proposed network alone; there is no {variant!r} of it")
     evaluation = frozen.export_heads(recipe, data, out, progress)
-    progress.say(f"checkpoint written to {out}")
+    _written(recipe, data, out, progress)
     conclude(progress.console, data.labels, data.train, data.dev, evaluation, out)
     return evaluation
 
@@ -98,9 +98,15 @@ def _exported(
         on_dev=recorded,
     )
     progress.say(f"torch and engine on dev: {parity}")
-    progress.say(f"checkpoint written to {out}")
+    _written(recipe, data, out, progress)
     conclude(progress.console, data.labels, data.train, data.dev, evaluation, out)
     return evaluation
+
+
+def _written(recipe: Recipe, data: Prepared, out: Path, progress: RunProgress) -> None:
+    progress.say(f"checkpoint written to {out}")
+    if recipe.data.examples:
+        progress.say(f"{examples.store(out, data.train)} of your texts are in it, for everyone who opens the page")
 
 
 def _say(progress: RunProgress, variant: str, dev: dict[str, Any]) -> None:

@@ -1,0 +1,42 @@
+"""
+Texts of an owner's own rows that a checkpoint shows to whoever opens the page: only where the owner asked for it.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from beexformer.model import checkpoint
+from beexformer.model.engine import Engine
+from beexformer.model.manifest import Example
+from beexformer.training.data import Rows, sides
+
+MOST = 6  # classes of which a text is shown
+LONGEST = 160  # characters
+
+
+def choose(engine: Engine, rows: Rows) -> tuple[Example, ...]:
+    """A text for each of the largest classes: of those that are answered right the one of middle length."""
+    found = []
+    for label in np.argsort(-np.bincount(rows.labels, minlength=len(engine.labels)), kind="stable")[:MOST]:
+        own = rows.take(np.flatnonzero(rows.labels == label)[:200])
+        inputs = sorted(
+            {row for row in own.inputs() if len(" ".join(sides(row))) <= LONGEST}, key=lambda r: (len(str(r)), r)
+        )
+        answers = engine.predict(
+            [engine.encode(row) if isinstance(row, str) else engine.encode(*row) for row in inputs]
+        )
+        right = [row for row, answer in zip(inputs, answers, strict=True) if answer.label == engine.labels[label]]
+        if right:
+            text, *pair = sides(right[len(right) // 2])
+            found.append(Example(text, pair[0] if pair else None, engine.labels[label], consent=True))
+    return tuple(found)
+
+
+def store(folder: Path, rows: Rows) -> int:
+    """Write examples of these rows into a checkpoint; how many."""
+    found = checkpoint.read(folder)
+    chosen = choose(Engine(found), rows)
+    checkpoint.save(dataclasses.replace(found, examples=chosen), folder)
+    return len(chosen)
