@@ -77,6 +77,7 @@ class Classifier:
         min_blocks: int | None = None,
         max_blocks: int | None = None,
         profile: str | None = None,
+        candidate_labels: list[str] | None = None,
         truncate: bool = True,
     ) -> Answer: ...
     @overload
@@ -89,28 +90,41 @@ class Classifier:
         min_blocks: int | None = None,
         max_blocks: int | None = None,
         profile: str | None = None,
+        candidate_labels: list[str] | None = None,
         truncate: bool = True,
     ) -> list[Answer]: ...
     def classify(
-        self, text: str | Texts, text_pair: str | None = None, *, truncate: bool = True, **options: Any
+        self,
+        text: str | Texts,
+        text_pair: str | None = None,
+        *,
+        candidate_labels: list[str] | None = None,
+        truncate: bool = True,
+        **options: Any,
     ) -> Answer | list[Answer]:
         """The answer to a text, to a pair of texts, or to each of a list of them, in order.
 
         The options are those of a request: `delta` in [-1, 1], `entropy_threshold` in [0, 1] (a share of ln(classes)),
         `min_blocks` and `max_blocks` in 1..num_blocks, `profile` the name of one that the checkpoint has; None takes
-        the checkpoint's default. A text longer than the window is cut, or refused where `truncate` is False.
+        the checkpoint's default. `candidate_labels` are classes in place of the model's own, for a checkpoint that
+        `beexformer train --labels` wrote; what they cost is part of the first answer. A text longer than the window is
+        cut, or refused where `truncate` is False.
         Raises InputError, one sentence, for what can't be answered; in a list it says which one, and none is answered.
         """
-        exit_options = ExitOptions(**options)
+        exit_options, engine, spent = ExitOptions(**options), self.engine, 0.0
+        if candidate_labels is not None:
+            engine, spent = engine.candidates.engine(candidate_labels)
         if isinstance(text, str):
-            return self.engine.predict([self.engine.encode(text, text_pair, exit_options, truncate=truncate)])[0]
+            [answer] = engine.predict([engine.encode(text, text_pair, exit_options, truncate=truncate)])
+            return answer.with_candidates(spent)
         if isinstance(text, tuple) or text_pair is not None:
             raise InputError("give a pair as classify(text, text_pair), several texts or pairs as one list")
         rows = []
         for i, one in enumerate(text):
             first, second = (one, None) if isinstance(one, str) else one
             try:
-                rows.append(self.engine.encode(first, second, exit_options, truncate=truncate))
+                rows.append(engine.encode(first, second, exit_options, truncate=truncate))
             except InputError as error:
                 raise InputError(f"text {i} of {len(text)}: {error}") from None
-        return self.engine.predict(rows)
+        answers = engine.predict(rows)
+        return [answer.with_candidates(0.0 if i else spent) for i, answer in enumerate(answers)]

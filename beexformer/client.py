@@ -38,6 +38,7 @@ class Asked(TypedDict, total=False):
     min_blocks: int
     max_blocks: int
     profile: str
+    candidate_labels: list[str]
     truncate: bool
     cost: bool
 
@@ -59,11 +60,14 @@ class Item:
     text_pair: str | None = None
     model: str | None = None
     options: ExitOptions = NOTHING_ASKED
+    candidate_labels: list[str] | None = None
     truncate: bool = True
     cost: bool = False
 
     def body(self) -> dict[str, Any]:
-        named = {name: getattr(self, name) for name in ("text", "text_pair", "model", "truncate", "cost")}
+        named = {
+            name: getattr(self, name) for name in ("text", "text_pair", "model", "candidate_labels", "truncate", "cost")
+        }
         asked = {field.name: getattr(self.options, field.name) for field in fields(ExitOptions)}
         return {name: value for name, value in {**named, **asked}.items() if value is not None}
 

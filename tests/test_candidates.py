@@ -156,7 +156,7 @@ def test_a_folder_keeps_readers_and_says_what_it_learned_from(tmp_path: Path) ->
 
 @pytest.mark.parametrize("changes", [{"learned_from": "hearsay"}, {"candidate_labels": 1}, {"input": "pair"}])
 def test_nonsense_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="must be|it is|need"):
+    with pytest.raises(ValueError, match=r"must be|it is|need"):
         replace(with_readers(), **changes)  # type: ignore[arg-type]
 
 

@@ -336,9 +336,9 @@ def test_disagreement_of_torch_and_engine_writes_nothing(root: Path, monkeypatch
 
 def test_training_needs_no_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert provenance._commit() == "unknown"  # no repository
+    assert provenance.commit() == "unknown"  # no repository
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance._commit() == "unknown"  # no git
+    assert provenance.commit() == "unknown"  # no git
 
 
 def test_a_run_goes_on_from_a_checkpoint(root: Path) -> None:

@@ -159,11 +159,6 @@ def train(
 
     Rows of your own (--train) of single texts get heads on a backbone that has read English, in seconds; pairs train a
     network. --labels alone makes a model of what classes are called, without a row."""
-    with train_extra():
-        from beexformer.training import recipe as recipes
-        from beexformer.training.finished import finished
-    from rich.console import Console
-
     own = {"folds": folds, "epochs": epochs, "teacher": teacher, "examples": examples or None}
     if not (recipe or train or labels) or (recipe and train):
         raise BEEError("give --train, a file of rows; --labels, what classes are called; or --recipe")
@@ -171,17 +166,26 @@ def train(
         raise BEEError(
             "a recipe says itself what it starts from and reads; flags like --start and --balance go with --train"
         )
-    if recipe:
-        plan = recipes.read(recipe, recipes.Recipe)
-    elif train is None:
+    if recipe is None and train is None:
         _train_from_labels(labels, out, max_tokens, any((dev, text_pair, start, balance, *own.values())))
         return
+    with train_extra():
+        from beexformer.training import recipe as recipes
+    if recipe:
+        plan = recipes.read(recipe, recipes.Recipe)
     else:
         columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
         asked = {"encoding": encoding, "balance": balance, "metric": "macro_f1" if balance else "accuracy"}
         plan = _recipe_of_rows(out, {**columns, **asked}, start, {"max_tokens": max_tokens, "labels": labels, **own})
-    if seed is not None:
-        plan = plan.seeded(seed)
+    _train(plan if seed is None else plan.seeded(seed), data, out, work, variant)
+
+
+def _train(plan: "Recipe", data: Path, out: Path | None, work: Path | None, variant: str) -> None:
+    """Run a recipe, or say at once that it is finished."""
+    with train_extra():
+        from beexformer.training.finished import finished
+    from rich.console import Console
+
     if out and variant == "proposed" and (done := finished(out, plan, data)):
         print(done)
         return

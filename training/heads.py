@@ -180,7 +180,7 @@ class CrossValidation:
     def discriminant(self) -> tuple[Choice, float]:
         """The shrinkage, and the share of names, with the least cross-entropy at its best sharpness, and that."""
         best: tuple[float, Choice] | None = None
-        for share in (0.0,) if self.names is None else SHARES:
+        for share in self._shares():
             for shrinkage in SHRINKAGES:
                 choice = Choice(shrinkage, 1.0, names=share)
                 said = self.said(choice)
@@ -190,6 +190,12 @@ class CrossValidation:
                     best = nats, replace(choice, sharpness=sharp)
         assert best is not None
         return best[1], best[0]
+
+    def _shares(self) -> tuple[float, ...]:
+        """Rows know nothing of a class that has none of them: then its name has to weigh something."""
+        if self.names is None:
+            return (0.0,)
+        return SHARES if self.targets.sum(0).min() > 0 else SHARES[-2:]
 
     def fit(self, choice: Choice) -> Linear:
         """The head of all rows."""

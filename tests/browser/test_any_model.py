@@ -26,6 +26,8 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     pairs = random_checkpoint(2, ("no", "yes"))
     save(replace(pairs, name="pairs", input="pair"), folder / "models" / "pairs")
     save(replace(random_checkpoint(3), name="plain"), folder / "models" / "plain")
+    named = random_checkpoint(4, ("warm", "dull"))
+    save(replace(named, name="named", input="text", learned_from="labels"), folder / "models" / "named")
     with server_of(folder, BEEXFORMER, "serve", "--port", "0", "--checkpoints", str(folder / "models")) as server:
         yield server
 
@@ -65,6 +67,14 @@ def test_examples_are_the_models_own_where_consent_was_given(opened: Opened, ban
     expect(page.get_by_label("Lines", exact=True)).to_have_value(OWN)
     expect(page.locator("#about")).to_contain_text("77 classes")
     assert "customer" not in page.content()
+
+
+def test_a_model_that_saw_no_row_says_so(opened: Opened, bank: Server) -> None:
+    page = opened(bank.url)
+    answered(page)
+    expect(page.locator("#about")).not_to_contain_text("nothing of it was measured")
+    page.get_by_label("Model").select_option("named")
+    expect(page.locator("#about")).to_contain_text("nothing of it was measured")
 
 
 def test_a_model_of_pairs_gets_pairs(opened: Opened, bank: Server) -> None:

@@ -247,6 +247,8 @@ def test_models_say_what_they_are(client: TestClient) -> None:
         "default_delta": 0.0001,
         "num_blocks": 6,
         "input": None,
+        "learned_from": "rows",
+        "candidate_labels": False,
         "size_bytes": described["size_bytes"],
     }
     assert described["config"]["n_block"] == 6

@@ -283,7 +283,11 @@ async function describe(name) {
   const classes = model.labels.length > 12 ? plural(model.labels.length, "class", "classes") : model.labels.join(", ");
   $("about").textContent =
     `Model ${model.name}: ${classes}; ${model.blocks} blocks, ` +
-    `${(model.size_bytes / 1e6).toFixed(1)} MB.`;
+    `${(model.size_bytes / 1e6).toFixed(1)} MB.` +
+    (model.learned_from === "labels"
+      ? " Made of what its classes are called, without a labelled row: nothing of it was measured, and scores are no " +
+        "probabilities."
+      : "");
   $("delta-default").textContent = `the model\u2019s default, ${show(model.default_delta)}`;
   for (const id of ["delta", "delta-number", "sure"]) $(id).disabled = false;
   showExamples();
