@@ -125,8 +125,8 @@ def classify(
     With --output the rows of a CSV, TSV, JSONL, Excel or Parquet file are written with all their columns and what was
     predicted; after a kill the same command goes on. What can't be answered gives a problem, the rest goes on, and the
     exit code is 1."""
-    from beexformer.app.batch_inference import classify_file, classify_text, is_file
-    from beexformer.app.scoring import Scoring
+    if output:  # one process a core, forked from this one: no library needs threads for it
+        os.environ |= {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     from beexformer.app.settings import cpus
     from beexformer.model.options import ExitOptions
     from beexformer.model.registry import Registry
@@ -142,9 +142,14 @@ def classify(
     )
     threads = threads or cpus()
     if output:
+        from beexformer.app.scoring import Scoring
+
         paths = tuple(_paths(checkpoint))
         _score(Scoring(Path(source), output, text, text_pair, encoding, options, paths, engine.name), engine, threads)
-    elif is_file(source, jsonl):
+        return
+    from beexformer.app.batch_inference import classify_file, classify_text, is_file
+
+    if is_file(source, jsonl):
         if text_pair is not None:
             raise BEEError("--text-pair goes with a sentence; in a .jsonl file each line may have a text_pair")
         bad = classify_file(engine, source, options, jsonl=jsonl, threads=threads)

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -87,9 +88,15 @@ def score(scoring: Scoring, engine: Engine, processes: int, console: Console) ->
         raise BEEError(f"{scoring.out} exists; name another file with -o, or remove it")
     rows, columns = _looked_through(scoring)
     output = Output(scoring.out, scoring.source, columns)
-    with _claimed(output.folder, _made(scoring, engine)), _bar(console) as bar:
+    processes = min(processes, -(-rows // ROWS))
+    # processes before the bar, whose thread none of them should be a copy of
+    with (
+        _claimed(output.folder, _made(scoring, engine)),
+        _processes(scoring, output, engine, processes) as pool,
+        _bar(console) as bar,
+    ):
         task = bar.add_task(scoring.source.name, total=rows, kept=0)
-        _run(scoring, output, engine, processes if rows > ROWS else 1, partial(bar.update, task))
+        _run(scoring, output, engine, pool, processes, partial(bar.update, task))
         bad = output.join()
         shutil.rmtree(output.folder)
     return Scored(rows, bad)
@@ -107,7 +114,42 @@ def _looked_through(scoring: Scoring) -> tuple[int, tuple[str, ...]]:
     return rows, tuple(columns)
 
 
-def _run(scoring: Scoring, output: Output, engine: Engine, processes: int, update: Callable[..., object]) -> None:
+@contextlib.contextmanager
+def _processes(
+    scoring: Scoring, output: Output, engine: Engine, count: int
+) -> Iterator[Callable[[int, list[tables.Row]], Future[None]] | None]:
+    """So many processes, and what gives them a chunk; None where this one is enough. They are forks of this one, which
+    has checkpoint and kernels already; where it has threads, whose locks a fork would copy, they load both anew."""
+    global _at_work
+    if count == 1:
+        yield None
+        return
+    alone = sys.platform == "linux" and threading.active_count() == 1
+    if alone:
+        _at_work = scoring, output, engine
+    context = multiprocessing.get_context("fork" if alone else "spawn")
+    with ProcessPoolExecutor(count, context, _start, (() if alone else (scoring, output))) as pool:
+        try:
+            for started in [pool.submit(os.getpid) for _ in range(count)]:
+                started.result()
+            yield lambda number, chunk: pool.submit(_write, number, chunk)
+        except BrokenProcessPool:
+            raise BEEError(
+                "a process was killed, for want of memory perhaps; the same command goes on, --threads 1 needs less"
+            ) from None
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _run(
+    scoring: Scoring,
+    output: Output,
+    engine: Engine,
+    submit: Callable[[int, list[tables.Row]], Future[None]] | None,
+    processes: int,
+    update: Callable[..., object],
+) -> None:
     """Write the parts that are not there yet."""
     there = output.parts()
     kept = 0
@@ -121,28 +163,18 @@ def _run(scoring: Scoring, output: Output, engine: Engine, processes: int, updat
             else:
                 yield number, chunk
 
-    if processes == 1:
+    if submit is None:
         for number, chunk in left():
             output.write(number, chunk, answer(scoring, engine, chunk))
             update(advance=len(chunk))
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of threads
     waiting: dict[Future[None], int] = {}
-    with ProcessPoolExecutor(processes, context, _start, (scoring, output)) as pool:
-        try:
-            for number, chunk in left():
-                waiting[pool.submit(_write, number, chunk)] = len(chunk)
-                if len(waiting) >= 3 * processes:
-                    _collect(waiting, update)
-            while waiting:
-                _collect(waiting, update)
-        except BrokenProcessPool:
-            raise BEEError(
-                "a process was killed, for want of memory perhaps; the same command goes on, --threads 1 needs less"
-            ) from None
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for number, chunk in left():
+        waiting[submit(number, chunk)] = len(chunk)
+        if len(waiting) >= 3 * processes:
+            _collect(waiting, update)
+    while waiting:
+        _collect(waiting, update)
 
 
 def _collect(waiting: dict[Future[None], int], update: Callable[..., object]) -> None:
@@ -158,7 +190,8 @@ _at_work: tuple[Scoring, Output, Engine]
 """Of a process: what it scores, into what, and its engine."""
 
 
-def _start(scoring: Scoring, output: Output) -> None:
+def _start(*loading: Any) -> None:
+    """Of a process that is no fork, `loading` is what it scores into what; it loads the engine for it."""
     global _at_work
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -169,6 +202,9 @@ def _start(scoring: Scoring, output: Output) -> None:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which lets what runs be written
+    if not loading:
+        return
+    scoring, output = loading
     folders = (folder for path in scoring.paths or (SHIPPED,) for folder in checkpoint_folders(path))
     named = (folder for folder in folders if json.loads((folder / "config.json").read_text())["name"] == scoring.model)
     _at_work = scoring, output, Engine.load(next(named))
