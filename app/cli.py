@@ -18,6 +18,7 @@ from beexformer.model.errors import BEEError, Stopped
 if TYPE_CHECKING:
     from beexformer.app.scoring import Scoring
     from beexformer.model.engine import Engine
+    from beexformer.model.options import ExitOptions
 
 app = typer.Typer()
 Checkpoint = Annotated[
@@ -146,18 +147,25 @@ def classify(
 
         paths = tuple(_paths(checkpoint))
         _score(Scoring(Path(source), output, text, text_pair, encoding, options, paths, engine.name), engine, threads)
-        return
+    else:
+        _answer(engine, source, text_pair, options, jsonl=jsonl, threads=threads)
+
+
+def _answer(
+    engine: "Engine", source: str, text_pair: str | None, options: "ExitOptions", *, jsonl: bool, threads: int
+) -> None:
+    """A sentence, a file or stdin on stdout; exit code 1 where lines have no answer."""
     from beexformer.app.batch_inference import classify_file, classify_text, is_file
 
-    if is_file(source, jsonl):
-        if text_pair is not None:
-            raise BEEError("--text-pair goes with a sentence; in a .jsonl file each line may have a text_pair")
-        bad = classify_file(engine, source, options, jsonl=jsonl, threads=threads)
-        if bad:
-            print(f"beexformer: lines that could not be answered: {bad}", file=sys.stderr)
-            raise SystemExit(1)
-    else:
+    if not is_file(source, jsonl):
         print(classify_text(engine, source, text_pair, options))
+        return
+    if text_pair is not None:
+        raise BEEError("--text-pair goes with a sentence; in a .jsonl file each line may have a text_pair")
+    bad = classify_file(engine, source, options, jsonl=jsonl, threads=threads)
+    if bad:
+        print(f"beexformer: lines that could not be answered: {bad}", file=sys.stderr)
+        raise SystemExit(1)
 
 
 def _score(scoring: "Scoring", engine: "Engine", processes: int) -> None:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from beexformer.training.cli import Checkpoint, train_extra
+from beexformer.training.cli import train_extra
+from beexformer.training.flags import Checkpoint
 
 app = typer.Typer()
 

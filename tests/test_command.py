@@ -24,7 +24,10 @@ def test_verbs_of_serving_come_first() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "loaded"),
-    [(("models", "--help"), set()), (("--help",), {"beexformer.training.cli", "beexformer.report.cli"})],
+    [
+        (("models", "--help"), set()),
+        (("--help",), {f"beexformer.{name}" for name in ("training.cli", "training.flags", "report.cli")}),
+    ],
 )
 def test_only_a_call_or_the_list_of_all_verbs_loads_those_of_training(
     arguments: tuple[str, ...], loaded: set[str]

@@ -30,7 +30,8 @@ def test_a_network_that_is_beaten_says_so() -> None:
 def test_the_end_says_what_to_do_next(tmp_path: Path) -> None:
     console = Console(width=100, record=True, file=(tmp_path / "out").open("w"))
     with console.file:
-        conclude(console, LABELS, TRAIN, TRAIN, {"dev": evaluation()}, tmp_path / "support")
+        said = compared(LABELS, TRAIN, TRAIN, evaluation())
+        conclude(console, LABELS, said, {"dev": evaluation()}, tmp_path / "support")
     text = console.export_text()
     for words in ("precision", "lies between", "this network", f"beexformer serve --checkpoints {tmp_path}/support"):
         assert words in text

@@ -12,7 +12,51 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from beexformer.model.errors import BEEError, Stopped
+from beexformer.model.errors import BEEError, Stopped, TrainingError
+from beexformer.training.flags import (
+    Agreement,
+    Balance,
+    Checkpoint,
+    CheckpointToTune,
+    CheckpointToWrite,
+    Confidence,
+    ConfusionPicture,
+    CopyFolder,
+    DataFolder,
+    DataFolderOfAll,
+    DefaultProfile,
+    DevFile,
+    Encoding,
+    Epochs,
+    EveryCheckpoint,
+    Examples,
+    FlopsBudget,
+    Folds,
+    Json,
+    LabelColumn,
+    LabelledRows,
+    LabelsFile,
+    LatencyBudget,
+    MaxTokens,
+    Metric,
+    ModelName,
+    OptionalLabelColumn,
+    Picture,
+    ProfileName,
+    RecipeFile,
+    Risk,
+    Seed,
+    Take,
+    TakeAtOnce,
+    TeacherEncoder,
+    TextColumn,
+    TextPairColumn,
+    TrainFile,
+    UnseenRows,
+    Variant,
+    WarmStart,
+    Work,
+)
 
 if TYPE_CHECKING:
     from beexformer.model.engine import Engine
@@ -20,104 +64,6 @@ if TYPE_CHECKING:
     from beexformer.training.recipe import Recipe
 
 app = typer.Typer()
-Checkpoint = Annotated[
-    Path | None, typer.Option(help="A checkpoint folder, or a folder of them; default: the shipped ones.")
-]
-ModelName = Annotated[str | None, typer.Option(help="Name of the model, where there are several.")]
-DataFolder = Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
-
-# of a file of rows
-TextColumn = Annotated[str, typer.Option(help="Column of the text.")]
-TextPairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.")]
-LabelColumn = Annotated[str, typer.Option(help="Column of the label.")]
-Encoding = Annotated[str | None, typer.Option(help="Of a file that is not UTF-8 or UTF-16, as cp1252.")]
-
-# of `train`
-CheckpointToWrite = Annotated[Path | None, typer.Option(help="Checkpoint folder to write; other variants have none.")]
-RecipeFile = Annotated[Path | None, typer.Option(help="A recipe file (TOML); its paths are relative to --data.")]
-LabelsFile = Annotated[
-    Path | None,
-    typer.Option(
-        help="A text file with a class a line, `label` or `label: a few words`: alone it makes a model without a row, "
-        "beside --train it helps where rows are few."
-    ),
-]
-TrainFile = Annotated[
-    str | None, typer.Option(help="Without a recipe: a CSV, TSV, JSONL or Parquet file, or a folder of splits.")
-]
-DevFile = Annotated[str | None, typer.Option(help="Development file; a tenth of the rows is held out without one.")]
-WarmStart = Annotated[
-    str | None, typer.Option(help="Without a recipe: a checkpoint of the same classes to go on from, as sst2.")
-]
-MaxTokens = Annotated[
-    int | None, typer.Option(min=8, max=512, help="Without a recipe: tokens that are read of a text.")
-]
-Balance = Annotated[
-    bool,
-    typer.Option("--balance", help="Without a recipe: small classes count for as much as large ones; macro F1."),
-]
-Variant = Annotated[
-    str, typer.Option(help="proposed; or, to compare with, wee, wee-fp or fp: these leave a record, no checkpoint.")
-]
-Seed = Annotated[int | None, typer.Option(min=0, help="Of initialisation and order; default: the recipe's.")]
-Folds = Annotated[
-    int | None,
-    typer.Option(
-        min=2, max=20, help="Single texts: folds of the cross-validation that chooses and judges; default: 5."
-    ),
-]
-Epochs = Annotated[
-    int | None,
-    typer.Option(min=1, help="Pairs, and with --start: how often the rows are read; default: 10. Heads have none."),
-]
-TeacherEncoder = Annotated[
-    str | None,
-    typer.Option(help="Pairs: minilm or mpnet, an encoder that is fine-tuned first and learned from too."),
-]
-Examples = Annotated[
-    bool,
-    typer.Option("--examples", help="Store a text of yours for each of six classes, which everyone on the page sees."),
-]
-Work = Annotated[
-    Path | None, typer.Option(help="Folder that keeps the progress of a recipe's runs; default: runs/<its name>.")
-]
-
-# of `evaluate`
-LabelledRows = Annotated[Path | None, typer.Argument(help="Labelled rows: CSV, TSV, JSONL or Parquet.")]
-EveryCheckpoint = Annotated[
-    bool, typer.Option("--all", help="Every checkpoint on the development rows that it names, under --data.")
-]
-DataFolderOfAll = Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder, for --all.")]
-Metric = Annotated[str, typer.Option(help="accuracy, f1, macro_f1 or matthews.")]
-Picture = Annotated[Path | None, typer.Option(help="Draw the same as a PNG, SVG or PDF.")]
-ConfusionPicture = Annotated[
-    Path | None, typer.Option(help="Draw which class is taken for which as a PNG, SVG or PDF.")
-]
-Take = Annotated[
-    bool, typer.Option("--take", help="Make the exit options that are recommended the default of --checkpoint.")
-]
-
-# of `tune`
-CheckpointToTune = Annotated[
-    str, typer.Argument(help="A checkpoint folder, or the name of a shipped one (with --out).")
-]
-UnseenRows = Annotated[Path, typer.Argument(help="Rows like those to come, that training did not see.")]
-OptionalLabelColumn = Annotated[
-    str | None, typer.Option(help="Column of the label; without one, full depth is what is agreed with.")
-]
-FlopsBudget = Annotated[float | None, typer.Option(help="At most this share of full depth's FLOPs, as 0.4.")]
-LatencyBudget = Annotated[float | None, typer.Option(help="At most so many milliseconds a row, on this machine.")]
-Agreement = Annotated[float | None, typer.Option(help="At least this agreement with full depth, as 0.98.")]
-Risk = Annotated[
-    float | None, typer.Option(help="At most this risk by leaving early, as 0.02, shown with --confidence.")
-]
-Confidence = Annotated[float, typer.Option(help="How sure a bound on --risk has to be.")]
-ProfileName = Annotated[str | None, typer.Option(help="What to call the profile; default: as flops-40.")]
-DefaultProfile = Annotated[
-    bool, typer.Option("--default", help="The profile is in effect where a request asks for nothing.")
-]
-CopyFolder = Annotated[Path | None, typer.Option(help="Write a copy there; the checkpoint stays as it is.")]
 
 
 @contextmanager
@@ -151,6 +97,7 @@ def train(
     epochs: Epochs = None,
     teacher: TeacherEncoder = None,
     examples: Examples = False,
+    take: TakeAtOnce = False,
     variant: Variant = "proposed",
     seed: Seed = None,
     work: Work = None,
@@ -177,11 +124,11 @@ def train(
         columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
         asked = {"encoding": encoding, "balance": balance, "metric": "macro_f1" if balance else "accuracy"}
         plan = _recipe_of_rows(out, {**columns, **asked}, start, {"max_tokens": max_tokens, "labels": labels, **own})
-    _train(plan if seed is None else plan.seeded(seed), data, out, work, variant)
+    _train(plan if seed is None else plan.seeded(seed), data, out, work, variant, take)
 
 
-def _train(plan: "Recipe", data: Path, out: Path | None, work: Path | None, variant: str) -> None:
-    """Run a recipe, or say at once that it is finished."""
+def _train(plan: "Recipe", data: Path, out: Path | None, work: Path | None, variant: str, take: bool) -> None:
+    """Run a recipe, or say at once that it is finished; with `take` the checkpoint gets what the run recommends."""
     with train_extra():
         from beexformer.training.finished import finished
     from rich.console import Console
@@ -189,12 +136,20 @@ def _train(plan: "Recipe", data: Path, out: Path | None, work: Path | None, vari
     if out and variant == "proposed" and (done := finished(out, plan, data)):
         print(done)
         return
-    with train_extra():
-        from beexformer.training.train import run
+    console = Console()
     try:
-        run(plan, data, out, work or Path("runs") / plan.name, Console(), variant)
+        with train_extra(), console.status("loading torch"):
+            from beexformer.training.train import run
+        found = run(plan, data, out, work or Path("runs") / plan.name, console, variant)
     except KeyboardInterrupt:
+        if plan.heads:
+            raise Stopped("stopped, and nothing was written; the same command begins anew, it takes seconds") from None
         raise Stopped("stopped; the same command goes on where it was") from None
+    if take and out:
+        try:
+            _take(out, found["dev"])
+        except TrainingError as error:  # it is written all the same
+            print(error)
 
 
 def _recipe_of_rows(out: Path | None, columns: dict[str, Any], start: str | None, own: dict[str, Any]) -> "Recipe":

@@ -13,13 +13,11 @@ from beexformer.training.data import Rows
 from beexformer.training.evaluate import METRICS
 
 
-def conclude(
-    console: Console, labels: list[str], train: Rows, dev: Rows, evaluation: dict[str, Any], out: Path
-) -> None:
-    """Print it; `dev` is `train` itself where the network was judged by cross-validation."""
+def conclude(console: Console, labels: list[str], said: list[str], evaluation: dict[str, Any], out: Path) -> None:
+    """Print it; `said` are the sentences of `compared`."""
     found = evaluation["dev"]
     console.print(tables.class_tables(labels, {**found, "advice": diagnosis.advice(found)}))
-    for sentence in compared(labels, train, dev, found):
+    for sentence in said:
         console.print(sentence, highlight=False, soft_wrap=True)
     model = out.resolve()
     console.print(
@@ -31,7 +29,8 @@ def conclude(
 
 
 def compared(labels: list[str], train: Rows, dev: Rows, found: dict[str, Any]) -> list[str]:
-    """The network's score beside that of the largest class and of TF-IDF, and what follows where these are better."""
+    """The network's score beside that of the largest class and of TF-IDF, and what follows where these are better;
+    `dev` is `train` itself where the network was judged by cross-validation."""
     metric, score = found["metric"], found["score"]
     largest, majority = diagnosis.majority(train.labels, dev.labels, METRICS[metric])
     words = lexical.score(train, dev, metric)

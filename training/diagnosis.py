@@ -113,7 +113,7 @@ def advice(found: dict[str, Any]) -> list[str]:
         options, point = fit
         said.append(
             f"no worse on these rows and with {point['flops_saved_ratio']:.0%} of the FLOPs saved: {options.stated()}, "
-            f"{metric} {point['score']:.4f}; `evaluate --take` makes that the checkpoint's default"
+            f"{metric} {point['score']:.4f}; `--take` makes that the checkpoint's default"
         )
     low, high = found["interval"]
     said.append(f"on other rows like these {metric} lies between {low:.4f} and {high:.4f} (95 %, {found['rows']} rows)")

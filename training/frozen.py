@@ -27,6 +27,8 @@ from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import Recipe
 from beexformer.training.tuning import Observed
 
+READING, LEARNING, CHECKING = "running the texts", "learning the classes", "checking the model"
+"""What a run is at, for its bar."""
 VERIFIED = 64  # rows on which torch, which takes most of a run for it, and engine are compared
 FEW = 50  # rows a class, up to which it is tried whether what classes are called helps
 LOST = 0.0025  # of the score that may be given for leaving early
@@ -49,6 +51,7 @@ def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgres
     """
     began = time.monotonic()
     fitted = _fitted(recipe, data, progress)
+    progress.stage(CHECKING)
     engine = Engine(fitted.checkpoint)
     compared = encode_rows(engine, data.dev)[:: max(1, len(data.dev) // VERIFIED)]
     parity = export.verified(fitted.checkpoint, engine, compared)
@@ -76,9 +79,9 @@ def _fitted(recipe: Recipe, data: Prepared, progress: RunProgress) -> Fitted:
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     network = mean_states.network_of(start, data.config)
     engine = mean_states.engine_of(network, data.tokenizer)
-    states = mean_states.of(engine, data.train.inputs(), threads, progress.stage("states"))
+    states = mean_states.of(engine, data.train.inputs(), threads, progress.stage(READING))
     readers, names = _names(recipe, data, start, network)
-    report, seed = progress.stage("heads"), recipe.optim.seed
+    report, seed = progress.stage(LEARNING), recipe.optim.seed
     found = heads.fit(states, data.targets, threads, report, folds=recipe.heads.folds, seed=seed, names=names)
     if recipe.data.balance:
         found = heads.balanced(found, data.targets)

@@ -54,7 +54,8 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
     cross_validated = dev is train
     if dropped:
         progress.say(f"{dropped} training rows dropped: they are also development or test rows")
-    work.mkdir(parents=True, exist_ok=True)  # now that all files have been read
+    if not recipe.heads:  # which are there in seconds, and keep nothing
+        work.mkdir(parents=True, exist_ok=True)  # now that all files have been read
     network = recipe.network if start is None else _shaped(recipe, start)
     json_text, embedding = (start.tokenizer, None) if start else _vocabulary(recipe, train, work)
     tokenizer = Tokenizer(json_text, network.max_tokens)
