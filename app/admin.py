@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
-from beexformer.app.deployment import Change, ChangeRefused, below_roots
-from beexformer.app.errors import responses
+from beexformer.app.deployment import Change, below_roots
+from beexformer.app.errors import ChangeRefused, responses
 from beexformer.app.service import Service, Serving
 
 ModelName = Annotated[str, Path(description="name of the model, as its checkpoint has it")]

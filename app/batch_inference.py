@@ -15,12 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
-from beexformer.app.errors import NotJSON, problem
+from beexformer.app.errors import InvalidFields, NotJSON, problem
 from beexformer.app.schemas import to_json
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import BEEError, InputError
@@ -90,7 +89,7 @@ def _classify(
     for number, line in chunk:
         try:
             outcomes.append(_encode(engine, options, jsonl, line))
-        except (InputError, NotJSON, RequestValidationError) as error:
+        except (InputError, NotJSON, InvalidFields) as error:
             found = problem(error).model_dump(exclude_none=True)
             outcomes.append(json.dumps({"line": number, **found}, ensure_ascii=False))
     rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
@@ -109,7 +108,7 @@ def _encode(engine: Engine, options: ExitOptions, jsonl: bool, line: bytes) -> R
     try:
         parsed = Line.model_validate(json.loads(text))
     except ValidationError as error:
-        raise RequestValidationError(error.errors()) from None
+        raise InvalidFields(error.errors()) from None
     except ValueError as error:
         raise NotJSON(f"the line is not JSON: {error}") from None
     return engine.encode(parsed.text, parsed.text_pair, options)

@@ -1,5 +1,6 @@
 """
-A few numbers in memory that the parent and all workers share: who is there, is it alive, how much has it to do.
+A few numbers in memory that the parent and all workers share: who is there, is it alive, how much has it to do, and
+what became of those who are not there any more.
 
 Each number is written by one process only and read at a glance; nothing is locked.
 """
@@ -7,6 +8,7 @@ Each number is written by one process only and read at a glance; nothing is lock
 import mmap
 
 EMPTY, STARTING, OPENING, SERVING = 0, 1, 2, 3  # states of a slot; OPENING is the doorkeeper's
+REFUSED, ENDED, HUNG = 0, 1, 2  # counts: texts that the doorkeeper refused; workers that were replaced, and why
 
 
 class Board:
@@ -14,8 +16,10 @@ class Board:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        rows = memoryview(mmap.mmap(-1, 4 * slots * 8)).cast("q")
+        rows = memoryview(mmap.mmap(-1, (4 * slots + 3) * 8)).cast("q")
         self.pid, self.state, self.beats, self.connections = (rows[i * slots : (i + 1) * slots] for i in range(4))
+        self.counts = rows[4 * slots :]
+        """By REFUSED, ENDED and HUNG."""
 
     def clear(self, slot: int) -> None:
         """The process of the slot has ended."""

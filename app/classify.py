@@ -12,21 +12,20 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from beexformer.app.brownout import Brownout
 from beexformer.app.context import RequestContext
-from beexformer.app.errors import ClientGone, kind
+from beexformer.app.errors import ClientGone, InvalidFields, kind
 from beexformer.app.metrics import Metrics
 from beexformer.app.scheduler import DeadlineExceeded, Scheduler, Work
 from beexformer.app.schemas import ClassifyRequest
 from beexformer.app.shadow import Shadow
 from beexformer.model.answer import Answer
 from beexformer.model.engine import Engine, Row
-from beexformer.model.errors import InputError
+from beexformer.model.errors import InputError, UnknownModel
 from beexformer.model.options import ExitOptions
-from beexformer.model.registry import Registry, UnknownModel
+from beexformer.model.registry import Registry
 
 TOKENIZING = 0.0005  # milliseconds a character, at most
 STEP = 2.0  # milliseconds that a text runs for, as predicted, until the loop may look after something else
@@ -63,7 +62,7 @@ class Text:
             if isinstance(self.item, ValidationError):
                 place = ("body", "items", self.index)
                 problems = [{**error, "loc": (*place, *error["loc"])} for error in self.item.errors()]
-                raise RequestValidationError(problems)
+                raise InvalidFields(problems)
             self.engine = registry.get(self.item.model)
             if self.item.candidate_labels is not None:
                 yield from self._read_labels(self.item.candidate_labels)
@@ -73,7 +72,7 @@ class Text:
                 options = brownout.options(self.item, self.engine, wait)
                 self.shifted = options is not self.item
             self.row = self.engine.encode(self.item.text, self.item.text_pair, options, truncate=self.item.truncate)
-        except (RequestValidationError, UnknownModel, InputError) as error:
+        except (InvalidFields, UnknownModel, InputError) as error:
             self.outcome = error
         self.tokenize = time.monotonic() - start
         self.cpu += time.thread_time() - cpu

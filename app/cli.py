@@ -83,7 +83,7 @@ def serve(context: typer.Context) -> None:
     os.environ["BEE_CPU"] = settings.cpu  # the kernels read it when they are imported
     # no thread may be alive where workers are forked; neither library has use for any here
     os.environ |= {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    from beexformer.app.main import serve as run
+    from beexformer.app.serve import serve as run
 
     run(settings)
 

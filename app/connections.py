@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, cast
 
 from uvicorn.server import ServerState
 
+from beexformer.app.settings import Settings
+
 if TYPE_CHECKING:
     from beexformer.app.protocol import Protocol
 
@@ -24,6 +26,13 @@ class Limits:
     body: float
     keep_alive: float
     connection: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Limits":
+        """Those that the settings state."""
+        return cls(
+            settings.head_seconds, settings.body_seconds, settings.keep_alive_seconds, settings.connection_seconds
+        )
 
 
 class Connections(ServerState):

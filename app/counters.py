@@ -11,20 +11,22 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from beexformer.app.board import Board
 
 PID = 0  # index of the number that says which process counts here
 
 
 @dataclass(slots=True)
 class Processes:
-    """Where processes count together, `pids()`, those that do now, and the slot of this one."""
+    """Where processes count together, the board that says which ones do now, and the slot of this one."""
 
     folder: Path
-    pids: Callable[[], list[int]]
+    board: Board
     slot: int = 0
 
     def enter(self, slot: int) -> None:
@@ -33,11 +35,11 @@ class Processes:
 
 
 @contextmanager
-def counting(pids: Callable[[], list[int]]) -> Iterator[Processes]:
+def counting(board: Board) -> Iterator[Processes]:
     """Processes with a folder of their own, gone with the block."""
     folder = Path(tempfile.mkdtemp(prefix="beexformer-metrics-"))
     try:
-        yield Processes(folder, pids)
+        yield Processes(folder, board)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -67,7 +69,7 @@ class Counters:
             return alone, alone
         files = sorted(self._processes.folder.glob(f"{self._layout}-*.counters"))
         arrays = [list[float](memoryview(file.read_bytes()).cast("d")) for file in files]
-        pids = {os.getpid(), *self._processes.pids()}
+        pids = {os.getpid(), *self._processes.board.pids()}
         return arrays, [array for array in arrays if array[PID] in pids]
 
     def _file(self, slot: int) -> Path:

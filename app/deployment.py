@@ -6,21 +6,17 @@ digest, the stored probes' answers, a real forward. Where something is wrong, wh
 
 import functools
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from beexformer.app.errors import ChangeRefused
 from beexformer.app.settings import Settings
 from beexformer.model.engine import Engine
-from beexformer.model.errors import BEEError
 from beexformer.model.registry import Registry
 
 log = logging.getLogger("bee.deployment")
-
-
-class ChangeRefused(BEEError):
-    """What is served stays as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,34 +28,51 @@ class Change:
     folder: str | None = None
 
 
+@dataclass(frozen=True)
+class _Served:
+    """What is served, and how it differs from what the settings name."""
+
+    registry: Registry
+    loaded: Mapping[str, Path] = field(default_factory=dict)  # over /admin, by name
+    unloaded: frozenset[str] = frozenset()
+
+
 class Deployment:
-    """The parent's side. `registry` is what is served."""
+    """The parent's side."""
 
     def __init__(self, settings: Settings, load: Callable[..., Engine]) -> None:
         self._settings, self._load = settings, trusting(settings, load)
-        self._loaded: dict[str, Path] = {}  # over /admin
-        self._unloaded: set[str] = set()
-        self.registry = load_registry(settings, load)
+        self._served = self._before = _Served(load_registry(settings, load))
+
+    @property
+    def registry(self) -> Registry:
+        """What is served."""
+        return self._served.registry
 
     def renew(self, asked: dict[str, Any]) -> Registry:
         """What shall be served from now on: the change that a worker asks for, or at a SIGHUP, {}, all checkpoints
-        anew. Raises BEEError."""
+        anew. Raises BEEError, and then what was served is served on."""
         if asked:
             change = Change(**asked)
-            self.registry = self._changed(change)
+            served = self._changed(change)
             log.info("changed", extra={"fields": {"change": change.kind, "model": change.name}})
         else:
-            self.registry = self._all_anew()
+            served = self._all_anew()
+        self._before, self._served = self._served, served
         return self.registry
 
-    def _all_anew(self) -> Registry:
+    def put_back(self) -> None:
+        """The workers with what was renewed last didn't get to serve: what was served before is served on."""
+        self._served = self._before
+
+    def _all_anew(self) -> _Served:
         registry = load_registry(self._settings, self._load)
-        for name in self._unloaded & registry.folders.keys():
+        for name in self._served.unloaded & registry.folders.keys():
             registry = registry.without(name)
-        for folder in self._loaded.values():
+        for folder in self._served.loaded.values():
             registry = registry.with_engine(self._read(folder), folder)
         registry.warm()
-        return registry
+        return replace(self._served, registry=registry)
 
     def _read(self, folder: Path) -> Engine:
         engine = self._load(folder)
@@ -67,25 +80,24 @@ class Deployment:
             engine.set_defaults(defaults)
         return engine
 
-    def _changed(self, change: Change) -> Registry:
+    def _changed(self, change: Change) -> _Served:
+        registry, name = self.registry, change.name
+        loaded, unloaded = {**self._served.loaded}, self._served.unloaded
         if change.kind == "unload":
-            registry = self.registry.without(change.name)
-            self._loaded.pop(change.name, None)
-            self._unloaded.add(change.name)
-            return registry
-        known = change.name in self.registry.folders
+            loaded.pop(name, None)
+            return _Served(registry.without(name), loaded, unloaded | {name})
+        known = name in registry.folders
         if change.kind == "load" and known:
-            raise ChangeRefused(f"model {change.name!r} is loaded already; reload it, or unload it first")
-        folder = Path(change.folder) if change.folder else self.registry.folder(change.name)
+            raise ChangeRefused(f"model {name!r} is loaded already; reload it, or unload it first")
+        folder = Path(change.folder) if change.folder else registry.folder(name)
         engine = self._read(folder)
-        if engine.name != change.name:
-            raise ChangeRefused(f"{folder.name} holds model {engine.name!r}, not {change.name!r}")
+        if engine.name != name:
+            raise ChangeRefused(f"{folder.name} holds model {engine.name!r}, not {name!r}")
         engine.warm()
-        engine.calibrate(next((other for other in self.registry if other.shape == engine.shape), None))
+        engine.calibrate(next((other for other in registry if other.shape == engine.shape), None))
         if change.kind == "load":
-            self._loaded[engine.name] = folder
-            self._unloaded.discard(engine.name)
-        return self.registry.with_engine(engine, folder)
+            loaded[name], unloaded = folder, unloaded - {name}
+        return _Served(registry.with_engine(engine, folder), loaded, unloaded)
 
 
 def load_registry(settings: Settings, load: Callable[..., Engine] = Engine.load) -> Registry:

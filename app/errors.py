@@ -1,6 +1,8 @@
 """
 Exceptions to problems: one table, one shape (RFC 9457). What isn't in the table is a bug: 500, and no word about it.
 
+FastAPI is not known here: what a process that only waits for others says has to be there at once.
+
 Refused in: protocol.py (400 of broken HTTP, 408, 414, 431), middleware.py (401, 413), quotas.py (429), fast_path.py
 (415), scheduler.py (503, 504), routes.py (413 of a batch), schemas.py and model/options.py (422).
 """
@@ -10,20 +12,17 @@ from http.client import responses as phrases
 from typing import Any
 from urllib.parse import quote
 
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from beexformer.app.context import RequestContext
-from beexformer.app.deployment import ChangeRefused
 from beexformer.app.prefix import route_path
 from beexformer.app.quotas import QuotaExceeded
 from beexformer.app.scheduler import DeadlineExceeded, Draining, Overloaded
 from beexformer.app.schemas import FieldError, Problem
-from beexformer.model.errors import InputError
-from beexformer.model.registry import UnknownModel
+from beexformer.model.errors import BEEError, InputError, UnknownModel
 
 MEDIA_TYPE = "application/problem+json"
 INFERENCE_PROTOCOL = "/v2/"  # paths below it
@@ -33,6 +32,18 @@ TYPES = "urn:problem-type:beexformer:"
 
 class NotJSON(Exception):
     """The body is no JSON at all."""
+
+
+class InvalidFields(Exception):
+    """Fields of a body, or headers, are wrong; `errors` says of each what pydantic does."""
+
+    def __init__(self, errors: Sequence[Any]) -> None:
+        super().__init__(f"{len(errors)} fields are wrong")
+        self.errors = errors
+
+
+class ChangeRefused(BEEError):
+    """What is served stays as it is."""
 
 
 class NotHTTP(HTTPException):
@@ -73,7 +84,7 @@ TABLE: dict[type[Exception] | int, tuple[int, str, str]] = {
     413: (413, "too-large", "The body or the batch is too large"),
     414: (414, "long-path", "The path is too long"),
     415: (415, "not-json-type", "The content type must be application/json"),
-    RequestValidationError: (422, "invalid-field", "A field is missing, unknown or has an invalid value"),
+    InvalidFields: (422, "invalid-field", "A field is missing, unknown or has an invalid value"),
     InputError: (422, "invalid-input", "The text or its options can't be answered"),
     431: (431, "large-head", "The headers are too many or too large"),
     QuotaExceeded: (429, "quota", "The key's quota is used up"),
@@ -93,7 +104,7 @@ BUG = (500, "internal", "Something went wrong here")
 
 def kind(error: Exception) -> tuple[int, str, str]:
     """(status, slug, title) of an exception."""
-    if isinstance(error, RequestValidationError) and _no_json(error):
+    if isinstance(error, InvalidFields) and _no_json(error):
         return TABLE[NotJSON]
     default = TABLE.get(error.status_code, BUG) if isinstance(error, HTTPException) else BUG
     return next((TABLE[cls] for cls in type(error).__mro__ if cls in TABLE), default)
@@ -108,10 +119,10 @@ def problem(error: Exception, *, instance: str | None = None, request_id: str | 
     elif isinstance(error, HTTPException):
         # the framework's own words repeat the status or, for 400, hide what the caller can do
         detail = title if error.detail in (phrases.get(status), "There was an error parsing the body") else error.detail
-    elif isinstance(error, RequestValidationError) and _no_json(error):
+    elif isinstance(error, InvalidFields) and _no_json(error):
         detail = _json_detail(error)
-    elif isinstance(error, RequestValidationError):
-        fields = _field_errors(error.errors())
+    elif isinstance(error, InvalidFields):
+        fields = _field_errors(error.errors)
         detail = "; ".join(f"{_place(field)}: {field.detail}" for field in fields[:3])
     else:
         detail = str(error)
@@ -158,14 +169,14 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {**described, "default": {"description": "Any other problem", "content": content}}
 
 
-def _no_json(error: RequestValidationError) -> bool:
-    first = error.errors()[0]
+def _no_json(error: InvalidFields) -> bool:
+    first = error.errors[0]
     missing = first["type"] == "missing" and tuple(first["loc"]) == ("body",)
     return first["type"] == "json_invalid" or missing
 
 
-def _json_detail(error: RequestValidationError) -> str:
-    first = error.errors()[0]
+def _json_detail(error: InvalidFields) -> str:
+    first = error.errors[0]
     if first["type"] == "missing":
         return "the body is empty; send a JSON object"
     return f"{first['ctx']['error']} (character {first['loc'][-1]})"

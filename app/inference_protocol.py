@@ -22,9 +22,8 @@ from beexformer.app.service import Serving
 from beexformer.app.tensors import OUTPUTS, Tensor
 from beexformer.model.answer import Answer
 from beexformer.model.engine import Engine
-from beexformer.model.errors import InputError
+from beexformer.model.errors import InputError, UnknownModel
 from beexformer.model.options import ExitOptions
-from beexformer.model.registry import UnknownModel
 
 VERSION = "1"  # the only one of a model: a checkpoint that is replaced has another content, not another version here
 HEADER = "Inference-Header-Content-Length"

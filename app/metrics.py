@@ -18,6 +18,7 @@ from typing import Any
 from prometheus_client import Metric
 
 from beexformer.app import exposition
+from beexformer.app.board import ENDED, HUNG, REFUSED
 from beexformer.app.counters import PID, Counters, Processes
 from beexformer.app.exposition import Layout, Writing, gauge
 from beexformer.model.answer import Answer
@@ -47,7 +48,7 @@ class Metrics:
         )
         self._constant = [*_descriptions(engines), limit]
         self._of_model = {engine.name: _OfModel(self, engine) for engine in engines}
-        self._several = bool(processes)
+        self._board = processes.board if processes else None
         self._counters = Counters(layout.size, layout.digest(), processes)
         for index in (self._workers, self._ready, self._backlog):  # not as a predecessor left them
             self._counters.values[index] = 0
@@ -102,6 +103,8 @@ class Metrics:
         text = "Time in which all texts that wait for another turn should be answered"
         self._backlog = add("bee_backlog_seconds", "gauge", text).series[()]
         self._workers = add("bee_workers", "gauge", "Server processes, one event loop each").series[()]
+        text = "Server processes that ended unasked, or hung and were killed, and have successors"
+        self._replaced = add("bee_workers_replaced", "counter", text, ("reason",), [("ended",), ("hung",)]).series
         text = "1 once every engine of every server process has answered a real forward"
         self._ready = add("bee_ready", "gauge", text).series[()]
 
@@ -173,11 +176,15 @@ class Metrics:
         """(the work of writing a scrape, its content type), of all processes together where there are several."""
         arrays, living = self._counters.read()
         values = [sum(column) for column in zip(*arrays, strict=True)]
+        if self._board:  # what no worker can count
+            values[self._requests.series["", "503"]] += self._board.counts[REFUSED]
+            values[self._replaced["ended",]] = self._board.counts[ENDED]
+            values[self._replaced["hung",]] = self._board.counts[HUNG]
         serving = [array for array in living if array[self._workers]]
         for index in (self._workers, self._backlog):
             values[index] = sum(array[index] for array in serving)
         values[self._ready] = min((array[self._ready] for array in serving), default=0.0)
-        of_processes = exposition.processes([int(array[PID]) for array in serving], named=self._several)
+        of_processes = exposition.processes([int(array[PID]) for array in serving], named=bool(self._board))
         others = [*self._constant, *of_processes]
         return exposition.write(accept, self._families, values, self._hidden.__contains__, others)
 

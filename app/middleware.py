@@ -34,6 +34,11 @@ QUIET = (
 errors = logging.getLogger("bee.error")
 
 
+def has_texts(path: str) -> bool:
+    """Requests to this path have texts to classify: one that is refused as a whole counts as one text."""
+    return path in ("/classify", "/classify/batch") or (path.startswith("/v2/") and path.endswith("/infer"))
+
+
 class RequestMiddleware:
     """`refused(path, status, seconds)` is told of each answer whose endpoint has not counted its items."""
 

@@ -50,6 +50,10 @@ class Service:
         )
         return cls(settings, registry, scheduler, metrics, classifier)
 
+    def drain(self) -> None:
+        """The end has begun."""
+        self.draining = True
+
     def admit(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         """Raise where a request with texts shall not be read: not ready, or too much waits already."""
         self.refuse_unless_ready()

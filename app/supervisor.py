@@ -25,7 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from beexformer.app.board import SERVING, STARTING, Board
+from beexformer.app.board import ENDED, HUNG, SERVING, STARTING, Board
 from beexformer.app.listener import shut_out
 from beexformer.app.worker import MESSAGE_BYTES, Place
 from beexformer.model.errors import BEEError
@@ -54,7 +54,8 @@ class Child:
 class Supervisor:
     """Keeps `workers` processes that each run `work(place)` and serve on `listener`.
 
-    `reload(asked)` returns new work or raises BEEError; `asked` is what a worker asks for, {} at a SIGHUP. A replaced
+    `reload(asked)` returns new work or raises BEEError; `asked` is what a worker asks for, {} at a SIGHUP. `put_back()`
+    is called where workers don't get to serve with the newest work and the one before is in effect again. A replaced
     worker has `drain_seconds` for its connections, the end `end_seconds` in all."""
 
     def __init__(
@@ -66,11 +67,12 @@ class Supervisor:
         drain_seconds: float,
         end_seconds: float,
         reload: Callable[[dict[str, Any]], Work],
+        put_back: Callable[[], None],
     ) -> None:
         self.board = Board(2 * workers + 1)  # two generations at a reload, and the doorkeeper
         self._listener, self._workers = listener, workers
         self._health_seconds, self._drain_seconds, self._end_seconds = health_seconds, drain_seconds, end_seconds
-        self._reload = reload
+        self._reload, self._tell_put_back = reload, put_back
         self.work: Work | None = None  # what the next worker does
         self._terminal = os.isatty(0)
         self._children: dict[int, Child] = {}
@@ -185,6 +187,7 @@ class Supervisor:
         log.error("what was loaded stays: %d workers with something else have ended before they served", self._failures)
         self.work, self._generation = self._before
         self._before, self._failures, self._not_before = None, 0, 0.0
+        self._tell_put_back()
         for pid, child in self._children.items():
             if child.generation > self._generation:
                 child.retired = True
@@ -271,6 +274,7 @@ class Supervisor:
             code = os.waitstatus_to_exitcode(status)
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             log.error("a worker has ended (%s); another takes its place", how, extra={"fields": {"worker": pid}})
+            self.board.counts[HUNG if child.killed else ENDED] += 1
             if not served:
                 self._failures += 1
                 self._not_before = time.monotonic() + min(MAX_DELAY_SECONDS, 0.05 * 2**self._failures)

@@ -13,15 +13,17 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
 import uvicorn
 import uvloop
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
-from beexformer.app.board import OPENING, SERVING, Board
+from beexformer.app.board import SERVING, Board
 from beexformer.app.connections import Connections
 from beexformer.app.listener import Acceptor
 from beexformer.app.protocol import Protocol
@@ -43,13 +45,26 @@ class Place:
 
 
 class Worker:
-    """Serves `app`. `drain_seconds` after SIGTERM, or `answer_seconds` after it stopped listening, its time is up."""
+    """Serves `app` while the context of `lifespan` lasts; `drained` is called once the end has begun.
+
+    `state` is what the board says of it once it takes connections. `drain_seconds` after SIGTERM, or `answer_seconds`
+    after it stopped listening, its time is up."""
 
     def __init__(
-        self, app: FastAPI, place: Place, connections: Connections, drain_seconds: float, answer_seconds: float
+        self,
+        app: ASGIApp,
+        place: Place,
+        connections: Connections,
+        *,
+        drain_seconds: float,
+        answer_seconds: float,
+        state: int = SERVING,
+        lifespan: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext,
+        drained: Callable[[], None] = lambda: None,
     ) -> None:
-        self.app, self.place, self.connections = app, place, connections
+        self.app, self.place, self.connections, self.state = app, place, connections, state
         self.drain_seconds, self.answer_seconds = drain_seconds, answer_seconds
+        self.lifespan, self.drained = lifespan, drained
         self._ticks = 0
         self._patience = 0.0  # for idle connections to ask once more
         self._takes_last = True
@@ -88,15 +103,14 @@ class Worker:
             self.place.slot,
         )
         self._tick()
-        async with self.app.router.lifespan_context(self.app):
-            ready = self.app.state.service.registry.state == "ready"
-            self.place.board.state[self.place.slot] = SERVING if ready else OPENING
+        async with self.lifespan():
+            self.place.board.state[self.place.slot] = self.state
             self._acceptor.start()
             await self._ending.wait()
             await self._end()
 
     def _drain(self) -> None:
-        self.app.state.service.draining = True
+        self.drained()
         self.connections.drain()
         self._loop.call_later(self.drain_seconds + 2, self._ending.set)  # where no parent says when
 
@@ -139,8 +153,8 @@ class Worker:
         self.place.board.connections[self.place.slot] = connections
 
     async def ask(self, wanted: dict[str, Any]) -> str | None:
-        """Have the parent load what is `wanted` (app/main.py:serve knows the words) and all workers serve it. What kept
-        it from doing so, in one sentence, or None once they do."""
+        """Have the parent load what is `wanted` (app/deployment.py:Change has the words) and all workers serve it. What
+        kept it from doing so, in one sentence, or None once they do."""
         async with self._asking:
             self._answer = self._loop.create_future()
             self.place.parent.send(json.dumps(wanted).encode())

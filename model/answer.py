@@ -5,9 +5,12 @@ What is None is left out of the JSON. The fields' metadata is what the API's doc
 """
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from beexformer.model.cost import CostModel
 from beexformer.model.described import described
+
+if TYPE_CHECKING:
+    from beexformer.model.cost import CostModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Answer:
         ratio = self.flops_saved / full
         return replace(self, flops=flops, flops_full=full, flops_saved_ratio=ratio, candidate_flops=spent)
 
-    def priced(self, model: CostModel) -> "Answer":
+    def priced(self, model: "CostModel") -> "Answer":
         """The same answer with its `cost`."""
         predicted = (model.milliseconds(self.tokens, blocks) for blocks in (self.exit_index, self.num_blocks))
         return replace(self, cost=Cost(*predicted))

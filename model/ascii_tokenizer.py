@@ -47,7 +47,7 @@ def of(tokenizer: str, reference: Any) -> AsciiTokenizer | None:
     # text that looks like a special token is text
     described |= {"added_tokens": [], "truncation": None, "padding": None}
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        json.dump(described, file)
+        file.write(json.dumps(described))  # in one go: `dump` writes a vocabulary piece by piece
         file.flush()
         try:
             found = AsciiTokenizer(tokie.Tokenizer.from_json(file.name))

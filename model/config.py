@@ -5,6 +5,7 @@ What a BEExformer is, in one frozen description that training, file format and e
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+DEFAULT_DELTA = 1e-4  # Table 1
 MOST_SIGNS = 65_535  # that an output may sum: kernels count them in 16 bits
 LARGEST = {
     "vocab_size": 1_000_000,

@@ -5,7 +5,7 @@ What a row will cost in milliseconds, on this machine and as busy as it is: a mo
 
 a is what every row pays once; p, q and r are a block's own cost, a token's (products, gates, norms) and a pair of
 tokens' (attention, which works on 16 queries and 4 keys at a time, so n counts rounded up). A block's head is in p and
-q. The four coefficients are measured in a fifth of a second at start, once for all models of a shape; until then they
+q. The four coefficients are measured in a tenth of a second at start, once for all models of a shape; until then they
 are assumed. `ratio` then follows the rows that are really run, because the start may have been a busy time. Knows no
 engine: it is given something to time.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 LENGTHS = (4, 8, 12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 256, 512)  # denser where sentences are
-SECONDS = 0.2
+SECONDS = 0.1
 ASSUMED = (0.02, 0.012, 0.0025, 2.6e-5)  # at D = 384, on a server of 2023 with AVX-512
 SLOWER = {"x86-64-v4-vpopcntdq": 1.0, "x86-64-v3": 2.0}  # other levels: 4 times
 STEP = 1.01  # of the ratio, up or down with every row: a running median, deaf to how far off a single row was

@@ -91,7 +91,7 @@ class Engine:
         return answer
 
     def calibrate(self, alike: "Engine | None" = None) -> None:
-        """Time some rows, for a fifth of a second, so that `cost` can say what others will take on this machine; or
+        """Time some rows, for a tenth of a second, so that `cost` can say what others will take on this machine; or
         take over what was measured of an engine of the same `shape`."""
         if alike:
             self.cost = cost.CostModel(alike.cost.coefficients, alike.cost.fit_error, alike.cost.calibrated_at)
@@ -106,8 +106,8 @@ class Engine:
 
     @property
     def shape(self) -> BEEConfig:
-        """What a row's time depends on, of all that is in the config."""
-        return replace(self.config, vocab_size=1, n_class=2)
+        """What a row's time depends on, of all that is in the config; `exact_match` is a hundredth of it."""
+        return replace(self.config, vocab_size=1, n_class=2, exact_match=False)
 
     def set_defaults(self, defaults: ExitOptions) -> None:
         """What is in effect where a request and its profile say nothing; where this says nothing either, what the

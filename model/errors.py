@@ -6,7 +6,8 @@ BEEError
 ├── DataError         a file of rows that can't be read: change the file, or say what it is
 ├── InputError        a text or an option of one request that can't be answered: change the request
 ├── Stopped           Ctrl-C in the middle of a run: the same command goes on
-└── TrainingError     a recipe, a data file or a run that can't be trained: change the files or the arguments
+├── TrainingError     a recipe, a data file or a run that can't be trained: change the files or the arguments
+└── UnknownModel      a name that no loaded checkpoint has: name another one
 """
 
 
@@ -32,3 +33,7 @@ class Stopped(BEEError):
 
 class TrainingError(BEEError):
     """A recipe, a data file or a run folder can't be used for training."""
+
+
+class UnknownModel(BEEError):
+    """A name that no loaded checkpoint has."""

@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numba.extending import register_jitable
 
-DEFAULT_DELTA = 1e-4  # Table 1
+from beexformer.model.config import DEFAULT_DELTA
+
 NOTHING_TO_GAIN = 1e-9  # an entropy (nats) below this can't fall by a fraction that means anything
 
 Trace = Sequence[np.ndarray] | np.ndarray

@@ -29,6 +29,7 @@ from numba.core.caching import (
     UserWideCacheLocator,
     ZipCacheLocator,
 )
+from numba.core.runtime import rtsys
 
 from beexformer.model.errors import BEEError
 
@@ -66,8 +67,13 @@ class _Cache(FunctionCache):  # type: ignore[misc]
     _impl_class = _Implementation
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """As numba's own, but for all that it loads beforehand to be able to compile: a third of a second, and scipy
+        where that is installed. What is compiled already needs numba's runtime only; compiling loads the rest then."""
         try:
-            return super().load_overload(sig, target_context)
+            rtsys.initialize(target_context)
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
+            return None
         except Exception as error:  # whatever a damaged file makes pickle and LLVM raise
             _say(f"compiled kernels in {self.cache_path} can't be read", error)
             return None

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
-from beexformer.model.config import BEEConfig
+from beexformer.model.config import DEFAULT_DELTA, BEEConfig
 from beexformer.model.errors import InputError
-from beexformer.model.exits import DEFAULT_DELTA
 from beexformer.model.options import ExitOptions, resolve
 from beexformer.model.probes import Probe
 

@@ -8,10 +8,9 @@ Each value is taken from the first that states one: the request, the profile tha
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from beexformer.model.config import BEEConfig
+from beexformer.model.config import DEFAULT_DELTA, BEEConfig
 from beexformer.model.described import described
 from beexformer.model.errors import InputError
-from beexformer.model.exits import DEFAULT_DELTA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

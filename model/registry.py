@@ -14,13 +14,9 @@ from typing import Literal
 from beexformer.model.checkpoint import SHIPPED
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
-from beexformer.model.errors import BEEError, CheckpointError
+from beexformer.model.errors import BEEError, CheckpointError, UnknownModel
 
 SHIPPED_DEFAULT = "sst2"  # the first in the alphabet would say of every review whether it is good English
-
-
-class UnknownModel(BEEError):
-    """A name that no loaded checkpoint has."""
 
 
 class Registry:

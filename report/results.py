@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 
 from beexformer.model import exits
-from beexformer.model.config import BEEConfig
+from beexformer.model.config import DEFAULT_DELTA, BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError, TrainingError
 from beexformer.model.folders import replacing
@@ -41,7 +41,7 @@ from beexformer.training.splits import splits
 
 PAPER = {"sst2": "SST-2", "cola": "CoLA", "mrpc": "MRPC", "rte": "RTE"}
 """Tasks of the paper's Table 2 and how it writes them."""
-DELTA = exits.DEFAULT_DELTA
+DELTA = DEFAULT_DELTA
 
 
 class Cited(NamedTuple):

@@ -55,6 +55,15 @@ def test_kernels_filled_ahead_are_loaded_and_nothing_is_compiled(filled: Path, t
     assert "saved to" not in answered.stdout
 
 
+def test_loading_them_loads_nothing_of_what_compiles(filled: Path) -> None:
+    code = (
+        "import sys\nfrom beexformer.model.checkpoint import SHIPPED\nfrom beexformer.model.engine import Engine\n"
+        "Engine.load(SHIPPED / 'sst2').warm()\nassert 'numba.np.arraymath' not in sys.modules"
+    )
+    env = os.environ | {"NUMBA_CACHE_DIR": str(filled), "BEE_CPU": LEVEL}
+    subprocess.run([*OBEDIENT, sys.executable, "-c", code], check=True, cwd=ROOT, env=env)
+
+
 def test_what_is_not_there_is_compiled_in_memory_and_said_once(filled: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in filled.rglob("*")}
     answered = classify(filled, tmp_path, "native")

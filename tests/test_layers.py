@@ -80,6 +80,8 @@ def test_the_scheduler_knows_neither_http_nor_models() -> None:
     ("module", "absent"),
     [
         ("beexformer.app.main", {"torch", "transformers", "pyarrow", "matplotlib"}),
+        # probes are answered before any of these is loaded
+        ("beexformer.app.serve", {"torch", "numpy", "numba", "fastapi"}),
         # --help answers at once
         ("beexformer.cli", {"torch", "numpy", "numba", "fastapi", "uvicorn", "pydantic", "beexformer.training"}),
         ("beexformer.training.cli", {"torch", "numpy", "numba", "pydantic", "transformers"}),

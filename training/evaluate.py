@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from beexformer.model import exits, flops
-from beexformer.model.config import BEEConfig
+from beexformer.model.config import DEFAULT_DELTA, BEEConfig
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions, ExitSettings
@@ -188,7 +188,7 @@ def shipped(engine: Engine, root: Path, progress: Progress = iter) -> dict[str, 
         )
     dev = splits(data, root, engine.labels).dev
     logits, tokens = logits_of(engine, dev, progress)
-    settings = replace(engine.resolve(ExitOptions()), delta=exits.DEFAULT_DELTA)
+    settings = replace(engine.resolve(ExitOptions()), delta=DEFAULT_DELTA)
     found = evaluate_logits(engine.config, logits, tokens, dev.labels, data.metric, settings)
     kept = ("metric", "rows", "delta", "score", "full_depth_score", "flops_saved_ratio", "exits")
     return {"task": engine.name, **{key: found[key] for key in kept}, "size_bytes": engine.description["size_bytes"]}

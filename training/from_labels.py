@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from beexformer.model import checkpoint, probes
+from beexformer.model.config import DEFAULT_DELTA
 from beexformer.model.engine import Engine
-from beexformer.model.exits import DEFAULT_DELTA
 from beexformer.model.options import ExitOptions
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.training import backbone, card, export, frozen, heads, label_names, mean_states, provenance

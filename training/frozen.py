@@ -14,9 +14,9 @@ import torch
 
 from beexformer.model import candidates
 from beexformer.model.checkpoint import Checkpoint
+from beexformer.model.config import DEFAULT_DELTA
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
-from beexformer.model.exits import DEFAULT_DELTA
 from beexformer.model.options import ExitOptions
 from beexformer.training import calibrate, export, heads, label_names, mean_states, provenance
 from beexformer.training.backbone import Backbone

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from beexformer.model.config import DEFAULT_DELTA
 from beexformer.model.errors import TrainingError
-from beexformer.model.exits import DEFAULT_DELTA
 from beexformer.training import calibrate, export, precision, state
 from beexformer.training.backbone import Backbone
 from beexformer.training.batches import Batch, calibration_batches, length_batches, pad

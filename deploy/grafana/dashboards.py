@@ -530,7 +530,16 @@ def service() -> dashboard.Dashboard:
                 "{{model}}",
             ),
             steps=[("transparent", None), ("yellow", 0.1), ("red", 0.3)],
-            width=24,
+            width=18,
+        ),
+        lines(
+            "Workers replaced",
+            "Server processes that ended unasked, or hung and were killed, in half an hour. Each takes the requests "
+            "that it had with it; the log says why.",
+            "none",
+            ("sum by (instance, reason) (increase(bee_workers_replaced_total[30m]))", "{{instance}} {{reason}}"),
+            steps=[("transparent", None), ("yellow", 1), ("red", 2)],
+            width=6,
         ),
     ):
         board.with_panel(builder)

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from custom_resources import KINDS, problems
 
-from beexformer.app.main import END_SECONDS
+from beexformer.app.serve import END_SECONDS
 from beexformer.app.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parent.parent.parent

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from beexformer.app import main
+from beexformer.app import main, serve
 from beexformer.app.settings import Settings
 from beexformer.app.worker import Worker
 
@@ -20,4 +20,4 @@ class Asking(Worker):
 
 if __name__ == "__main__":
     main.Worker = Asking  # type: ignore[attr-defined]
-    main.serve(Settings(checkpoints=(Path(sys.argv[1]),), port=0, workers=2, drain_seconds=1))
+    serve.serve(Settings(checkpoints=(Path(sys.argv[1]),), port=0, workers=2, drain_seconds=1))

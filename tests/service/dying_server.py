@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from beexformer.app import main
+from beexformer.app import main, serve
 from beexformer.app.settings import Settings
 from beexformer.app.worker import Worker
 
-HEALTHY = {0, 1, 2} if "later" in sys.argv else {0}  # slots: of the doorkeeper, and of the first workers
+HEALTHY = {1, 2} if "later" in sys.argv else set()  # slots of the first workers
 
 
 class Dying(Worker):
@@ -19,4 +19,4 @@ class Dying(Worker):
 
 if __name__ == "__main__":
     main.Worker = Dying  # type: ignore[attr-defined]
-    main.serve(Settings(checkpoints=(Path(sys.argv[1]),), port=0, workers=2, drain_seconds=0))
+    serve.serve(Settings(checkpoints=(Path(sys.argv[1]),), port=0, workers=2, drain_seconds=0))

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from beexformer.app.main import serve
+from beexformer.app.serve import serve
 from beexformer.app.settings import Settings
 from beexformer.model.engine import Engine
 from beexformer.model.forward import Forward

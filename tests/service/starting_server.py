@@ -5,7 +5,7 @@ import sys
 import threading
 from pathlib import Path
 
-from beexformer.app.main import serve
+from beexformer.app.serve import serve
 from beexformer.app.settings import Settings
 from beexformer.model.engine import Engine
 

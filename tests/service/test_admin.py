@@ -13,9 +13,11 @@ import pytest
 from pydantic import ValidationError
 from running import BEEXFORMER, GOLDEN, Server, client_of, problem, server_of, wait_until
 
-from beexformer.app.deployment import ChangeRefused, below_roots
+from beexformer.app.deployment import Deployment, below_roots
+from beexformer.app.errors import ChangeRefused
 from beexformer.app.main import create_app
 from beexformer.app.settings import Settings
+from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError
 from beexformer.model.options import ExitOptions
 
@@ -31,6 +33,19 @@ def checkpoint(folder: Path, name: str, labels: tuple[str, str] = ("negative", "
     new.write_text(json.dumps({**described, "name": name, "labels": labels}))
     new.rename(folder / "config.json")
     return folder
+
+
+def test_what_workers_cannot_serve_is_not_what_is_served(tmp_path: Path) -> None:
+    first, second = (checkpoint(tmp_path / name, name) for name in ("first", "second"))
+    deployment = Deployment(Settings(checkpoints=(first,)), Engine.load)
+    change = {"kind": "load", "name": "second", "folder": str(second)}
+    deployment.registry.warm()
+    assert [engine.name for engine in deployment.renew(change)] == ["first", "second"]
+    deployment.put_back()
+    assert [engine.name for engine in deployment.registry] == ["first"]
+    assert [engine.name for engine in deployment.renew({})] == ["first"]
+    assert [engine.name for engine in deployment.renew(change)] == ["first", "second"]  # it may be tried again
+    assert [engine.name for engine in deployment.renew({})] == ["first", "second"]
 
 
 @pytest.fixture(scope="module")

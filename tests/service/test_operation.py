@@ -40,6 +40,7 @@ NAMES = {  # what DESIGN and docs promise, and dashboards use
     "bee_backlog_seconds": "gauge",
     "bee_wait_limit_seconds": "gauge",
     "bee_workers": "gauge",
+    "bee_workers_replaced": "counter",
     "bee_ready": "gauge",
     "bee_request_tokens": "histogram",
     "bee_request_unknown_ratio": "histogram",
@@ -254,6 +255,11 @@ def test_models_say_what_they_are(client: TestClient) -> None:
     assert described["config"]["n_block"] == 6
     assert described["evaluation"] == {}, "an untrained network claims nothing"
     assert described["format_version"] == 1
+
+
+def test_the_openapi_document_is_there_before_somebody_asks() -> None:
+    with client_of() as ready:
+        assert ready.app.openapi_schema is not None  # type: ignore[attr-defined]  # 60 ms on the loop otherwise
 
 
 def test_the_openapi_document_tells_the_truth(client: TestClient) -> None:

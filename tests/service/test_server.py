@@ -266,6 +266,8 @@ def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> No
             assert now[("bee_backlog_seconds",)] == 0
             assert now[("bee_wait_limit_seconds",)] == 0.5
             assert now[("bee_workers",)] == 2
+            assert now["bee_workers_replaced_total", "reason=ended"] == 1
+            assert now["bee_workers_replaced_total", "reason=hung"] == 0
             assert now[("bee_ready",)] == 1
             pids = {int(key[1].removeprefix("pid=")) for key in now if key[0] == "process_resident_memory_bytes"}
             assert pids == workers()

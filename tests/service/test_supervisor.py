@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from running import BEEXFORMER, GOLDEN, PATIENCE, Server, server_of, wait_until
+from running import BEEXFORMER, GOLDEN, PATIENCE, Server, problem, samples, server_of, wait_until
 from traffic import Traffic
 
 HERE = Path(__file__).parent
@@ -77,6 +77,8 @@ def test_a_stopped_worker_is_killed_and_replaced(tmp_path: Path) -> None:
         assert any("stood still" in message for message in messages(server, "error"))
         for _ in range(4):
             assert httpx2.get(f"{server.url}/readyz", timeout=PATIENCE).status_code == 200
+        counted = samples(httpx2.get(f"{server.url}/metrics", timeout=PATIENCE).text)
+        assert counted["bee_workers_replaced_total", "reason=hung"] == 1
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
@@ -96,11 +98,15 @@ def test_probes_are_answered_while_it_starts(tmp_path: Path) -> None:
         assert httpx2.get(f"{url}/livez", timeout=PATIENCE).status_code == 200
         refused = httpx2.get(f"{url}/readyz", timeout=PATIENCE)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert httpx2.post(f"{url}/classify", json={"text": "film"}, timeout=PATIENCE).status_code == 503
+        assert httpx2.get(f"{url}/v2/health/live", timeout=PATIENCE).status_code == 200
+        assert samples(httpx2.get(f"{url}/metrics", timeout=PATIENCE).text) == {("bee_ready",): 0}
+        problem(httpx2.post(f"{url}/classify", json={"text": "film"}, timeout=PATIENCE), 503, "starting")
         process.send_signal(signal.SIGUSR2)  # now it may go on
         wait_until(lambda: httpx2.get(f"{url}/readyz", timeout=PATIENCE).status_code == 200)
         for _ in range(20):  # and never back
             assert httpx2.get(f"{url}/readyz", timeout=PATIENCE).status_code == 200
+        counted = samples(httpx2.get(f"{url}/metrics", timeout=PATIENCE).text)
+        assert counted["bee_requests_total", "code=503", "model="] == 1  # the one that the doorkeeper refused
     finally:
         process.terminate()
         process.wait(PATIENCE)
