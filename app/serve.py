@@ -53,13 +53,13 @@ def serve(settings: Settings, load: "Callable[..., Engine] | None" = None) -> No
         stack.callback(supervisor.kill)
         supervisor.work = functools.partial(keep_door, settings)
         supervisor.open_door()
-        log.info("listening on %s", address(listener))
         # only now that somebody answers: it takes a second
         from beexformer.app.deployment import Deployment
         from beexformer.app.main import work_of
         from beexformer.model.engine import Engine
 
         deployment = Deployment(settings, load or Engine.load)
+        log.info("listening on %s", address(listener))  # a bad checkpoint is one sentence and nothing before it
         try:
             deployment.registry.warm()
         except BEEError:  # a checkpoint that answers otherwise than when it was exported
