@@ -1,5 +1,7 @@
 """Heads in closed form and by regression, against what is known of them."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -98,3 +100,21 @@ def test_balanced_heads_find_what_is_rare() -> None:
     assert recall[1] > recall[0] + 0.1
     assert recall[1] > 0.8
     assert np.allclose(even.heads[0](states[:, 0]), plain.heads[0](states[:, 0]) - np.log([0.95, 0.05]))
+
+
+def test_few_rows_of_a_class_are_no_warning() -> None:
+    states, targets = np.random.default_rng(0).normal(size=(22, 3, 8)), np.eye(3)[[0] * 10 + [1] * 10 + [2] * 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        heads.fit(states, targets, threads=3)
+
+
+def test_the_seed_draws_the_folds_and_their_number_is_the_owners() -> None:
+    labels = np.arange(60) % 3
+    assert len(heads.folds_of(labels, 10)) == 10
+    assert len(heads.folds_of(labels[:6], 10)) == 2, "no more than the largest class has rows"
+    one, same, other = (heads.folds_of(labels, 5, seed)[0][1].tolist() for seed in (1, 1, 2))
+    assert one == same != other
+    states, targets = np.random.default_rng(0).normal(size=(60, 1, 8)), np.eye(3)[labels]
+    first, second = (heads.fit(states, targets, seed=seed).cross_validated for seed in (1, 2))
+    assert not np.array_equal(first, second)

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 from beexformer.training.recipe import Recipe
+from beexformer.training.splits import located
 
 
 def finished(out: Path, recipe: Recipe, root: Path) -> str | None:
     """What to say where `out` holds the checkpoint of this very run already and its rows haven't changed since; None
-    where there is something to do."""
+    where there is something to do. Raises TrainingError where there are no rows, which is told in a moment too."""
+    located(recipe.data, root)
     try:
         described = json.loads((out / "evaluation.json").read_text())
         made, dev = described["provenance"]["recipe"], described["dev"]

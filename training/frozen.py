@@ -3,6 +3,7 @@ A classifier of a 1-bit backbone that stands still: linear heads on its mean sta
 else is trained.
 """
 
+import math
 import os
 import time
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,7 @@ import torch
 from beexformer.model import candidates
 from beexformer.model.checkpoint import Checkpoint
 from beexformer.model.config import DEFAULT_DELTA
-from beexformer.model.engine import Engine
+from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions
 from beexformer.training import calibrate, export, heads, label_names, mean_states, provenance
@@ -30,6 +31,7 @@ from beexformer.training.tuning import Observed
 READING, LEARNING, CHECKING = "running the texts", "learning the classes", "checking the model"
 """What a run is at, for its bar."""
 VERIFIED = 64  # rows on which torch, which takes most of a run for it, and engine are compared
+TOKENS = 4000  # of theirs at most
 FEW = 50  # rows a class, up to which it is tried whether what classes are called helps
 LOST = 0.0025  # of the score that may be given for leaving early
 
@@ -53,8 +55,7 @@ def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgres
     fitted = _fitted(recipe, data, progress)
     progress.stage(CHECKING)
     engine = Engine(fitted.checkpoint)
-    compared = encode_rows(engine, data.dev)[:: max(1, len(data.dev) // VERIFIED)]
-    parity = export.verified(fitted.checkpoint, engine, compared)
+    parity = export.verified(fitted.checkpoint, engine, _some(encode_rows(engine, data.dev)))
     if data.dev is data.train:
         logits, tokens, labels = fitted.heads.cross_validated, fitted.tokens, data.train.labels
     else:
@@ -69,6 +70,13 @@ def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgres
     evaluation["provenance"] = {**facts, "parity": asdict(parity)}
     export.finish(fitted.checkpoint, engine, evaluation, recipe.data.licence, out)
     return evaluation
+
+
+def _some(rows: list[Row]) -> list[Row]:
+    """VERIFIED of them, fewer where they are long."""
+    some = rows[:: max(1, len(rows) // VERIFIED)]
+    share = TOKENS / sum(len(row.ids) for row in some)
+    return some if share >= 1 else some[:: math.ceil(1 / share)]
 
 
 def _fitted(recipe: Recipe, data: Prepared, progress: RunProgress) -> Fitted:

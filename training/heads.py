@@ -156,25 +156,28 @@ class Choice:
         return start if self.pull is None else regression(states, targets, found, self.shrinkage, start, self.pull)
 
 
+Folds = list[tuple[np.ndarray, np.ndarray]]
+"""Of each fold the rows that are learned from, and those that are held out."""
+
+
+def folds_of(labels: np.ndarray, folds: int = FOLDS, seed: int = 0) -> Folds:
+    """So many folds of labels [N], stratified by them. A class of a single row is in some fold alone, which then learns
+    nothing of it."""
+    count = int(min(folds, max(2, np.bincount(labels).max())))
+    order = StratifiedKFold(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # which is not for several threads
+        warnings.simplefilter("ignore", UserWarning)  # that a class has fewer rows than there are folds
+        return [*order.split(labels, labels)]
+
+
 class CrossValidation:
-    """Folds of one set of rows, whose labels [N] they are stratified by, and what heads say of rows they haven't seen.
-    A class of a single row is in some fold alone, which then learns nothing of it. `names`: as `Discriminant`."""
+    """What heads say of rows they haven't seen, by folds of them. `names`: as `Discriminant`."""
 
     def __init__(
-        self,
-        states: np.ndarray,
-        targets: np.ndarray,
-        folds: int = FOLDS,
-        seed: int = 0,
-        names: np.ndarray | None = None,
+        self, states: np.ndarray, targets: np.ndarray, folds: Folds | None = None, names: np.ndarray | None = None
     ) -> None:
         self.states, self.targets, self.names = states, np.asarray(targets, np.float64), names
-        labels = targets.argmax(1)
-        folds = int(min(folds, max(2, np.bincount(labels).max())))
-        order = StratifiedKFold(folds, shuffle=True, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that a class has fewer rows than there are folds
-            self.folds = [*order.split(labels, labels)]
+        self.folds = folds or folds_of(targets.argmax(1))
         self.found = [Discriminant(states[train], self.targets[train], names) for train, _ in self.folds]
 
     def discriminant(self) -> tuple[Choice, float]:
@@ -255,10 +258,10 @@ def fit(
     """Heads for states [N, C, D] and targets [N, m], every choice by cross-validation in so many folds, which `seed`
     draws. Whether a regression pays is tried at the exit whose discriminant is best, and holds for all. `names`
     [C, m, D] are heads of what the classes are called, where that says something."""
-    exits = states.shape[1]
+    exits, parts = states.shape[1], folds_of(targets.argmax(1), folds, seed)
 
     def choose(c: int) -> tuple[CrossValidation, Choice, float]:
-        validation = CrossValidation(states[:, c], targets, folds, seed, None if names is None else names[c])
+        validation = CrossValidation(states[:, c], targets, parts, None if names is None else names[c])
         return validation, *validation.discriminant()
 
     def finish(run: tuple[CrossValidation, Choice, float]) -> tuple[Linear, float, np.ndarray, Choice]:

@@ -22,6 +22,14 @@ class Splits(NamedTuple):
     labels: list[str]
 
 
+def located(data: Data, root: Path) -> Path:
+    """The training file or folder. Raises TrainingError where there is none."""
+    path = root / data.train
+    if not path.exists():
+        raise TrainingError(f"{path}: no such file or folder; is {root} the data folder (--data, or BEE_DATA)?")
+    return path
+
+
 def splits(data: Data, root: Path, labels: Sequence[str] | None = None, *, hold_out: bool = True) -> Splits:
     """The rows that a recipe's section [data] names, from the data folder `root`. `labels` are the names of the classes
     where they are known; otherwise the section's, or those found in the training rows. Where there is no development
@@ -30,9 +38,7 @@ def splits(data: Data, root: Path, labels: Sequence[str] | None = None, *, hold_
 
     Raises TrainingError where rows are missing or broken.
     """
-    path = root / data.train
-    if not path.exists():
-        raise TrainingError(f"{path}: no such file or folder; is {root} the data folder (--data, or BEE_DATA)?")
+    path = located(data, root)
     folder = path if path.is_dir() else None
     train_file = find_split(path, "train") if folder else path
     if train_file is None:
