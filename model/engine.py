@@ -50,6 +50,7 @@ class Engine:
         self.default_delta = checkpoint.default_delta
         self.defaults = checkpoint.exit  # where a request and its profile say nothing
         self.profiles = {name: profile.options for name, profile in checkpoint.profiles.items()}
+        self._budgets = {name: each.budget for name, each in checkpoint.profiles.items() if each.budget}
         self.input = checkpoint.input
         self.description: dict[str, Any] = {
             "name": self.name,
@@ -69,6 +70,7 @@ class Engine:
         self._table = kernels.table(self._network, self.config.n_head, self.config.carry == "x")
         self.cost = cost.assumed(self.config.d_model, target.level)  # until `calibrate`
         self._flops: dict[int, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
+        self._fit_budgets()
         self.pool = ScratchPool(self.config)
         self._candidates: CandidateLabels | None = None
         if checkpoint.candidate_labels:
@@ -93,16 +95,25 @@ class Engine:
     def calibrate(self, alike: "Engine | None" = None) -> None:
         """Time some rows, for a tenth of a second, so that `cost` can say what others will take on this machine; or
         take over what was measured of an engine of the same `shape`."""
+        self.cost = self._measured(alike)
+        self._fit_budgets()
+
+    def _measured(self, alike: "Engine | None") -> cost.CostModel:
         if alike:
-            self.cost = cost.CostModel(alike.cost.coefficients, alike.cost.fit_error, alike.cost.calibrated_at)
-            return
+            return cost.CostModel(alike.cost.coefficients, alike.cost.fit_error, alike.cost.calibrated_at)
 
         def run(tokens: int, blocks: int) -> None:
             ids = np.arange(tokens, dtype=np.int32) % self.config.vocab_size
             self.predict([Row(ids, False, ExitSettings(0.0, 0.0, blocks, blocks))])
 
         C = self.config.n_block
-        self.cost = cost.calibrate(run, self.config.max_tokens, (1, C) if self.config.early_exit else (C,))
+        return cost.calibrate(run, self.config.max_tokens, (1, C) if self.config.early_exit else (C,))
+
+    def _fit_budgets(self) -> None:
+        """Profiles that are milliseconds take the exit options that this machine has the time for."""
+        for name, budget in self._budgets.items():
+            self.profiles[name] = fit = budget.fit(self.cost.milliseconds)
+            self.description["profiles"][name]["exit"] = fit.to_dict()
 
     @property
     def shape(self) -> BEEConfig:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
+from beexformer.model.budget import Budget, Rung
 from beexformer.model.config import DEFAULT_DELTA, BEEConfig
 from beexformer.model.errors import InputError
 from beexformer.model.options import ExitOptions, resolve
@@ -34,10 +35,12 @@ DEFAULTS = ExitOptions(delta=DEFAULT_DELTA)
 
 @dataclass(frozen=True)
 class Profile:
-    """Exit options under a name, and what they were seen to do: JSON-ready, shown to users, interpreted by nobody."""
+    """Exit options under a name, and what they were seen to do: JSON-ready, shown to users, interpreted by nobody.
+    With a `budget` they are those of the machine that the profile was tuned on; others take what they have time for."""
 
     options: ExitOptions
     evidence: dict[str, Any]
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True)
@@ -88,22 +91,7 @@ class Manifest:
             raise ValueError(f"{CANDIDATE_LABELS} is {self.candidate_labels!r} and must be true or false")
         if self.candidate_labels and (config.head != "linear" or self.input == "pair"):
             raise ValueError(f"{CANDIDATE_LABELS} need linear heads, and single texts")
-        options = {name: profile.options for name, profile in self.profiles.items()}
-        for name, asked in {"": ExitOptions(), **options}.items():
-            if name and not NAME.fullmatch(name):
-                raise ValueError(f"a profile is named {name!r}, and a-z, 0-9, - and _ make a name")
-            if name and asked.profile is not None:
-                raise ValueError(f"profile {name!r} names another profile")
-            try:
-                resolve(
-                    ExitOptions(profile=name or None),
-                    defaults=self.exit,
-                    profiles=options,
-                    config=config,
-                    model=self.name,
-                )
-            except InputError as error:
-                raise ValueError(str(error)) from None
+        self._check_options()
         texts = [(kept.text, kept.text_pair) for kept in self.probes]
         texts += [(example.text, example.text_pair) for example in self.examples]
         for text, text_pair in texts:
@@ -116,6 +104,27 @@ class Manifest:
                 raise ValueError(
                     f"probe {probe.text!r} needs {config.n_class} logits for each of {len(config.exits)} exits"
                 )
+
+    def _check_options(self) -> None:
+        """Raises ValueError for defaults or a profile that can't be in effect."""
+        options = {name: profile.options for name, profile in self.profiles.items()}
+        tried = [("", options)]
+        for name, profile in self.profiles.items():
+            if not NAME.fullmatch(name):
+                raise ValueError(f"a profile is named {name!r}, and a-z, 0-9, - and _ make a name")
+            rungs = profile.budget.rungs if profile.budget else ()
+            if any(len(rung.exits) != self.config.n_block for rung in rungs):
+                raise ValueError(f"profile {name!r} needs a share of texts for each of {self.config.n_block} blocks")
+            each = [profile.options, *(rung.options for rung in rungs)]
+            if any(asked.profile is not None for asked in each):
+                raise ValueError(f"profile {name!r} names another profile")
+            tried += [(name, {**options, name: asked}) for asked in each]
+        for name, profiles in tried:
+            asked = ExitOptions(profile=name or None)
+            try:
+                resolve(asked, defaults=self.exit, profiles=profiles, config=self.config, model=self.name)
+            except InputError as error:
+                raise ValueError(str(error)) from None
 
     def shown(self) -> dict[str, Any]:
         """What users see of it beside name, labels and network, JSON-ready: texts only with their owner's consent."""
@@ -144,9 +153,9 @@ def to_json(described: Manifest) -> dict[str, Any]:
         "network": described.config.to_dict(),
         "input": described.input,
         "labels": list(described.labels),
-        "exit": _stated(described.exit),
+        "exit": described.exit.to_dict(),
         "profiles": {
-            name: {"exit": _stated(profile.options), "evidence": profile.evidence}
+            name: {"exit": profile.options.to_dict(), "evidence": profile.evidence, **_budget_json(profile.budget)}
             for name, profile in described.profiles.items()
         },
         "probes": [asdict(probe) for probe in described.probes],
@@ -165,7 +174,7 @@ def from_json(found: Mapping[str, Any]) -> Manifest:
         _fields(each, ("text", "text_pair", "title", "consent"), "an example") for each in _list(found, "examples")
     ]
     profiles = {
-        name: _fields(profile, ("exit", "evidence"), f"profile {name!r}")
+        name: _fields(profile, ("exit", "evidence", *(["budget"] if "budget" in profile else [])), f"profile {name!r}")
         for name, profile in _object(found["profiles"], "profiles").items()
     }
     if any(type(example["consent"]) is not bool for example in examples):
@@ -177,7 +186,11 @@ def from_json(found: Mapping[str, Any]) -> Manifest:
         labels=labels(found),
         exit=_options(found["exit"], "exit"),
         profiles={
-            name: Profile(_options(profile["exit"], f"profile {name!r}"), _object(profile["evidence"], "evidence"))
+            name: Profile(
+                _options(profile["exit"], f"profile {name!r}"),
+                _object(profile["evidence"], "evidence"),
+                _budget(profile["budget"]) if "budget" in profile else None,
+            )
             for name, profile in profiles.items()
         },
         probes=tuple(
@@ -214,8 +227,24 @@ def labels(found: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(_text(label, "a label") for label in _list(found, "labels"))
 
 
-def _stated(options: ExitOptions) -> dict[str, Any]:
-    return {name: value for name, value in asdict(options).items() if value is not None}
+def _budget_json(budget: Budget | None) -> dict[str, Any]:
+    if budget is None:
+        return {}
+    rungs = [{"exit": rung.options.to_dict(), "flops": rung.flops, "exits": list(rung.exits)} for rung in budget.rungs]
+    return {"budget": {"milliseconds": budget.milliseconds, "tokens": budget.tokens, "rungs": rungs}}
+
+
+def _budget(found: Any) -> Budget:
+    stated = _fields(found, ("milliseconds", "tokens", "rungs"), "a budget")
+    rungs = [_fields(rung, ("exit", "flops", "exits"), "a rung") for rung in _list(stated, "rungs")]
+    numbers = [stated["milliseconds"], *(n for rung in rungs for n in (rung["flops"], *_list(rung, "exits")))]
+    if type(stated["tokens"]) is not int or not all(type(n) in (int, float) for n in numbers):
+        raise ValueError("a budget is made of numbers")
+    return Budget(
+        stated["milliseconds"],
+        stated["tokens"],
+        tuple(Rung(_options(rung["exit"], "a rung"), rung["flops"], tuple(rung["exits"])) for rung in rungs),
+    )
 
 
 def _options(found: Any, where: str) -> ExitOptions:

@@ -44,8 +44,12 @@ class ExitOptions:
 
     def stated(self) -> str:
         """What is set, for people: "delta -1, entropy_threshold 0.4"."""
+        return ", ".join(f"{name} {value}" for name, value in self.to_dict().items())
+
+    def to_dict(self) -> dict[str, float | int | str]:
+        """What is set, by name."""
         found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return ", ".join(f"{name} {value}" for name, value in found.items() if value is not None)
+        return {name: value for name, value in found.items() if value is not None}
 
     def over(self, other: "ExitOptions") -> "ExitOptions":
         """These options, and `other`'s where these say nothing."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from beexformer.model import checkpoint
+from beexformer.model.budget import Budget
 from beexformer.model.checkpoint import Checkpoint
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
@@ -20,7 +21,7 @@ from beexformer.model.options import ExitOptions
 from beexformer.training import data, diagnosis
 from beexformer.training.data import Columns, Input, digest, sides
 from beexformer.training.evaluate import Progress, labels_are_positions
-from beexformer.training.tuning import Observed, Want, tune
+from beexformer.training.tuning import Observed, Want, ladder, tune
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +110,10 @@ def run(
         "data_sha256": digest("\t".join(sides(row)) for row in inputs),
         "date": datetime.date.today().isoformat(),
     }
-    store(found, out or folder, name, Profile(options, evidence), default)
+    budget = None
+    if want == "ms":
+        budget = Budget(value, round(float(seen.tokens.mean())), ladder(seen))
+    store(found, out or folder, name, Profile(options, evidence, budget), default)
     return Tuned(name, options, evidence, out or folder)
 
 

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from scipy.stats import binom
 
-from beexformer.model import exits
+from beexformer.model import exits, flops
+from beexformer.model.budget import MOST, Rung
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions
@@ -165,6 +166,21 @@ def tune(
     if cost is not None:
         evidence["predicted_ms"] = observed.milliseconds(options, cost)
     return options, evidence
+
+
+def ladder(observed: Observed) -> tuple[Rung, ...]:
+    """The candidates that are worth their FLOPs: these rise, and so does the score (agreement, without labels). For
+    machines that convert FLOPs to milliseconds themselves."""
+    full = np.mean([flops.forward(observed.config, n, observed.config.n_block).flops for n in observed.tokens.tolist()])
+    score = "agreement" if observed.labels is None else "accuracy"
+    found = [(options, observed.measure(options)) for options in candidates(observed.config)]
+    rungs, best = [], -1.0
+    for options, seen in sorted(found, key=lambda each: (each[1]["flops_ratio"], -each[1][score])):
+        if seen[score] > best:
+            best = seen[score]
+            shares = tuple(n / len(observed) for n in seen["exits"])
+            rungs.append(Rung(options, round(float(full * seen["flops_ratio"])), shares))
+    return tuple(rungs[-MOST:])
 
 
 def _bounded(observed: Observed, risk: float, confidence: float) -> tuple[ExitOptions, dict[str, Any]]:
