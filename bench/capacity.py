@@ -2,15 +2,20 @@
 How many pods a rate of texts needs: measured service times, a queueing model, and real runs that check it.
 
     python bench/capacity.py --data folder                   measure, check at 50, 70 and 85 % load, plan
+    python bench/capacity.py --data folder --write docs/scaling.md             the same, and its tables into a document
     python bench/capacity.py --service-ms 0.4,0.35,1.9       plan for service times measured elsewhere
     python bench/capacity.py --self-check                    the simulation against formulas that are known
 
 A process runs each text to completion, one after another: a queue with one server, Poisson arrivals and service times
 of any distribution (M/G/1). A pod of c processes is c such queues, since a connection stays with the process that took
 it; pods stand behind a balancer. The mean wait is Pollaczek and Khinchine's, W = rate E[S^2] / (2 (1 - rho));
-percentiles come from simulating every text (Lindley's recursion). The autoscaler is simulated as Kubernetes documents
-it: a look every 15 s at CPU averaged over the last samples, a tolerance of 10 %, at most double or 4 pods more every
-15 s, and a pod that needs its time to start.
+percentiles come from simulating every text (Lindley's recursion). How long a process is busy with a text is its CPU
+time under thin traffic, which is more than at full load, where one wake-up serves many; how that differs from text to
+text, what texts take when they come one by one. A check sends the same texts at the same times to the service and
+through the simulation.
+
+The autoscaler is simulated as Kubernetes documents it: a look every 15 s at CPU averaged over the last samples, a
+tolerance of 10 %, at most double or 4 pods more every 15 s, and a pod that needs its time to start.
 
 Prints tables, then one line of JSON. Measuring needs two quiet CPUs, wrk, and the folder that bench/load.py needs.
 """
@@ -18,22 +23,24 @@ Prints tables, then one line of JSON. Measuring needs two quiet CPUs, wrk, and t
 import argparse
 import json
 import math
-import statistics
+import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from load import bodies_of, open_loop, serving, wrk
-from open_loop import alone, requests
+from load import ASKING, bodies_of, open_loop, serving
+from open_loop import ask, connect, dues, requests
 from rich.console import Console
 from rich.table import Table
 from timing import machine, today
 
 LOADS = (0.5, 0.7, 0.85)
+THIN = 0.25  # load under which CPU time is measured
 PERCENTILES = (50, 99, 99.9)
 WARM_UP = 0.1  # share of a simulation that is not counted
 
@@ -148,56 +155,91 @@ class Autoscaler:
     period: float = 15.0
 
 
-def autoscale(
-    service: Service, scaler: Autoscaler, pods: int, processes: int, before: float, ramp: float
-) -> dict[str, float]:
-    """The load of `pods` pods, at first the share `before` of their capacity, doubles within `ramp` seconds. Answers
-    the 99th percentile (milliseconds) over the whole and in the worst 5 s, the largest busy share and the pods in the
-    end."""
-    step, end = 1.0, ramp + 240.0
-    start_rate = before * pods * processes * service.capacity
-    times = np.arange(0.0, end, step)
-    rate = start_rate * (1 + np.clip((times - 30) / ramp, 0, 1))
+def followed(scaler: Autoscaler, pods: int, capacity: float, rate: np.ndarray, lost: np.ndarray) -> np.ndarray:
+    """Pods that serve, second by second, where `rate` texts a second come and `lost` pods are away, which the
+    autoscaler doesn't know but from the others' CPU. `capacity`: texts a second of a pod."""
     busy: list[float] = []
     ready: list[tuple[float, int]] = [(0.0, pods)]  # (from, pods)
     asked, counts, changes = pods, [], []
     next_look = scaler.sync
-    for t, r in zip(times, rate, strict=True):
-        now = max(count for since, count in ready if since <= t)
+    for t, (r, away) in enumerate(zip(rate, lost, strict=True)):
+        now = max(count for since, count in ready if since <= t) - away
         counts.append(now)
-        busy.append(min(1.0, r / (now * processes * service.capacity)))
-        if t >= next_look:
-            next_look += scaler.sync
-            seen = float(np.mean(busy[max(0, len(busy) - int(scaler.metric_lag / step)) :]))
-            ratio = seen / scaler.target
-            if abs(ratio - 1) > scaler.tolerance and ratio > 1:
-                wanted = math.ceil(asked * ratio)
-                recent = asked - sum(added for when, added in changes if t - when < scaler.period)
-                wanted = min(wanted, max(math.ceil(recent * (1 + scaler.doubles)), recent + scaler.adds))
-                if wanted > asked:
-                    changes.append((t, wanted - asked))
-                    asked = wanted
-                    ready.append((t + scaler.start, asked))
-    # one queue stands for all: arrivals thinned to its share of the rate, second by second
-    rng = np.random.default_rng(1)
-    share = rate / (np.array(counts) * processes)
-    queues = 64  # as many samples of it, one after another, so that the percentile is steady
-    worst, all_texts = [], []
-    for _ in range(queues):
-        number = rng.poisson(share * step)
-        arrivals = np.sort(np.concatenate([t + rng.random(n) * step for t, n in zip(times, number, strict=True)]))
+        busy.append(min(1.0, r / (now * capacity)))
+        if t < next_look:
+            continue
+        next_look += scaler.sync
+        ratio = float(np.mean(busy[-int(scaler.metric_lag) :])) / scaler.target
+        if ratio <= 1 + scaler.tolerance:
+            continue
+        recent = asked - sum(added for when, added in changes if t - when < scaler.period)
+        most = max(math.ceil(recent * (1 + scaler.doubles)), recent + scaler.adds)
+        wanted = min(math.ceil(now * ratio) + away, most)
+        if wanted > asked:
+            changes.append((t, wanted - asked))
+            asked = wanted
+            ready.append((t + scaler.start, asked))
+    return np.array(counts)
+
+
+def through(service: Service, share: np.ndarray) -> dict[str, float]:
+    """99th percentiles (milliseconds) of texts where `share` texts come to a process each second: over all, and in the
+    worst 5 s. 64 processes, so that the percentiles are steady."""
+    rng, sojourns, windows = np.random.default_rng(1), [], []
+    for _ in range(64):
+        number = rng.poisson(share)
+        arrivals = np.sort(np.concatenate([t + rng.random(n) for t, n in enumerate(number)]))
         services = rng.choice(service.seconds, len(arrivals))
-        sojourn = waits(arrivals, services) + services
-        all_texts.append(sojourn)
-        worst.append((arrivals // 5).astype(int))
-    sojourn, window = np.concatenate(all_texts), np.concatenate(worst)
+        sojourns.append(waits(arrivals, services) + services)
+        windows.append((arrivals // 5).astype(int))
+    sojourn, window = np.concatenate(sojourns), np.concatenate(windows)
     by_window = [float(np.percentile(sojourn[window == w], 99)) for w in np.unique(window)]
     return {
         "p99_ms": round(1000 * float(np.percentile(sojourn, 99)), 2),
         "worst_5s_p99_ms": round(1000 * max(by_window), 2),
-        "largest_busy_share": round(float(max(busy)), 3),
-        "pods_in_the_end": asked,
+        "largest_busy_share": round(float((share * service.mean).max()), 3),
     }
+
+
+def autoscale(
+    service: Service, scaler: Autoscaler, pods: int, processes: int, before: float, ramp: float
+) -> dict[str, float]:
+    """The load of `pods` pods, at first the share `before` of their capacity, doubles within `ramp` seconds."""
+    capacity = processes * service.capacity
+    times = np.arange(0.0, ramp + 240.0)
+    rate = before * pods * capacity * (1 + np.clip((times - 30) / ramp, 0, 1))
+    serving = followed(scaler, pods, capacity, rate, np.zeros(len(rate), int))
+    return {**through(service, rate / serving / processes), "pods_in_the_end": int(serving[-1])}
+
+
+def zone_lost(
+    service: Service, scaler: Autoscaler, pods: int, processes: int, before: float, zones: int, back: float = 60.0
+) -> dict[str, float]:
+    """One of `zones` is gone after 30 s; its pods are ready again on other nodes after `back` seconds more, by when
+    the autoscaler may have added some as well."""
+    capacity = processes * service.capacity
+    times = np.arange(0.0, 300.0)
+    rate = np.full(len(times), before * pods * capacity)
+    away = np.where((times >= 30) & (times < 30 + back), pods // zones, 0)
+    serving = followed(scaler, pods, capacity, rate, away)
+    return {**through(service, rate / serving / processes), "pods_in_the_end": int(serving[-1])}
+
+
+def rolled(service: Service, before: float, surge: float, *, by_connections: bool) -> dict[str, float]:
+    """A rolling update, a share `surge` of the pods at a time, each ready before an old one ends. A balancer of
+    requests keeps all pods at the load `before`. One of connections sends those of a pod that ends to all that there
+    are, so old pods have more and more of them, until they end themselves or their connections reach their age."""
+    old, new = np.ones(round(1 / surge)), np.zeros(0)  # connections of each wave's pods, as a share of the usual
+    busiest = 1.0
+    while by_connections and len(old):
+        new = np.append(new, 0.0)
+        freed, old = old[0], old[1:]
+        each = freed / (len(old) + len(new))
+        old, new = old + each, new + each
+        busiest = max(busiest, *old, *new)
+    load = before * busiest
+    sojourn = simulate(min(load, 0.999) * service.capacity, service, 1, 400_000, seed=4)
+    return {"busiest": round(load, 3), "p99_ms": round(1000 * float(np.percentile(sojourn, 99)), 2)}
 
 
 def self_check() -> list[tuple[str, float, float]]:
@@ -228,38 +270,65 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1, help="processes of a pod, a core each")
     parser.add_argument("--load", type=float, default=0.7, help="busy share of a process that is not exceeded")
     parser.add_argument("--zones", type=int, default=3)
-    parser.add_argument("--series", type=int, default=930, help="time series that a pod exports")
+    parser.add_argument("--series", type=int, default=1036, help="time series that a pod exports: 292 of one model")
     parser.add_argument("--core-dollars", type=float, default=0.04, help="price of a core for an hour")
+    parser.add_argument("--write", type=Path, help="document to put the tables into, between its marks")
     parser.add_argument("--self-check", action="store_true", help="the simulation against known formulas, nothing else")
     return parser.parse_args(given)
 
 
-def measured(data: Path, seconds: float) -> tuple[Service, list[dict[str, float]]]:
-    """Service times of sentences in a process on one CPU, and (load, p99 simulated and measured, ms) of real runs.
+def one_by_one(port: int, sent: list[bytes], repeats: int) -> np.ndarray:
+    """Seconds [repeats, texts] from sending each request to its answer, when nothing else is on its way."""
+    found = np.empty((repeats, len(sent)))
+    with connect(port) as connection:
+        for repeat in found:
+            for i, request in enumerate(sent):
+                start = time.perf_counter()
+                status, body = ask(connection, request)
+                repeat[i] = time.perf_counter() - start
+                assert status == 200, body
+    return found
 
-    The mean is that of a server that never waits (wrk's rate of many connections); the shape is that of the sentences
-    asked one by one."""
+
+def measured(data: Path, seconds: float) -> tuple[Service, list[dict[str, float]]]:
+    """Service times of sentences in a process on one CPU, and (load, p99 simulated and measured, ms) of real runs."""
     checks = []
     with tempfile.TemporaryDirectory(prefix="beexformer-capacity-") as name:
         bodies = bodies_of(data, Path(name))
         with serving("ours", bodies, 18130) as server:
-            peak = statistics.median(wrk(server, seconds / 3)["rate"] for _ in range(3))
-            _, each = alone(server.port, requests(bodies.read_bytes().splitlines(), 60_000), 3)
-            shape = np.array(each) - min(each)
-            service = Service(1 / peak + (shape - shape.mean()))
-            service = Service(np.maximum(service.seconds, 0.2 / peak))
+            sent = requests(bodies.read_bytes().splitlines(), 60_000)
+            os.sched_setaffinity(0, {int(ASKING)})
+            alone = np.median(one_by_one(server.port, sent, 7), axis=0)  # a stall of the machine is no text's
+            before = server.cpu_seconds()
+            thin = open_loop(server, THIN / float(alone.mean()), seconds)
+            # what asks for each answer once before it begins is of the same kind
+            busy = (server.cpu_seconds() - before) / (thin["offered"] + len(sent))
+            times = np.maximum(alone - alone.mean() + busy, 0.2 * busy)
+            elsewhere = float(alone.mean()) - busy  # on the wire, and at the client
+            service = Service(times)
             for load in LOADS:
-                found = open_loop(server, load * peak, seconds)
-                sojourn = simulate(load * peak, service, 1, 400_000, seed=3)
+                rate = load / busy
+                found = open_loop(server, rate, seconds)
+                sojourn = simulated_like(rate, seconds, times) + elsewhere
                 checks.append(
                     {
                         "load": load,
-                        "mean_wait_ms": 1000 * mean_wait(load * peak, service),
+                        "mean_wait_ms": 1000 * mean_wait(rate, service),
                         "simulated_p99_ms": 1000 * float(np.percentile(sojourn, 99)),
                         "measured_p99_ms": found["p99_ms"],
+                        "simulated_p50_ms": 1000 * float(np.percentile(sojourn, 50)),
+                        "measured_p50_ms": found["p50_ms"],
+                        "right": found["ok"] / found["offered"],
                     }
                 )
     return service, checks
+
+
+def simulated_like(rate: float, seconds: float, times: np.ndarray) -> np.ndarray:
+    """Sojourn times of the very texts that bench/open_loop.py sends, when it sends them. `times` [texts]."""
+    arrivals = dues(rate, seconds)
+    services = times[np.arange(len(arrivals)) % len(times)]
+    return waits(arrivals, services) + services
 
 
 def shown(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -280,38 +349,136 @@ def check_itself(console: Console) -> int:
     return int(worst > 0.05)
 
 
+CHECKS = (
+    "load of one process",
+    "mean wait, ms (formula)",
+    "p50 ms, simulated",
+    "measured",
+    "p99 ms, simulated",
+    "measured",
+    "apart",
+)
+FLEETS = ("texts a second", "pods", "cores", "load", "with a zone lost", "p50 ms", "p99 ms", "time series", "$ an hour")
+EVENTS = ("what happens", "p99 ms", "in the worst 5 s", "busiest process", "pods in the end")
+
+
+def rows_of_checks(checks: Sequence[dict[str, float]]) -> list[list[str]]:
+    return [
+        [
+            f"{one['load']:.0%}",
+            f"{one['mean_wait_ms']:.2f}",
+            f"{one['simulated_p50_ms']:.2f}",
+            f"{one['measured_p50_ms']:.2f}",
+            f"{one['simulated_p99_ms']:.2f}",
+            f"{one['measured_p99_ms']:.2f}",
+            f"{one['simulated_p99_ms'] / one['measured_p99_ms'] - 1:+.0%}",
+        ]
+        for one in checks
+    ]
+
+
+def rows_of_fleets(fleets: Sequence[Fleet]) -> list[list[str]]:
+    return [
+        [
+            f"{one.rate:,.0f}",
+            f"{one.pods:,}",
+            f"{one.cores:,}",
+            f"{one.load:.0%}",
+            f"{one.load_with_a_zone_lost:.0%}",
+            f"{one.p50_ms:.2f}",
+            f"{one.p99_ms:.2f}",
+            f"{one.series:,}",
+            f"{one.dollars_an_hour:,.2f}",
+        ]
+        for one in fleets
+    ]
+
+
+def events(service: Service, processes: int, zones: int) -> dict[str, dict[str, float]]:
+    """What a fleet goes through, simulated: p99 and load by event."""
+    scaler = Autoscaler()
+    return {
+        "10 pods at half their capacity, the load doubles within a minute": autoscale(
+            service, scaler, 10, processes, 0.5, 60.0
+        ),
+        f"12 pods in {zones} zones at 47 %, a zone is lost for a minute": zone_lost(
+            service, scaler, 12, processes, 0.47, zones
+        ),
+        "rolling update at 47 %, requests balanced": rolled(service, 0.47, 0.25, by_connections=False),
+        "rolling update at 47 %, connections balanced": rolled(service, 0.47, 0.25, by_connections=True),
+    }
+
+
+def rows_of_events(found: dict[str, dict[str, float]]) -> list[list[str]]:
+    return [
+        [
+            name,
+            f"{one['p99_ms']:.1f}",
+            f"{one['worst_5s_p99_ms']:.1f}" if "worst_5s_p99_ms" in one else "",
+            f"{one.get('largest_busy_share', one.get('busiest', 0)):.0%}",
+            f"{one['pods_in_the_end']:.0f}" if "pods_in_the_end" in one else "",
+        ]
+        for name, one in found.items()
+    ]
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---:" for _ in columns], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_into(document: Path, text: str) -> None:
+    """Put `text` between the document's marks."""
+    before, start, rest = document.read_text().partition(START)
+    _, end, after = rest.partition(END)
+    assert start, f"{document} has no {START}"
+    assert end, f"{document} has no {END}"
+    document.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}")
+
+
+START, END = "<!-- capacity: written by bench/capacity.py --write -->", "<!-- end of capacity -->"
+
+
 def main() -> int:
     options, console = arguments(), Console()
     if options.self_check:
         return check_itself(console)
-    result: dict[str, Any] = {}
+    checks: list[dict[str, float]] = []
     if options.service_ms:
         service = Service(np.array([float(ms) / 1000 for ms in options.service_ms.split(",")]))
     elif options.data:
         service, checks = measured(options.data, options.seconds)
-        columns = ("load", "mean wait ms (formula)", "p99 ms (simulated)", "p99 ms (measured)", "apart")
-        rows = [
-            (
-                f"{one['load']:.0%}",
-                f"{one['mean_wait_ms']:.2f}",
-                f"{one['simulated_p99_ms']:.2f}",
-                f"{one['measured_p99_ms']:.2f}",
-                f"{one['simulated_p99_ms'] / one['measured_p99_ms'] - 1:+.0%}",
-            )
-            for one in checks
-        ]
-        console.print(shown("one process, Poisson arrivals of SST-2 sentences", columns, rows))
-        result["checks"] = [{name: round(value, 3) for name, value in one.items()} for one in checks]
     else:
         raise SystemExit("give --data to measure, or --service-ms")
-    result |= {"service_ms": round(1000 * service.mean, 4), "squared_variation": round(service.squared_variation, 3)}
     fleets = [plan(rate, service, options) for rate in options.rate]
-    rows = [[f"{value:,}" for value in asdict(fleet).values()] for fleet in fleets]
-    console.print(shown(f"pods of {options.processes} processes", [*asdict(fleets[0])], rows))
-    doubled = autoscale(service, Autoscaler(), 10, options.processes, 0.5, 60.0)
-    console.print(f"load of 10 pods at 50 %, doubled within a minute: {doubled}")
-    result |= {"fleets": [asdict(fleet) for fleet in fleets], "doubled_within_a_minute": doubled}
-    print(json.dumps({**result, "machine": machine(), "date": today()}))
+    simulated = events(service, options.processes, options.zones)
+    tables = (
+        ("one process, Poisson arrivals of SST-2 sentences", CHECKS, rows_of_checks(checks)),
+        (f"pods of {options.processes} processes", FLEETS, rows_of_fleets(fleets)),
+        ("simulated, with the chart's settings", EVENTS, rows_of_events(simulated)),
+    )
+    for title, columns, rows in tables:
+        if rows:
+            console.print(shown(title, columns, rows))
+    stated = {"service_ms": round(1000 * service.mean, 4), "squared_variation": round(service.squared_variation, 3)}
+    stated |= {"machine": machine(), "date": today()}
+    if options.write:
+        about = (
+            f"On {stated['date']}, {stated['machine']}: a process is busy for {stated['service_ms']} ms with a text "
+            f"(SST-2, delta 1e-4, over HTTP), squared coefficient of variation {stated['squared_variation']}; "
+            f"{options.zones} zones, no process above {options.load:.0%} with a zone lost, "
+            f"${options.core_dollars:g} for a core an hour."
+        )
+        parts = [
+            f"{title[0].upper()}{title[1:]}:\n\n{markdown(columns, rows)}" for title, columns, rows in tables if rows
+        ]
+        write_into(options.write, "\n\n".join([about, *parts]))
+    result: dict[str, Any] = {
+        "checks": [{name: round(value, 3) for name, value in one.items()} for one in checks],
+        "fleets": [asdict(fleet) for fleet in fleets],
+        "events": simulated,
+    }
+    print(json.dumps({**stated, **result}))
     return 0
 
 

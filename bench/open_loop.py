@@ -178,6 +178,11 @@ def settle(outcomes: Outcomes, connection: Connection, answers: list[bytes], tim
         outcomes.counts[str(status)] += 1
 
 
+def dues(rate: float, seconds: float, seed: int = 0) -> np.ndarray:
+    """When requests are to be sent, in seconds: a Poisson process."""
+    return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, int(rate * seconds)))
+
+
 def fifo(dues: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     """Latency of each arrival in a queue with one server that takes `seconds` for each."""
     free, latencies = 0.0, np.empty(len(dues))
@@ -200,18 +205,15 @@ def main() -> None:
 
     sent = requests(arguments.bodies.read_bytes().splitlines(), arguments.timeout_ms)
     answers, _ = alone(arguments.port, sent)
-    gaps = np.random.default_rng(arguments.seed).exponential(
-        1 / arguments.rate, int(arguments.rate * arguments.seconds)
-    )
-    dues = np.cumsum(gaps)
-    outcomes = offer(arguments.port, sent, answers, dues, arguments.timeout_ms / 1000)
-    found: dict[str, Any] = {"offered": len(dues), **outcomes.counts}
+    times = dues(arguments.rate, arguments.seconds, arguments.seed)
+    outcomes = offer(arguments.port, sent, answers, times, arguments.timeout_ms / 1000)
+    found: dict[str, Any] = {"offered": len(times), **outcomes.counts}
     if outcomes.latencies:
         found["p50_ms"], found["p99_ms"] = (1000 * np.percentile(outcomes.latencies, (50, 99))).round(3).tolist()
-    found["ok_per_second"] = round(outcomes.counts["ok"] / float(dues[-1]), 1)
+    found["ok_per_second"] = round(outcomes.counts["ok"] / float(times[-1]), 1)
     if arguments.service:
         service = np.array(json.loads(arguments.service.read_text()))
-        queued = fifo(dues, service[np.arange(len(dues)) % len(service)])
+        queued = fifo(times, service[np.arange(len(times)) % len(service)])
         found["fifo_p99_ms"] = round(1000 * float(np.percentile(queued, 99)), 3)
     print(json.dumps(found))
 

@@ -29,3 +29,29 @@ def test_a_plan_keeps_below_its_load_with_a_zone_lost() -> None:
     assert fleet["load"] == pytest.approx(100_000 * 0.0005 / fleet["cores"], abs=1e-3)
     assert fleet["load"] * 1.5 == pytest.approx(fleet["load_with_a_zone_lost"], abs=2e-3)
     assert fleet["load_with_a_zone_lost"] <= 0.7
+
+
+def test_a_fleet_gets_through_what_happens_to_it() -> None:
+    found = run("--service-ms", "0.5,0.6,1.9", "--rate", "1000")["events"]
+    doubled, lost, requests, connections = found.values()  # type: ignore[attr-defined]
+    assert doubled["worst_5s_p99_ms"] < 50, "the promise, with the chart's settings"
+    assert doubled["pods_in_the_end"] >= 17, "20 pods' load at 60 % with the tolerance of 10 %"
+    assert lost["largest_busy_share"] == pytest.approx(0.47 * 1.5, abs=0.01)
+    assert lost["pods_in_the_end"] > 12, "the autoscaler saw it"
+    assert requests["busiest"] == 0.47
+    assert connections["busiest"] > 0.8, "old pods have the connections of those before them"
+    assert connections["p99_ms"] > requests["p99_ms"]
+
+
+def test_tables_go_between_the_marks_of_a_document(tmp_path: Path) -> None:
+    document = tmp_path / "scaling.md"
+    marks = "<!-- capacity: written by bench/capacity.py --write -->", "<!-- end of capacity -->"
+    document.write_text(f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n")
+    for _ in range(2):
+        run("--service-ms", "0.5", "--rate", "1000000", "--write", str(document))
+    text = document.read_text()
+    assert text.startswith(f"before\n{marks[0]}\n\nOn 20")
+    assert text.endswith(f"\n\n{marks[1]}\nafter\n")
+    assert "old" not in text
+    [row] = [line for line in text.splitlines() if line.startswith("| 1,000,000 | ")]
+    assert row.split(" | ")[1:3] == ["1,074", "1,074"]

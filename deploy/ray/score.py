@@ -42,8 +42,10 @@ from beexformer.model.options import ExitOptions
 
 KINDS = {".parquet": ("parquet",), ".jsonl": ("jsonl", "ndjson"), ".csv": ("csv",)}
 BATCH = 500  # rows that an engine is given at once
-ACTOR_CPUS = 0.5  # for Ray's book-keeping: where actors had all CPUs, no task that reads a block could ever start
+ENGINE_CPUS = 0.01  # for Ray's book-keeping: had engines all CPUs, no task that reads a block could ever start
 OTHER_CPUS = 0.1
+CPUS_A_FILTER = 16  # an actor that leaves out what is done has a CPU in Ray's books
+LEAST_CPUS = 3  # in Ray's books: such an actor, a task that reads, and the engines' shares
 
 
 class Scorer:
@@ -160,8 +162,10 @@ def score(asked: argparse.Namespace) -> dict[str, Any]:
     folder = SHIPPED / asked.model if (SHIPPED / asked.model / "config.json").is_file() else Path(asked.model)
     scoring = Scoring(Path(asked.input), Path(asked.out), asked.text, asked.text_pair, options=options_of(asked))
     filesystem, out = pa.fs.FileSystem.from_uri(asked.out)
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False, logging_level="warning")
+    engines = join_or_start()
+    cpus = int(ray.cluster_resources().get("CPU", 0))
+    if cpus < LEAST_CPUS:
+        raise BEEError(f"the cluster has {cpus} CPUs; it needs {LEAST_CPUS}, by num_cpus where there are fewer cores")
     ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
     rows = read(asked.input)
     columns = rows.schema().names
@@ -170,18 +174,18 @@ def score(asked: argparse.Namespace) -> dict[str, Any]:
             raise DataError(f"{asked.input}: no column {name!r}; it has {', '.join(columns)}")
     resumed = claim(filesystem, out, identity(asked, scoring, folder))
     begun = time.monotonic()
-    rows.context.checkpoint_config = CheckpointConfig(
-        asked.id, f"{asked.out.rstrip('/')}.partial/checkpoint", delete_checkpoint_on_success=False
-    )
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    actors = asked.actors or cpus
+    done = CheckpointConfig(asked.id, f"{asked.out.rstrip('/')}.partial/checkpoint", delete_checkpoint_on_success=False)
+    done.checkpoint_actor_pool_max_size = max(1, cpus // CPUS_A_FILTER)
+    rows.context.checkpoint_config = done
+    actors = asked.actors or engines
     scored = rows.repartition(target_num_rows_per_block=asked.rows).map_batches(
         Scorer,
         fn_constructor_args=(scoring, folder),
         batch_format="pyarrow",
-        batch_size=BATCH,
+        batch_size=min(BATCH, asked.rows),  # a larger one would join blocks
         compute=ray.data.ActorPoolStrategy(size=actors),
-        num_cpus=ACTOR_CPUS if cpus > 1 else 0,
+        num_cpus=ENGINE_CPUS,
+        scheduling_strategy="SPREAD",
     )
     scored.write_parquet(out, filesystem=filesystem, ray_remote_args={"num_cpus": OTHER_CPUS})
     there, bad = written(filesystem, out)
@@ -196,6 +200,18 @@ def score(asked: argparse.Namespace) -> dict[str, Any]:
         "actors": actors,
         "seconds": round(time.monotonic() - begun, 1),
     }
+
+
+def join_or_start() -> int:
+    """The cluster that there is, else one of this machine; how many engines it has cores for."""
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
+    try:
+        ray.init("auto", **quiet)
+    except ConnectionError:
+        cores = os.cpu_count() or 1
+        ray.init("local", num_cpus=cores + LEAST_CPUS - 1, **quiet)
+        return cores
+    return int(ray.cluster_resources().get("CPU", 0))
 
 
 def options_of(asked: argparse.Namespace) -> ExitOptions:

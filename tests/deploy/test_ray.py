@@ -1,0 +1,185 @@
+"""
+deploy/ray on a real Ray cluster of this machine: rows scored as the command line scores them, also where an actor and a
+driver are killed; the service as an ingress of Ray Serve. Skips without Ray: pip install 'beexformer[ray,train]'.
+
+    pytest tests/deploy/test_ray.py
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+pytest.importorskip("ray", reason="Ray is not installed; pip install 'beexformer[ray]'")
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent.parent
+SCORE = ROOT / "deploy/ray/score.py"
+GOLDEN = ROOT / "tests/golden/v4/checkpoint"
+CLASSIFY = [sys.executable, "-c", "from beexformer.cli import main; main()", "classify"]
+TEXTS = ["a warm , funny film", "dull", "", "it is what it is", "a film that nobody needs " * 20]
+PATIENCE = 300
+
+
+def score(source: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, SCORE, "--input", source, "--out", out, "--id", "id", "--text", "review"]
+    command += ["--model", GOLDEN, "--rows", "100", "--actors", "2", *more]
+    # a session of its own: what is killed with it is the cluster that it started
+    return subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def ended(run: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    out, err = run.communicate(timeout=PATIENCE)
+    return run.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,000 rows with ids, texts and another column; every fifth text is empty, which has no answer."""
+    path = tmp_path_factory.mktemp("ray") / "rows.parquet"
+    n = 2000
+    texts = [f"{TEXTS[i % 5]} {i}" if TEXTS[i % 5] else "" for i in range(n)]
+    pq.write_table(pa.table({"id": [f"{i:05}" for i in range(n)], "review": texts, "stars": list(range(n))}), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(source: Path) -> "pa.Table":
+    out = source.with_name("scored.parquet")
+    command = [*CLASSIFY, source, "--text", "review", "-o", out, "--checkpoint", GOLDEN, "--threads", "1"]
+    subprocess.run(command, check=False, capture_output=True)
+    return pq.read_table(out)
+
+
+def descendants(pid: int) -> list[int]:
+    found = [pid]
+    for one in found:
+        for children in Path(f"/proc/{one}/task").glob("*/children"):
+            try:
+                found += [int(child) for child in children.read_text().split()]
+            except OSError:
+                continue
+    return found
+
+
+def kill(*pids: int) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def parts(out: Path) -> int:
+    return len([*out.glob("*.parquet")])
+
+
+def until_parts(run: "subprocess.Popen[str]", out: Path, number: int) -> None:
+    end = time.monotonic() + PATIENCE
+    while parts(out) < number:
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_rows_are_scored_as_by_the_command_line_though_an_actor_and_the_driver_are_killed(
+    source: Path, expected: "pa.Table", tmp_path: Path
+) -> None:
+    out = tmp_path / "scored"
+    run = score(source, out)
+    until_parts(run, out, 2)
+    names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(run.pid)}
+    actors = [pid for pid, name in names.items() if b"MapWorker(MapBatches(Scorer))" in name]
+    kill(actors[0])
+    until_parts(run, out, 5)
+    kill(*descendants(run.pid))
+    run.communicate()
+    done = parts(out)
+    assert done < 20, "it was killed too late to show anything"
+    code, printed, err = ended(score(source, out))
+    assert code == 0, err
+    told = json.loads(printed.splitlines()[-1])
+    assert (told["rows"], told["bad"], told["resumed"]) == (2000, 400, True)
+    found = pq.read_table(out).sort_by("id")
+    assert found.column_names == expected.column_names
+    assert found.cast(expected.schema).equals(expected)
+    assert not out.with_name("scored.partial").exists()
+    code, _, err = ended(score(source, out))
+    assert (code, err.splitlines()[-1]) == (2, f"{out} exists; name another --out, or remove it")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_text_files_are_read_as_they_are(kind: str, expected: "pa.Table", tmp_path: Path) -> None:
+    folder, out = tmp_path / "rows", tmp_path / "scored"
+    folder.mkdir()
+    rows = expected.slice(0, 300).select(["id", "review"]).to_pylist()
+    for number, some in enumerate((rows[:10], rows[10:])):  # two files of different size, three blocks
+        with (folder / f"{number}.{kind}").open("w", encoding="utf-8") as file:
+            if kind == "csv":
+                file.write("id,review\n")
+            for row in some:
+                file.write(f'{row["id"]},"{row["review"]}"\n' if kind == "csv" else json.dumps(row) + "\n")
+    code, _, err = ended(score(folder, out))
+    assert code == 0, err
+    found = pq.read_table(out).sort_by("id")
+    assert found["id"].to_pylist() == [row["id"] for row in rows], "ids keep their leading zeros"
+    wanted = expected.slice(0, 300)
+    assert found["predicted_score"].equals(wanted["predicted_score"])
+    assert found["error"].equals(wanted["error"])
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--text", "text"], "no column 'text'; it has id, review, stars"),
+        (["--delta", "3"], "delta"),
+        (["--input", "/nowhere/rows.parquet"], "/nowhere/rows.parquet: no such file or folder"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_one_sentence_and_leaves_nothing(
+    source: Path, tmp_path: Path, more: list[str], sentence: str
+) -> None:
+    code, _, err = ended(score(source, tmp_path / "scored", *more))
+    assert code == 2
+    assert sentence in err.splitlines()[-1]
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+    program = (
+        "import time; from ray import serve; import serve as ours;"
+        "serve.start(http_options={'port': 18151}); serve.run(ours.app); print('up', flush=True); time.sleep(600)"
+    )
+    environment = {**os.environ, "BEE_CHECKPOINTS": str(GOLDEN), "BEE_API_KEYS": "secret-key"}
+    run = subprocess.Popen(
+        [sys.executable, "-c", program], cwd=ROOT / "deploy/ray", env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+    )  # fmt: skip
+    yield run
+    kill(*descendants(run.pid))
+    run.communicate()
+
+
+def test_a_replica_of_ray_serve_is_ready_before_it_is_asked(served: "subprocess.Popen[str]") -> None:
+    assert served.stdout
+    assert served.stdout.readline() == "up\n"
+    with httpx2.Client(base_url="http://127.0.0.1:18151") as client:
+        assert client.post("/classify", json={"text": "a film"}).status_code == 401
+        answered = client.post("/classify", json={"text": "a film"}, headers={"X-API-Key": "secret-key"})
+        assert answered.status_code == 200, answered.text
+    own = httpx2.get("http://127.0.0.1:9464/metrics").text
+    assert 'bee_requests_total{code="200",model="golden"} 1.0' in own
+    assert "bee_ready 1.0" in own
