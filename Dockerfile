@@ -1,6 +1,7 @@
 # Two images from one source: `serve`, the default, and `train`, which has torch.
 #   make image                                       serve, with labels that say what it was built from
 #   docker build --build-arg PYTHON_IMAGE=... .      another base, or one pinned by digest
+#   docker build --build-arg EXTRAS="store otel" --build-arg PACKAGES=s3fs .      extras of the service, and more packages
 # An image is a virtual environment made in one stage and copied into another: no compiler, no pip, not root.
 ARG PYTHON_IMAGE=python:3.11-slim
 
@@ -9,10 +10,11 @@ ARG PYTHON_IMAGE=python:3.11-slim
 FROM ${PYTHON_IMAGE} AS dependencies
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
+ARG EXTRAS= PACKAGES=
 # --without-pip: what runs installs nothing. The builder's own pip fills the environment from outside.
 RUN python -m venv --without-pip /opt/venv \
- && python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-      > requirements.txt \
+ && python -c "import sys, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *(r for extra in sys.argv[1].split() for r in p['optional-dependencies'][extra]), *sys.argv[2].split(), sep='\n')" \
+      "${EXTRAS}" "${PACKAGES}" > requirements.txt \
  && pip --python /opt/venv install --no-cache-dir -c constraints.txt -r requirements.txt
 
 FROM dependencies AS train-dependencies

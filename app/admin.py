@@ -20,7 +20,10 @@ class LoadRequest(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    folder: str = Field(min_length=1, description="its folder, below one of BEE_CHECKPOINT_ROOTS, or relative to one")
+    folder: str = Field(
+        min_length=1,
+        description="its folder or URL, below one of BEE_CHECKPOINT_ROOTS; a folder may be relative to one",
+    )
 
 
 class Changed(BaseModel):

@@ -4,24 +4,24 @@ one. The parent of the workers does it, and only puts workers in the place of ot
 digest, the stored probes' answers, a real forward. Where something is wrong, what was served is served on.
 """
 
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from beexformer.app import store
 from beexformer.app.errors import ChangeRefused
-from beexformer.app.settings import Settings
+from beexformer.app.settings import Settings, place_of
 from beexformer.model.engine import Engine
-from beexformer.model.registry import Registry
+from beexformer.model.registry import Place, Registry
 
 log = logging.getLogger("bee.deployment")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Of one model; `folder` is what a load reads."""
+    """Of one model; `folder` is what a load reads, or a URL."""
 
     kind: Literal["load", "reload", "unload"]
     name: str
@@ -33,7 +33,7 @@ class _Served:
     """What is served, and how it differs from what the settings name."""
 
     registry: Registry
-    loaded: Mapping[str, Path] = field(default_factory=dict)  # over /admin, by name
+    loaded: Mapping[str, Place] = field(default_factory=dict)  # over /admin, by name
     unloaded: frozenset[str] = frozenset()
 
 
@@ -41,7 +41,7 @@ class Deployment:
     """The parent's side."""
 
     def __init__(self, settings: Settings, load: Callable[..., Engine]) -> None:
-        self._settings, self._load = settings, trusting(settings, load)
+        self._settings, self._load = settings, load
         self._served = self._before = _Served(load_registry(settings, load))
 
     @property
@@ -74,8 +74,8 @@ class Deployment:
         registry.warm()
         return replace(self._served, registry=registry)
 
-    def _read(self, folder: Path) -> Engine:
-        engine = self._load(folder)
+    def _read(self, place: Place) -> Engine:
+        engine = reading(self._settings, self._load)(place)
         if defaults := self._settings.model_defaults.get(engine.name):
             engine.set_defaults(defaults)
         return engine
@@ -89,10 +89,10 @@ class Deployment:
         known = name in registry.folders
         if change.kind == "load" and known:
             raise ChangeRefused(f"model {name!r} is loaded already; reload it, or unload it first")
-        folder = Path(change.folder) if change.folder else registry.folder(name)
+        folder = place_of(change.folder) if change.folder else registry.folder(name)
         engine = self._read(folder)
         if engine.name != name:
-            raise ChangeRefused(f"{folder.name} holds model {engine.name!r}, not {name!r}")
+            raise ChangeRefused(f"{Path(folder).name} holds model {engine.name!r}, not {name!r}")
         engine.warm()
         engine.calibrate(next((other for other in registry if other.shape == engine.shape), None))
         if change.kind == "load":
@@ -102,21 +102,31 @@ class Deployment:
 
 def load_registry(settings: Settings, load: Callable[..., Engine] = Engine.load) -> Registry:
     """The checkpoints that the settings name, read and verified. BEEError says in one sentence what is wrong."""
-    registry = Registry(settings.checkpoints, settings.default_model, trusting(settings, load))
+    registry = Registry(settings.checkpoints, settings.default_model, reading(settings, load))
     for name, defaults in settings.model_defaults.items():
         registry.get(name).set_defaults(defaults)
     return registry
 
 
-def trusting(settings: Settings, load: Callable[..., Engine]) -> Callable[[Path], Engine]:
-    """`load`, asking for a signature where the settings have a key."""
-    return functools.partial(load, trusted_key=settings.trusted_key) if settings.trusted_key else load
+def reading(settings: Settings, load: Callable[..., Engine]) -> Callable[[Place], Engine]:
+    """`load` of folders and of URLs, asking for a signature where the settings have a key."""
+    key = settings.trusted_key
+
+    def read(place: Place) -> Engine:
+        folder = store.local(place, settings.checkpoint_cache, key) if isinstance(place, str) else place
+        return load(folder, trusted_key=key) if key else load(folder)
+
+    return read
 
 
-def below_roots(folder: str, roots: tuple[Path, ...]) -> Path:
+def below_roots(folder: str, roots: tuple[Place, ...]) -> Place:
     """`folder`, which may be relative to one of `roots`, where it really is. Raises ChangeRefused for any other."""
-    for root in (root.resolve() for root in roots):
-        found = (root / folder).resolve()  # links followed: what lies elsewhere is elsewhere
-        if found.is_relative_to(root) and found.is_dir():
-            return found
+    if store.is_url(folder):
+        if ".." not in folder and any(folder.startswith(f"{str(root).rstrip('/')}/") for root in roots):
+            return folder
+    else:
+        for root in (root.resolve() for root in roots if isinstance(root, Path)):
+            found = (root / folder).resolve()  # links followed: what lies elsewhere is elsewhere
+            if found.is_relative_to(root) and found.is_dir():
+                return found
     raise ChangeRefused("there is no such folder below the configured roots (BEE_CHECKPOINT_ROOTS)")

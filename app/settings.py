@@ -50,9 +50,13 @@ class Settings(BaseSettings):
         default="127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0 for every interface"
     )
     port: int = Field(default=8000, ge=0, le=65535, description="port to listen on; 0 takes a free one and logs it")
-    checkpoints: Annotated[tuple[Path, ...], NoDecode] = Field(
+    checkpoints: Annotated[tuple[Path | str, ...], NoDecode] = Field(
         default=(),
-        description="checkpoint folders, or folders of them, separated by commas; empty serves the shipped ones",
+        description="checkpoint folders, folders of them, or URLs of checkpoints in an object store (extra `[store]`), "
+        "separated by commas; empty serves the shipped ones",
+    )
+    checkpoint_cache: Path = Field(
+        default=Path("~/.cache/beexformer"), description="folder for checkpoints that come from an object store"
     )
     trusted_key: str | None = Field(
         default=None,
@@ -110,8 +114,8 @@ class Settings(BaseSettings):
         description="keys that may load, reload and unload models at `/admin`, separated by commas; without one there "
         "is no `/admin`",
     )
-    checkpoint_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        default=(), description="folders below which `/admin` may load checkpoints, separated by commas"
+    checkpoint_roots: Annotated[tuple[Path | str, ...], NoDecode] = Field(
+        default=(), description="folders or URLs below which `/admin` may load checkpoints, separated by commas"
     )
     model_defaults: dict[str, ExitOptions] = Field(
         default={},
@@ -193,6 +197,16 @@ class Settings(BaseSettings):
     def _split_at_commas(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
+    @field_validator("checkpoints", "checkpoint_roots")
+    @classmethod
+    def _tell_folders_from_urls(cls, places: tuple[Path | str, ...]) -> tuple[Path | str, ...]:
+        return tuple(place_of(str(place)) for place in places)
+
+    @field_validator("checkpoint_cache")
+    @classmethod
+    def _expand_home(cls, folder: Path) -> Path:
+        return folder.expanduser()
+
     @field_validator("trusted_key")
     @classmethod
     def _refuse_what_is_no_key(cls, key: str | None) -> str | None:
@@ -231,6 +245,11 @@ class Settings(BaseSettings):
     def worker_processes(self) -> int:
         """Processes, with 0 worked out."""
         return self.workers or max(1, min(cpus(), 256, (memory() - PARENT_BYTES) // WORKER_BYTES))
+
+
+def place_of(text: str) -> Path | str:
+    """A URL as it is, anything else as a folder."""
+    return text if "://" in text else Path(text)
 
 
 def cpus() -> int:

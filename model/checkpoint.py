@@ -92,16 +92,10 @@ def read(folder: Path, trusted_key: str | None = None) -> Checkpoint:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no checkpoint folder; give the folder that holds {CONFIG}")
     stated, described, version = _described(folder, trusted_key)
-    wanted = _spec(described)
     contents = {}
-    for name in FILES:
-        most = LARGEST_TEXT
-        if name == WEIGHTS:
-            most = LARGEST_HEADER + sum(
-                int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in wanted.values()
-            )
+    for name, (most, wanted) in _expected(stated, described).items():
         contents[name] = content = _content(folder / name, most)
-        if hashlib.sha256(content.data).hexdigest() != stated["sha256"][name]:
+        if hashlib.sha256(content.data).hexdigest() != wanted:
             raise CheckpointError(f"{folder / name} is damaged: its SHA-256 is not the one in {CONFIG}; {FETCH_AGAIN}")
     return Checkpoint(
         **{each.name: getattr(described, each.name) for each in fields(Manifest)},
@@ -112,6 +106,13 @@ def read(folder: Path, trusted_key: str | None = None) -> Checkpoint:
         format_version=version,
         size_bytes=sum(content.size for content in contents.values()) + (folder / CONFIG).stat().st_size,
     )
+
+
+def expected(folder: Path, trusted_key: str | None = None) -> dict[str, tuple[int, str]]:
+    """Of a folder that has only config.json as yet: the other files, the bytes that each may have, and its SHA-256.
+    Raises CheckpointError, as `read` does."""
+    stated, described, _ = _described(folder, trusted_key)
+    return _expected(stated, described)
 
 
 def digest(described: Mapping[str, Any]) -> str:
@@ -150,6 +151,12 @@ def _described(folder: Path, trusted_key: str | None) -> tuple[dict[str, Any], M
 
 def _spec(described: Manifest) -> tensors.Spec:
     return tensors.spec(described.config, described.candidate_labels)
+
+
+def _expected(stated: Mapping[str, Any], described: Manifest) -> dict[str, tuple[int, str]]:
+    weights = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in _spec(described).values())
+    most = dict.fromkeys(FILES, LARGEST_TEXT) | {WEIGHTS: LARGEST_HEADER + weights}
+    return {name: (most[name], stated["sha256"][name]) for name in FILES}
 
 
 def _tensors(content: np.ndarray, described: Manifest, version: int, where: Path) -> Mapping[str, np.ndarray]:

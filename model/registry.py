@@ -9,7 +9,7 @@ real forward; it may take long and comes after.
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from beexformer.model.checkpoint import SHIPPED
 from beexformer.model.config import BEEConfig
@@ -17,6 +17,10 @@ from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError, CheckpointError, UnknownModel
 
 SHIPPED_DEFAULT = "sst2"  # the first in the alphabet would say of every review whether it is good English
+
+
+Place = Path | str
+"""A folder; or what else `load` can get a checkpoint from, as the URL of one."""
 
 
 class Registry:
@@ -27,16 +31,17 @@ class Registry:
     """
 
     def __init__(
-        self, paths: Sequence[Path], default: str | None, load: Callable[[Path], Engine] = Engine.load
+        self, paths: Sequence[Place], default: str | None, load: Callable[[Any], Engine] = Engine.load
     ) -> None:
         self._engines: dict[str, Engine] = {}
-        self.folders: dict[str, Path] = {}
+        self.folders: dict[str, Place] = {}
         self.state: Literal["starting", "ready", "failed"] = "starting"
-        for folder in (folder for path in paths or [SHIPPED] for folder in checkpoint_folders(path)):
-            engine = load(folder)
-            if engine.name in self._engines:
-                raise CheckpointError(f"{folder} is a second checkpoint named {engine.name!r}; serve one of them")
-            self._engines[engine.name], self.folders[engine.name] = engine, folder
+        for path in paths or [SHIPPED]:
+            for place in [path] if isinstance(path, str) else checkpoint_folders(path):
+                engine = load(place)
+                if engine.name in self._engines:
+                    raise CheckpointError(f"{place} is a second checkpoint named {engine.name!r}; serve one of them")
+                self._engines[engine.name], self.folders[engine.name] = engine, place
         self.default = default or (next(iter(self._engines)) if paths else SHIPPED_DEFAULT)
         self.get(self.default)
 
@@ -52,11 +57,11 @@ class Registry:
                 f"no model is named {name or self.default!r}; loaded: {', '.join(self._engines)}"
             ) from None
 
-    def folder(self, name: str) -> Path:
+    def folder(self, name: str) -> Place:
         """Where that engine was read from."""
         return self.folders[self.get(name).name]
 
-    def with_engine(self, engine: Engine, folder: Path) -> "Registry":
+    def with_engine(self, engine: Engine, folder: Place) -> "Registry":
         """Another registry, with this engine, which is warm, instead of the one of its name or beside the others."""
         return self._of({**self._engines, engine.name: engine}, {**self.folders, engine.name: folder})
 
@@ -69,7 +74,7 @@ class Registry:
             {other: folder for other, folder in self.folders.items() if other != name},
         )
 
-    def _of(self, engines: dict[str, Engine], folders: dict[str, Path]) -> "Registry":
+    def _of(self, engines: dict[str, Engine], folders: dict[str, Place]) -> "Registry":
         other = copy.copy(self)
         other._engines, other.folders = engines, folders
         return other

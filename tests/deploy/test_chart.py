@@ -35,6 +35,7 @@ OWN = {
     "BEE_API_KEYS",
     "BEE_ADMIN_KEYS",
     "BEE_CHECKPOINTS",
+    "BEE_CHECKPOINT_CACHE",
 }  # made from other values
 MONITORED: dict[str, Any] = {
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -60,6 +61,9 @@ SETS: dict[str, dict[str, Any]] = {
                 "resources": {"limits": {"memory": "128Mi"}},
             }
         }
+    },
+    "checkpoints in a store": {
+        "checkpoints": {"url": "s3://models/reviews", "envFrom": [{"secretRef": {"name": "bucket"}}]}
     },
     "monitored": MONITORED,
     "everything": {
@@ -291,11 +295,19 @@ def test_an_init_container_fills_the_folder_that_is_served(helm: str) -> None:
     assert next(one for one in pod["volumes"] if one["name"] == "checkpoints")["emptyDir"]
 
 
+def test_the_service_fetches_from_a_store_itself(helm: str) -> None:
+    [container] = only(render(helm, SETS["checkpoints in a store"]), "Deployment")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert {"name": "BEE_CHECKPOINTS", "value": "s3://models/reviews"} in container["env"]
+    assert container["envFrom"] == [{"secretRef": {"name": "bucket"}}]
+
+
 def test_where_checkpoints_come_from_is_said_once(helm: str) -> None:
     values = {"checkpoints": {**SETS["checkpoints brought"]["checkpoints"], **SETS["everything"]["checkpoints"]}}
     refused = run(helm, "template", "bee", CHART, values=values)
     assert refused.returncode != 0
-    assert "leave one out" in refused.stderr
+    assert "leave all but one out" in refused.stderr
 
 
 def test_nothing_is_let_out_but_what_brings_checkpoints(helm: str) -> None:
@@ -306,6 +318,7 @@ def test_nothing_is_let_out_but_what_brings_checkpoints(helm: str) -> None:
     [rule] = egress(SETS["checkpoints brought"])
     assert [(one["port"], one["protocol"]) for one in rule["ports"]] == [(53, "UDP"), (53, "TCP"), (443, "TCP")]
     own = [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]
+    assert egress(SETS["checkpoints in a store"]) == [rule]
     assert egress({**SETS["checkpoints brought"], "networkPolicy": {"egress": own}}) == own
 
 
