@@ -19,7 +19,7 @@ from beexformer.app import tensors
 from beexformer.app.context import RequestContext
 from beexformer.app.schemas import ClassifyRequest
 from beexformer.app.service import Serving
-from beexformer.app.tensors import OUTPUTS, Tensor
+from beexformer.app.tensors import BY_LABEL, Tensor, outputs_of
 from beexformer.model.answer import Answer
 from beexformer.model.engine import Engine
 from beexformer.model.errors import InputError, UnknownModel
@@ -135,16 +135,17 @@ async def model_metadata(name: ModelName, service: Serving) -> dict[str, Any]:
     """Inputs and outputs of a model."""
     engine = service.registry.get(name)
     inputs = ["text"] if engine.input == "text" else ["text", "text_pair"]
+    thresholds = {} if engine.thresholds is None else {"thresholds": list(engine.thresholds)}
     return {
         "name": engine.name,
         "versions": [VERSION],
         "platform": "beexformer",
         "inputs": [{"name": each, "datatype": "BYTES", "shape": [-1]} for each in inputs],
         "outputs": [
-            {"name": each, "datatype": kind, "shape": [-1, len(engine.labels)] if each == "scores" else [-1]}
-            for each, (kind, _) in OUTPUTS.items()
+            {"name": each, "datatype": kind, "shape": [-1, len(engine.labels)] if each in BY_LABEL else [-1]}
+            for each, kind in outputs_of(engine.config.multi_label).items()
         ],
-        "parameters": {"labels": list(engine.labels)},
+        "parameters": {"labels": list(engine.labels), **thresholds},
     }
 
 
@@ -172,7 +173,7 @@ async def infer(name: ModelName, request: Request, service: Serving) -> Response
     service.admit(request.scope, dict(request.scope["headers"]))
     engine, body = service.registry.get(name), await request.body()
     asked, rest = _parsed(body, request.headers.get(HEADER))
-    items, outputs = _items(engine, asked, rest, service.settings.max_items), _outputs(asked)
+    items, outputs = _items(engine, asked, rest, service.settings.max_items), _outputs(engine, asked)
     timeout = service.settings.request_timeout_ms / 1000
     context = RequestContext.of(request)
     outcomes = await service.classifier.outcomes(items, context, timeout, request.is_disconnected)
@@ -258,13 +259,14 @@ def _texts(inputs: Sequence[InferTensor], rest: bytes) -> Mapping[str, list[str]
     return found
 
 
-def _outputs(asked: InferRequest) -> dict[str, bool]:
+def _outputs(engine: Engine, asked: InferRequest) -> dict[str, bool]:
     """The outputs wanted, and whether as bytes behind the JSON."""
     binary = asked.parameters.get("binary_data_output") is True
-    wanted = asked.outputs or [RequestedOutput(name=name) for name in OUTPUTS]
+    known = outputs_of(engine.config.multi_label)
+    wanted = asked.outputs or [RequestedOutput(name=name) for name in known]
     for output in wanted:
-        if output.name not in OUTPUTS:
-            raise HTTPException(400, f"there is no output {output.name!r}; known are {', '.join(OUTPUTS)}")
+        if output.name not in known:
+            raise HTTPException(400, f"there is no output {output.name!r}; known are {', '.join(known)}")
     return {output.name: output.parameters.get("binary_data", binary) is True for output in wanted}
 
 

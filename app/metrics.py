@@ -75,7 +75,7 @@ class Metrics:
         self._exits_at_default = add("bee_exit_at_default", "counter", text, by_exit, exits)
         text = "Block that answers left after"
         self._exit_index = add("bee_exit_index", "histogram", text, of, models, blocks)
-        text = "Entropy of answers as a share of ln(classes), by exit"
+        text = "Entropy of answers as a share of the largest, by exit"
         self._entropy = add("bee_exit_entropy_ratio", "histogram", text, by_exit, exits, ENTROPIES)
         text = "CPU time in which answered texts were tokenized and computed, to work energy out from"
         self._cpu = add("bee_cpu_seconds", "counter", text, of, models)
@@ -205,7 +205,7 @@ class _OfModel:
         self.flops = metrics._flops.series[(model,)]
         self.flops_full = metrics._flops_full.series[(model,)]
         self.default = engine.resolve(NOTHING_ASKED)
-        self.entropy_max = math.log(len(engine.labels))
+        self.entropy_max = engine.config.max_entropy
 
 
 def _observe(values: Any, first: int, buckets: tuple[float, ...], value: float) -> None:

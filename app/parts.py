@@ -22,6 +22,8 @@ from beexformer.model.errors import BEEError
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 FOUND = ("predicted_label", "predicted_score", "exit_index", "flops_saved_ratio", "truncated", "error")
 """Columns that an output has beyond those of its input."""
+SEVERAL = "predicted_labels"
+"""One more column, of models that give several labels a text: a list, in CSV as JSON."""
 
 Outcome = Answer | str
 """An answer, or why there is none."""
@@ -34,6 +36,7 @@ class Output:
     out: Path
     source: Path
     columns: tuple[str, ...]
+    several: bool = False  # labels a text
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -55,7 +58,7 @@ class Output:
     @property
     def names(self) -> tuple[str, ...]:
         """The columns of the output: those of the input, then FOUND, made distinct."""
-        return tables.distinct([*self.columns, *FOUND])
+        return tables.distinct([*self.columns, *([SEVERAL] if self.several else []), *FOUND])
 
     def parts(self) -> dict[int, Path]:
         """The parts that are there, by number."""
@@ -64,14 +67,14 @@ class Output:
     def write(self, number: int, rows: Sequence[tables.Row], outcomes: Sequence[Outcome]) -> None:
         """Write a part: an outcome for each row."""
         records = [
-            [*(row.get(column) for column in self.columns), *found_values(outcome)]
+            [*(row.get(column) for column in self.columns), *self._found(outcome)]
             for row, outcome in zip(rows, outcomes, strict=True)
         ]
         bad = sum(isinstance(outcome, str) for outcome in outcomes)
         path = self.folder / f"{number:09}-{bad}{self.kind}"
         hidden = path.with_name(f".{path.name}")
         if self.kind == ".parquet":
-            _write_parquet(hidden, self.source, self.names, len(self.columns), records)
+            _write_parquet(hidden, self, records)
         else:
             hidden.write_text("".join(self._lines(records)), encoding="utf-8", newline="")
         with hidden.open("rb") as written:
@@ -94,6 +97,14 @@ class Output:
         hidden.rename(self.out)
         return sum(int(path.stem.split("-")[1]) for path in parts.values())
 
+    def _found(self, outcome: Outcome) -> list[Any]:
+        """The values of SEVERAL, where it is there, and of FOUND."""
+        if isinstance(outcome, str):
+            return [*([None] * self.several), None, None, None, None, None, outcome]
+        labels = [[*outcome.says]] if self.several else []
+        saved = round(outcome.flops_saved_ratio, 6)
+        return [*labels, outcome.label, round(outcome.score, 6), outcome.exit_index, saved, outcome.truncated, None]
+
     def _lines(self, records: Sequence[Sequence[Any]]) -> Iterator[str]:
         if self.kind == ".jsonl":
             for record in records:
@@ -107,19 +118,12 @@ class Output:
         yield text.getvalue()
 
 
-def found_values(outcome: Outcome) -> tuple[Any, ...]:
-    """The values of FOUND."""
-    if isinstance(outcome, str):
-        return None, None, None, None, None, outcome
-    saved = round(outcome.flops_saved_ratio, 6)
-    return outcome.label, round(outcome.score, 6), outcome.exit_index, saved, outcome.truncated, None
-
-
-def found_types() -> list[Any]:
-    """The types of FOUND in Parquet."""
+def found_types(several: bool) -> list[Any]:
+    """The types of SEVERAL, where it is there, and of FOUND in Parquet."""
     import pyarrow as pa
 
-    return [pa.string(), pa.float64(), pa.int64(), pa.float64(), pa.bool_(), pa.string()]
+    found = [pa.string(), pa.float64(), pa.int64(), pa.float64(), pa.bool_(), pa.string()]
+    return [pa.list_(pa.string()), *found] if several else found
 
 
 def _cell(value: Any) -> str:
@@ -127,22 +131,22 @@ def _cell(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else tables.text_of(value)
 
 
-def _write_parquet(path: Path, source: Path, names: Sequence[str], inputs: int, records: list[list[Any]]) -> None:
+def _write_parquet(path: Path, output: Output, records: list[list[Any]]) -> None:
     """Types of a Parquet input stay; of others they are those of the values, text where they differ."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    stated: list[Any] = [None] * inputs
-    if tables.suffix_of(source) == ".parquet":
-        types = pq.read_schema(source).types
+    stated: list[Any] = [None] * len(output.columns)
+    if tables.suffix_of(output.source) == ".parquet":
+        types = pq.read_schema(output.source).types
         stated = [type_.value_type if pa.types.is_dictionary(type_) else type_ for type_ in types]
     arrays = []
-    for values, type_ in zip(zip(*records, strict=True), [*stated, *found_types()], strict=True):
+    for values, type_ in zip(zip(*records, strict=True), [*stated, *found_types(output.several)], strict=True):
         try:
             arrays.append(pa.array(values, type_))
         except (pa.ArrowException, TypeError):
             arrays.append(pa.array([None if value is None else _cell(value) for value in values], pa.string()))
-    pq.write_table(pa.table(arrays, names=[*names]), path)
+    pq.write_table(pa.table(arrays, names=[*output.names]), path)
 
 
 def _join_parquet(path: Path, parts: Sequence[Path]) -> None:

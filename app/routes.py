@@ -103,6 +103,7 @@ async def models(service: Serving) -> Models:
             ModelSummary(
                 name=engine.name,
                 labels=list(engine.labels),
+                thresholds=None if engine.thresholds is None else list(engine.thresholds),
                 default=engine.name == service.registry.default,
                 default_delta=engine.resolve(NOTHING_ASKED).delta,
                 num_blocks=engine.config.n_block,

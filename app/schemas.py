@@ -47,6 +47,10 @@ INPUT = Field(
 )
 LEARNED_FROM = Field(description="what its classes were learned from: labelled rows, what they are called, or both")
 CANDIDATE_LABELS = Field(description="whether a request may name classes of its own")
+THRESHOLDS = Field(
+    default=None,
+    description="of several labels a text: the score from which on each label applies; null: one label a text",
+)
 PROBLEM: dict[str, Any] = {
     "type": "urn:problem-type:beexformer:invalid-field",
     "title": "A field is missing, unknown or has an invalid value",
@@ -144,6 +148,7 @@ class ModelSummary(BaseModel):
 
     name: str = NAME
     labels: list[str] = LABELS
+    thresholds: list[float] | None = THRESHOLDS
     default: bool = Field(description="answers requests that name no model")
     default_delta: float = DEFAULT_DELTA
     num_blocks: int = Field(description="blocks of the network, the deepest exit")
@@ -164,6 +169,7 @@ class ModelDescription(BaseModel):
 
     name: str = NAME
     labels: list[str] = LABELS
+    thresholds: list[float] | None = THRESHOLDS
     default_delta: float = DEFAULT_DELTA
     format_version: int = Field(description="version of the checkpoint folder's format")
     size_bytes: int = SIZE

@@ -87,7 +87,7 @@ def score(scoring: Scoring, engine: Engine, processes: int, console: Console) ->
     if scoring.out.exists():
         raise BEEError(f"{scoring.out} exists; name another file with -o, or remove it")
     rows, columns = _looked_through(scoring)
-    output = Output(scoring.out, scoring.source, columns)
+    output = Output(scoring.out, scoring.source, columns, several=engine.thresholds is not None)
     processes = min(processes, -(-rows // ROWS))
     # processes before the bar, whose thread none of them should be a copy of
     with (
@@ -241,6 +241,7 @@ def _made(scoring: Scoring, engine: Engine) -> dict[str, Any]:
         "encoding": scoring.encoding,
         "options": asdict(scoring.options),
         "model": [engine.name, list(engine.labels), hashlib.sha256(logits.tobytes()).hexdigest()],
+        "thresholds": engine.thresholds and [*engine.thresholds],
         "chunk": ROWS,
     }
 

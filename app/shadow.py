@@ -1,6 +1,7 @@
 """
 Shadow depth: a share of the texts that left early also runs through all blocks, after the answer has been sent, to see
-whether the label would have been the same. What that costs is never a client's time, but the machine's.
+whether the label, or the set of labels, would have been the same. What that costs is never a client's time, but the
+machine's.
 """
 
 import asyncio
@@ -40,16 +41,16 @@ class Shadow:
         work = self._scheduler.submit(_at_full_depth(engine, row), TIMEOUT)
         work.add_done_callback(partial(self._compare, answer))
 
-    def _compare(self, answer: Answer, work: "asyncio.Future[str]") -> None:
+    def _compare(self, answer: Answer, work: "asyncio.Future[Answer]") -> None:
         error = None if work.cancelled() else work.exception()
         if not error and not work.cancelled():
-            self._metrics.shadowed(answer, agreed=work.result() == answer.label)
+            self._metrics.shadowed(answer, agreed=work.result().says == answer.says)
         elif error and not isinstance(error, DeadlineExceeded | Draining):
             log.error("a comparison with full depth failed", exc_info=error)
 
 
-def _at_full_depth(engine: Engine, row: Row) -> Work[str]:
-    """The label of a row after all blocks."""
+def _at_full_depth(engine: Engine, row: Row) -> Work[Answer]:
+    """The answer to a row after all blocks."""
     C = engine.config.n_block
     left = engine.cost.milliseconds(len(row.ids), C) if engine.cost else STEP
     yield left
@@ -57,4 +58,4 @@ def _at_full_depth(engine: Engine, row: Row) -> Work[str]:
     while not forward.advance(STEP):
         left = max(STEP, left - STEP)
         yield left
-    return forward.answer().label
+    return forward.answer()

@@ -14,6 +14,7 @@ OUTPUTS: dict[str, tuple[str, Callable[[Answer], Any]]] = {
     "label": ("BYTES", lambda answer: answer.label),
     "score": ("FP64", lambda answer: answer.score),
     "scores": ("FP64", lambda answer: list(answer.scores.values())),
+    "applies": ("BOOL", lambda answer: [label in (answer.labels or ()) for label in answer.scores]),
     "exit_index": ("INT32", lambda answer: answer.exit_index),
     "flops": ("FP64", lambda answer: answer.flops),
     "flops_full": ("FP64", lambda answer: answer.flops_full),
@@ -22,6 +23,8 @@ OUTPUTS: dict[str, tuple[str, Callable[[Answer], Any]]] = {
     "unknown_ratio": ("FP64", lambda answer: answer.unknown_ratio or 0.0),
 }
 """Datatype of each output, and where its rows come from."""
+BY_LABEL = ("scores", "applies")
+"""Those that have a number for each label of the model; the second is only there of several labels a text."""
 NUMBERS = {"FP64": "<f8", "INT32": "<i4", "BOOL": "?"}
 
 
@@ -37,14 +40,19 @@ class Tensor:
     def of(cls, name: str, answers: Sequence[Answer]) -> "Tensor":
         datatype, row = OUTPUTS[name]
         rows = [row(answer) for answer in answers]
-        if name != "scores":
+        if name not in BY_LABEL:
             return cls(datatype, [len(rows)], rows)
-        return cls(datatype, [len(rows), len(answers[0].scores)], [score for scores in rows for score in scores])
+        return cls(datatype, [len(rows), len(answers[0].scores)], [each for row in rows for each in row])
 
     def packed(self) -> bytes:
         if self.datatype == "BYTES":
             return pack_texts(self.data)
         return np.array(self.data, NUMBERS[self.datatype]).tobytes()
+
+
+def outputs_of(multi_label: bool) -> dict[str, str]:
+    """The outputs of a model by name, and their datatypes."""
+    return {name: kind for name, (kind, _) in OUTPUTS.items() if multi_label or name != "applies"}
 
 
 def pack_texts(texts: Sequence[str]) -> bytes:

@@ -53,6 +53,11 @@ class Classifier:
         return self.engine.labels
 
     @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """The scores from which on labels apply, in their order, of a model of several labels a text; else None."""
+        return self.engine.thresholds
+
+    @property
     def num_blocks(self) -> int:
         """Blocks of the network, the deepest exit_index."""
         return self.engine.config.n_block

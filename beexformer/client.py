@@ -124,8 +124,9 @@ class _Shared:
 def _answer(found: Mapping[str, Any]) -> Answer:
     """An answer from its JSON; fields that a newer service has are left aside."""
     known = {name: value for name, value in found.items() if name in ANSWER_FIELDS}
-    cost = found.get("cost")
-    return Answer(**{**known, "entropies": tuple(found["entropies"]), "cost": Cost(**cost) if cost else None})
+    cost, labels = found.get("cost"), found.get("labels")
+    known |= {"entropies": tuple(found["entropies"]), "labels": None if labels is None else tuple(labels)}
+    return Answer(**{**known, "cost": Cost(**cost) if cost else None})
 
 
 def _error(found: Mapping[str, Any]) -> ServiceError:

@@ -25,9 +25,14 @@ class Cost:
 class Answer:
     """The class of one text and what it took to find it."""
 
-    label: str = described("the most probable class")
+    label: str = described("the most probable class; of several labels a text whether it applies or not")
     score: float = described("its probability")
     scores: dict[str, float] = described("the probability of each class, in the order of the model's labels")
+    labels: tuple[str, ...] | None = described(
+        "the labels that apply, those whose score reaches the model's threshold, in the order of the model's labels, "
+        "none perhaps; absent where the model gives one label a text",
+        default=None,
+    )
     exit_index: int = described("block after which the row left, counted from 1")
     num_blocks: int = described("blocks of the model")
     entropies: tuple[float, ...] = described("entropy of the scores after each exit that was reached, in nats")
@@ -58,6 +63,11 @@ class Answer:
         default=None,
     )
     cost: Cost | None = described("what the cost model predicts; only if it was asked for", default=None)
+
+    @property
+    def says(self) -> tuple[str, ...]:
+        """What is answered: the label, or the labels that apply."""
+        return (self.label,) if self.labels is None else self.labels
 
     def with_candidates(self, spent: float) -> "Answer":
         """The same answer with the FLOPs of its labels' vectors."""

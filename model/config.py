@@ -2,6 +2,7 @@
 What a BEExformer is, in one frozen description that training, file format and engine share.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ CHOICES = {
     "carry": ("x", "h"),
     "slfn": ("depth", "time"),
 }
+LATER = {"multi_label": False}
+"""Fields that older releases don't know, and what these do: unstated in a file where it is just that."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class BEEConfig:
     slfn: Literal["depth", "time"] = "depth"  # what "step" means in eq. 20-23; the engine runs depth
     binary: bool = True  # False: the paper's FP variants
     early_exit: bool = True  # False: the paper's WEE variants, one head after the last block
+    multi_label: bool = False  # each class has a sigmoid of its own, and any number of them apply to a text
 
     def __post_init__(self) -> None:
         for name, most in LARGEST.items():
@@ -54,7 +58,7 @@ class BEEConfig:
                 raise ValueError(f"{name}={value!r} must be an integer")
             if not least <= value <= most:
                 raise ValueError(f"{name}={value} must lie in {least}..{most}")
-        for name in ("exact_match", "binary", "early_exit"):
+        for name in ("exact_match", "binary", "early_exit", "multi_label"):
             if type(getattr(self, name)) is not bool:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be true or false")
         for name, choices in CHOICES.items():
@@ -75,5 +79,10 @@ class BEEConfig:
         """Blocks (1-based) that have a head."""
         return tuple(range(1, self.n_block + 1)) if self.early_exit else (self.n_block,)
 
+    @property
+    def max_entropy(self) -> float:
+        """S_0 in nats: the logarithm of how many answers there are, m classes or 2^m sets of labels."""
+        return self.n_class * math.log(2) if self.multi_label else math.log(self.n_class)
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if LATER.get(name, ...) != value}

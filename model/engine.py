@@ -47,6 +47,7 @@ class Engine:
         self.name = checkpoint.name
         self.config = checkpoint.config
         self.labels = checkpoint.labels
+        self.thresholds = checkpoint.thresholds  # of several labels a text, else None
         self.default_delta = checkpoint.default_delta
         self.defaults = checkpoint.exit  # where a request and its profile say nothing
         self.profiles = {name: profile.options for name, profile in checkpoint.profiles.items()}
@@ -67,7 +68,9 @@ class Engine:
         except CheckpointError as error:
             raise CheckpointError(f"checkpoint {self.name!r}: {error}") from None
         self._network = _network(checkpoint)
-        self._table = kernels.table(self._network, self.config.n_head, self.config.carry == "x")
+        self._table = kernels.table(
+            self._network, self.config.n_head, self.config.carry == "x", self.config.multi_label
+        )
         self.cost = cost.assumed(self.config.d_model, target.level)  # until `calibrate`
         self._flops: dict[int, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
         self._fit_budgets()
@@ -118,7 +121,7 @@ class Engine:
     @property
     def shape(self) -> BEEConfig:
         """What a row's time depends on, of all that is in the config; `exact_match` is a hundredth of it."""
-        return replace(self.config, vocab_size=1, n_class=2, exact_match=False)
+        return replace(self.config, vocab_size=1, n_class=2, exact_match=False, multi_label=False)
 
     def set_defaults(self, defaults: ExitOptions) -> None:
         """What is in effect where a request and its profile say nothing; where this says nothing either, what the
@@ -218,6 +221,7 @@ class Engine:
             label=self.labels[best],
             score=values[best],
             scores=dict(zip(self.labels, values, strict=True)),
+            labels=self._applying(values),
             exit_index=exit_index,
             num_blocks=C,
             entropies=tuple(scratch.entropies[: self.config.exits.index(exit_index) + 1].tolist()),
@@ -235,6 +239,13 @@ class Engine:
             truncated=row.truncated,
             unknown_ratio=row.unknown_ratio or None,
         )
+
+    def _applying(self, scores: Sequence[float]) -> tuple[str, ...] | None:
+        """The labels that apply; None of a model that gives one."""
+        if self.thresholds is None:
+            return None
+        each = zip(self.labels, scores, self.thresholds, strict=True)
+        return tuple(label for label, score, threshold in each if score >= threshold)
 
     def _costs(self, tokens: int) -> list[float]:
         if tokens not in self._flops:  # two threads that meet here write the same

@@ -2,8 +2,12 @@
 When to leave: entropy of an exit's answer and the rule that reads it. Pure functions in float64, for torch and engine.
 
 The rule (Alg. 2): with S_0 = ln m, leave after the first block c where (S_{c-1} - S_c) / S_{c-1} < delta, and in any
-case after the last one. Where a request asks for it, a row also leaves once S_c < entropy_threshold * ln m: DeeBERT's
+case after the last one. Where a request asks for it, a row also leaves once S_c < entropy_threshold * S_0: DeeBERT's
 criterion (Xin et al. 2020), the entropy as a share of what it can be (FastBERT, Liu et al. 2020).
+
+Of several labels a text, each with a sigmoid of its own, an answer is one of 2^m sets of labels. With labels that are
+independent given the text, eq. 12 over these sets is the sum of the m binary entropies, and S_0 is ln 2^m. All else
+stays as it is.
 
 What serves is `should_exit`, which the kernels compile and call after every block. A `Policy` reads the logits of all
 exits so far; it is there to be compared in evaluations. To try one, write it here and pass it to `exit_layers`; to
@@ -44,6 +48,23 @@ def entropy(logits: np.ndarray) -> np.ndarray:
     return nats
 
 
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """[...] -> 1 / (1 + exp(-logits)) [...], float64; exp never overflows."""
+    z = np.asarray(logits, dtype=np.float64)
+    e = np.exp(-np.abs(z))
+    p: np.ndarray = np.where(z < 0, e, 1.0) / (1.0 + e)
+    return p
+
+
+def entropy_of_label_sets(logits: np.ndarray) -> np.ndarray:
+    """[..., m] -> entropy (nats) of which labels apply, each by its own sigmoid: the sum of m binary entropies [...],
+    float64. One of them is ln(1 + e) + |z| e / (1 + e) with e = exp(-|z|), eq. 13 of the two logits 0 and -|z|."""
+    z = np.abs(np.asarray(logits, dtype=np.float64))
+    e = np.exp(-z)
+    nats: np.ndarray = (np.log(1.0 + e) + z * e / (1.0 + e)).sum(-1)
+    return nats
+
+
 @register_jitable  # the kernels compile this very function
 def should_exit(previous: float, current: float, delta: float, threshold: float) -> bool:
     """Alg. 2's condition: entropies (nats) before and after a block -> whether the block no longer paid; or whether
@@ -57,14 +78,16 @@ def should_exit(previous: float, current: float, delta: float, threshold: float)
 _each_should_exit = np.vectorize(should_exit, otypes=[bool])
 
 
-def entropy_gain(delta: float = DEFAULT_DELTA, entropy_threshold: float = 0.0) -> Policy:
+def entropy_gain(delta: float = DEFAULT_DELTA, entropy_threshold: float = 0.0, *, multi_label: bool = False) -> Policy:
     """The paper's policy, what serves: leave when the entropy no longer falls by the fraction delta; and once it is
-    below the share `entropy_threshold` of ln m, of which 0 is none."""
+    below the share `entropy_threshold` of S_0, of which 0 is none."""
+    nats = entropy_of_label_sets if multi_label else entropy
 
     def policy(trace: Trace) -> np.ndarray:
-        most = math.log(trace[-1].shape[-1])
-        previous = entropy(trace[-2]) if len(trace) > 1 else most
-        return _each_should_exit(previous, entropy(trace[-1]), delta, entropy_threshold * most)
+        m = trace[-1].shape[-1]
+        most = m * math.log(2) if multi_label else math.log(m)
+        previous = nats(trace[-2]) if len(trace) > 1 else most
+        return _each_should_exit(previous, nats(trace[-1]), delta, entropy_threshold * most)
 
     return policy
 

@@ -69,13 +69,14 @@ def block(config: BEEConfig, tokens: int) -> Count:
 
 def head(config: BEEConfig, tokens: int) -> Count:
     """Phi_c: mean over tokens, its layers, entropy of the answer (eq. 13: shift, exp, two sums of products, a division,
-    a logarithm and a difference).
+    a logarithm and a difference). Of several labels a text each has a sigmoid (size and sign of z, exp, 1 + e, a
+    comparison, a division) and its binary entropy (a logarithm, a product, a division, two sums).
 
     Of a binary head two binarized layers with a clip (2) between, a mean with T thresholds being an input T times as
     wide. Of a linear one a multiplication and an addition for each weight, and a scale and a bias per class; an 8-bit
     weight is read as a real number, which is no operation."""
     D, m, T = config.d_model, config.n_class, config.head_thresholds
-    pooling, answer = Count(0, tokens * D + D), Count(0, 6 * m + 3)
+    pooling, answer = Count(0, tokens * D + D), Count(0, 11 * m if config.multi_label else 6 * m + 3)
     if config.head == "linear":
         return pooling + Count(0, 2 * D * m + 2 * m) + answer
     layers = binary_linear(1, T * D, config.d_head) + Count(0, 2 * config.d_head) + binary_linear(1, config.d_head, m)

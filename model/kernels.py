@@ -814,7 +814,20 @@ def softmax(logits: np.ndarray, out: np.ndarray) -> float:
     return max(math.log(total_) - mean / total_, 0.0)
 
 
-SIZES = 11  # of a network, before its addresses
+@compiled
+def sigmoids(logits: np.ndarray, out: np.ndarray) -> float:
+    """`exits.sigmoid` of one exit's logits float32 into out [m], and `exits.entropy_of_label_sets` of them, float64."""
+    nats = 0.0
+    for j in range(out.size):
+        z = np.float64(logits[j])
+        size = abs(z)
+        e = math.exp(-size)
+        out[j] = (e if z < 0 else 1.0) / (1.0 + e)
+        nats += math.log(1.0 + e) + size * e / (1.0 + e)
+    return nats
+
+
+SIZES = 12  # of a network, before its addresses
 _OF_EMBEDDING, _OF_BLOCK, _OF_HEAD = 4, 20, 11  # addresses
 
 
@@ -840,7 +853,7 @@ def addresses(parts: Any) -> np.ndarray:
     return np.array(arrays(parts), np.int64)
 
 
-def table(network: Network, n_head: int, carry_x: bool) -> np.ndarray:
+def table(network: Network, n_head: int, carry_x: bool, multi_label: bool = False) -> np.ndarray:
     """A network as `early_exit_forward` takes it, [SIZES + addresses] int64: sizes, then the addresses of the arrays of
     the embedding, of each block and of each head. Numba needs microseconds to look into dozens of arrays."""
     blocks, heads, embedding = network.blocks, network.heads, network.embedding
@@ -858,6 +871,7 @@ def table(network: Network, n_head: int, carry_x: bool) -> np.ndarray:
         int(binary),
         embedding.rows.shape[1],
         len(embedding.exact_match),
+        int(multi_label),
     ]
 
     parts = [addresses(embedding), *(addresses(one_of(blocks, c)) for c in range(C))]
@@ -915,13 +929,14 @@ def early_exit_forward(
     stopped. A step is half of a block for one group of rows, and one is always taken.
 
     Exit e (from 0) on the way leaves its logits in logits[e] (float32, padded to a multiple of 64) and its entropy in
-    entropies[e] (nats, float64); scores [m] float64 is the softmax of the last one.
+    entropies[e] (nats, float64); scores [m] float64 is the softmax of the last one, or the sigmoids of several labels.
     """
     L, D, C, E, n_head, carry_x = ids.size, table[0], table[1], table[2], table[3], table[4] != 0
     space = Workspace(
         work[0], work[1], work[2], work[3], work[4], work[5], work[6], work[7], work[8], work[9], work[10]
     )
-    h, most, of_qkv = Tiles(space.h, 0, L | 1), math.log(scores.size), _share_of_qkv(L)
+    h, several, of_qkv = Tiles(space.h, 0, L | 1), table[11] != 0, _share_of_qkv(L)
+    most = scores.size * math.log(2.0) if several else math.log(scores.size)
     if done[0] == 0 and done[1] == 0:
         embedding = Embedding(table[SIZES], table[SIZES + 1], table[SIZES + 2], table[SIZES + 3])
         embed(ids, embedding, table[9], D // 2, table[10] != 0, h)
@@ -942,7 +957,7 @@ def early_exit_forward(
             if e >= 0:
                 out = address_of_real(logits, e * logits.shape[1])
                 head(h, L, D, _head_at(table, e), table[5], 0 if table[8] else table[7], space, out)
-                entropies[e] = softmax(logits[e], scores)
+                entropies[e] = sigmoids(logits[e], scores) if several else softmax(logits[e], scores)
                 previous = entropies[e - 1] if e else most
                 if c >= max_blocks or (
                     c >= min_blocks and exits.should_exit(previous, entropies[e], delta, entropy_threshold * most)

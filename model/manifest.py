@@ -27,7 +27,8 @@ FIELDS = ("name", "network", "input", "labels", "exit", "profiles", "probes", "e
 """Of config.json in format 4, beside format_version, sha256 and digest."""
 LEARNED_FROM = "learned_from"
 CANDIDATE_LABELS = "candidate_labels"
-OPTIONAL = (LEARNED_FROM, CANDIDATE_LABELS)
+THRESHOLDS = "thresholds"
+OPTIONAL = (LEARNED_FROM, CANDIDATE_LABELS, THRESHOLDS)
 """Fields that are absent where they say nothing new."""
 
 DEFAULTS = ExitOptions(delta=DEFAULT_DELTA)
@@ -70,6 +71,8 @@ class Manifest:
     examples: tuple[Example, ...] = ()
     learned_from: Learned = "rows"
     candidate_labels: bool = False
+    thresholds: tuple[float, ...] | None = None
+    """Of several labels a text: the score from which on each label applies; as many as labels, between 0 and 1."""
 
     def __post_init__(self) -> None:
         config = self.config
@@ -79,6 +82,12 @@ class Manifest:
             raise ValueError(f"it must name {config.n_class} different labels")
         for label in self.labels:
             _text(label, "a label")
+        if config.multi_label != (self.thresholds is not None):
+            raise ValueError("thresholds go with network.multi_label: both for several labels a text, or neither")
+        if self.thresholds is not None:
+            inside = all(type(each) in (int, float) and 0 < each < 1 for each in self.thresholds)
+            if len(self.thresholds) != config.n_class or not inside:
+                raise ValueError(f"thresholds must be {config.n_class} numbers between 0 and 1, one for each label")
         if self.input not in (None, "text", "pair"):
             raise ValueError(f"input is {self.input!r} and must be 'text', 'pair' or null")
         if not config.binary or config.slfn != "depth":
@@ -89,8 +98,8 @@ class Manifest:
             )
         if type(self.candidate_labels) is not bool:
             raise ValueError(f"{CANDIDATE_LABELS} is {self.candidate_labels!r} and must be true or false")
-        if self.candidate_labels and (config.head != "linear" or self.input == "pair"):
-            raise ValueError(f"{CANDIDATE_LABELS} need linear heads, and single texts")
+        if self.candidate_labels and (config.head != "linear" or self.input == "pair" or config.multi_label):
+            raise ValueError(f"{CANDIDATE_LABELS} need linear heads, single texts and one label for each")
         self._check_options()
         texts = [(kept.text, kept.text_pair) for kept in self.probes]
         texts += [(example.text, example.text_pair) for example in self.examples]
@@ -134,6 +143,7 @@ class Manifest:
             for example in self.examples
             if example.consent
         ]
+        thresholds = {} if self.thresholds is None else {THRESHOLDS: found[THRESHOLDS]}
         return {
             "input": self.input,
             "exit": found["exit"],
@@ -141,6 +151,7 @@ class Manifest:
             "examples": examples,
             LEARNED_FROM: self.learned_from,
             CANDIDATE_LABELS: self.candidate_labels,
+            **thresholds,
         }
 
 
@@ -153,6 +164,7 @@ def to_json(described: Manifest) -> dict[str, Any]:
         "network": described.config.to_dict(),
         "input": described.input,
         "labels": list(described.labels),
+        **({} if described.thresholds is None else {THRESHOLDS: list(described.thresholds)}),
         "exit": described.exit.to_dict(),
         "profiles": {
             name: {"exit": profile.options.to_dict(), "evidence": profile.evidence, **_budget_json(profile.budget)}
@@ -184,6 +196,7 @@ def from_json(found: Mapping[str, Any]) -> Manifest:
         config=network(found["network"]),
         input=cast("Input | None", found["input"]),
         labels=labels(found),
+        thresholds=tuple(_list(found, THRESHOLDS)) if THRESHOLDS in found else None,
         exit=_options(found["exit"], "exit"),
         profiles={
             name: Profile(

@@ -26,8 +26,8 @@ class ExitOptions:
         default=None,
     )
     entropy_threshold: float | None = described(
-        "leave, whatever delta says, once the entropy is below this share of ln(classes); 0: never; null takes the "
-        "model's default, which is 0 unless set",
+        "leave, whatever delta says, once the entropy is below this share of ln(classes), or of ln(2) for each of "
+        "several labels a text; 0: never; null takes the model's default, which is 0 unless set",
         ge=0,
         le=1,
         allow_inf_nan=False,

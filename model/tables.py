@@ -269,13 +269,16 @@ def text_of(value: Any) -> str:
     return str(value)
 
 
-def texts(table: Table, names: Sequence[str]) -> Iterator[list[str]]:
-    """The columns of a table as text, row by row. Raises DataError, naming row and column, for what is no text."""
+def texts(table: Table, names: Sequence[str], lists: str | None = None) -> Iterator[list[str]]:
+    """The columns of a table as text, row by row; in the column `lists` a list is text too, as JSON. Raises DataError,
+    naming row and column, for what is no text."""
     for number, row in enumerate(table.rows, start=1):
         found = []
         for name in names:
             try:
-                found.append(text_of(row.get(name)))
+                value = row.get(name)
+                listed = name == lists and isinstance(value, list | tuple)
+                found.append(text_of(json.dumps(value, ensure_ascii=False, default=text_of) if listed else value))
             except DataError as error:
                 raise DataError(
                     f"{table.path}: row {number}: column {name!r} {error}; write it as text, or name another column"
@@ -283,11 +286,11 @@ def texts(table: Table, names: Sequence[str]) -> Iterator[list[str]]:
         yield found
 
 
-def strings(table: Table, names: Iterable[str]) -> list[list[str]]:
-    """Whole columns of a table that has rows, as text. Raises DataError as `texts`, and where there is no row."""
+def strings(table: Table, names: Iterable[str], lists: str | None = None) -> list[list[str]]:
+    """Whole columns of a table that has rows, as `texts` has them. Raises DataError too where there is no row."""
     names = list(names)
     with table:
-        found = list(texts(table, names))
+        found = list(texts(table, names, lists))
     if not found:
         raise DataError(f"{table.path}: no rows")
     return [list(column) for column in zip(*found, strict=True)]

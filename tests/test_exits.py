@@ -27,6 +27,28 @@ def test_entropy_is_that_of_the_softmax(logits: list[float]) -> None:
     assert exits.entropy(np.array(logits)) == pytest.approx(-(p * np.log(np.maximum(p, 1e-300))).sum(), abs=1e-9)
 
 
+@given(st.lists(st.floats(-30, 30), min_size=1, max_size=4))
+def test_the_entropy_of_several_labels_is_that_of_all_their_sets(logits: list[float]) -> None:
+    """Eq. 12 over 2^m answers: a set's probability is the product of what each label says."""
+    p = exits.sigmoid(np.array(logits))
+    sets = np.array([1.0])
+    for each in p:
+        sets = np.concatenate([sets * each, sets * (1 - each)])
+    assert sets.sum() == pytest.approx(1)
+    expected = -(sets * np.log(np.maximum(sets, 1e-300))).sum()
+    assert exits.entropy_of_label_sets(np.array(logits)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_rule_of_several_labels_begins_at_the_logarithm_of_all_their_sets() -> None:
+    nothing, half = np.zeros((1, 2)), np.array([[0.0, 100.0]])  # 2 ln 2 nats, ln 2 nats
+    leave = exits.entropy_gain(0.4, multi_label=True)
+    assert leave(np.stack([nothing])).tolist() == [True], "nothing was gained"
+    assert leave(np.stack([half])).tolist() == [False], "half of the entropy went"
+    assert leave(np.stack([half, half])).tolist() == [True]
+    assert exits.entropy_gain(-1, 0.51, multi_label=True)(np.stack([half])).tolist() == [True]
+    assert exits.entropy_gain(-1, 0.49, multi_label=True)(np.stack([half])).tolist() == [False]
+
+
 @pytest.mark.parametrize(
     ("previous", "current", "delta", "sure", "leaves"),
     [

@@ -34,6 +34,13 @@ def test_a_linear_head_is_a_product_of_real_numbers() -> None:
     assert flops.head(config, 5) == flops.Count(0, pooling + product + scales + entropy)
 
 
+def test_several_labels_have_a_sigmoid_and_an_entropy_each() -> None:
+    one = BEEConfig(**{**CONFIG.to_dict(), "n_class": 5})
+    several = BEEConfig(**{**one.to_dict(), "multi_label": True})
+    sigmoid, entropy = 6, 5
+    assert flops.head(several, 5).real - flops.head(one, 5).real == 5 * (sigmoid + entropy) - (6 * 5 + 3)
+
+
 def test_token_types_are_an_addition_an_element() -> None:
     config = BEEConfig(**{**CONFIG.to_dict(), "exact_match": True})
     assert flops.forward(config, 5, 2).flops - flops.forward(CONFIG, 5, 2).flops == 5 * 64

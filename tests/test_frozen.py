@@ -15,8 +15,9 @@ from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import backbone, evaluate, export, frozen, mean_states, recipe, train
+from beexformer.training import backbone, evaluate, export, frozen, mean_states, profiles, recipe, train
 from beexformer.training.batches import pad
+from beexformer.training.data import Columns
 from beexformer.training.network import BEExformer, mean_state
 from beexformer.training.tuning import Observed
 
@@ -42,7 +43,7 @@ def write(path: Path, texts: list[str]) -> None:
     path.write_text("text,label\n" + "\n".join(lines) + "\n")
 
 
-def plan(**data: str) -> recipe.Recipe:
+def plan(**data: Any) -> recipe.Recipe:
     content: dict[str, Any] = {**recipe.OWN_TEXTS, "start": {"backbone": "tiny"}}
     return recipe.parse({"name": "toy", "data": {"train": "train.csv", **data}, **content}, "test", recipe.Recipe)
 
@@ -112,6 +113,77 @@ def test_a_full_precision_backbone_has_no_states_to_serve(root: Path) -> None:
     content = {**recipe.OWN_TEXTS, "start": {"backbone": "real"}, "name": "toy", "data": {"train": "train.csv"}}
     with pytest.raises(TrainingError, match="needs a 1-bit backbone"):
         run(recipe.parse(content, "test", recipe.Recipe), root)
+
+
+TAGS = {"praise": "charming", "blame": "worst", "cinema": "film"}  # a label for each of these words
+
+
+def tagged(path: Path, texts: list[str]) -> Path:
+    lines = [
+        json.dumps({"text": text, "label": [t for t, word in TAGS.items() if word in text.split()]}) for text in texts
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_several_labels_a_text_from_rows_to_answers(root: Path) -> None:
+    tagged(root / "train.jsonl", random_texts(300, longest=9))
+    tagged(root / "test.jsonl", random_texts(120, seed=3, longest=9))
+    evaluation = run(plan(train="train.jsonl", test="test.jsonl"), root)
+    dev, test = evaluation["dev"], evaluation["test"]
+    assert (dev["metric"], len(dev["by_class"]), len(dev["per_exit"])) == ("micro_f1", 3, 3)
+    assert dev["metrics"]["micro_f1"] == dev["score"] > 0.75
+    assert test["score"] == pytest.approx(dev["score"], abs=0.08), "judged by thresholds that a row did not choose"
+    assert "confusion" not in dev
+    assert all(len(each) == 3 for each in evaluation["calibration"]["temperatures"])
+    assert evaluation["calibration"]["dev"]["ece_after"] < 0.1
+    engine = Engine.load(root / "out")
+    assert engine.thresholds is not None
+    assert engine.labels == ("blame", "cinema", "praise")
+    rows = evaluate.read_labelled(engine, root / "test.jsonl", Columns())
+    found = evaluate.evaluate(engine, rows)
+    assert found["score"] == pytest.approx(test["score"])
+    answers = engine.predict([engine.encode(text) for text in rows.texts])
+    said = np.array([[label in answer.says for label in engine.labels] for answer in answers])
+    assert evaluate.METRICS["micro_f1"](rows.labels, said) == found["score"], "evaluation is of what is served"
+    assert [answer.exit_index for answer in answers].count(2) == found["exits"][1]
+    card = (root / "out" / "README.md").read_text()
+    assert "Any number of them applies to a text" in card
+    assert "| cinema |" in card
+
+
+def test_a_profile_of_several_labels_states_its_loss(root: Path) -> None:
+    tagged(root / "train.jsonl", random_texts(300, longest=9))
+    unseen = tagged(root / "unseen.jsonl", random_texts(200, seed=4, longest=9))
+    run(plan(train="train.jsonl"), root)
+    for labelled, words in ((True, "all labels of a text right"), (False, "another set of labels")):
+        found = profiles.run(root / "out", unseen, Columns(), "risk", 0.05, labelled=labelled, default=False)
+        assert words in found.evidence["loss"]
+        assert found.evidence["loss_seen"] <= 0.05
+    cheap = profiles.run(root / "out", unseen, Columns(), "flops", 0.8, labelled=True)
+    assert cheap.evidence["flops_ratio"] <= 0.8
+    assert cheap.evidence["micro_f1"] > 0.6
+    engine = Engine.load(root / "out")
+    texts = random_texts(20)
+    plain, named = (
+        engine.predict([engine.encode(text, options=ExitOptions(profile=name)) for text in texts])
+        for name in (None, cheap.name)
+    )
+    assert {answer.profile for answer in named} == {cheap.name}
+    assert {answer.profile for answer in plain} == {None}
+
+
+def test_what_several_labels_do_not_go_with_is_refused_before_training(root: Path) -> None:
+    tagged(root / "train.jsonl", random_texts(60, longest=9))
+    with pytest.raises(TrainingError, match="--balance is for one label a text"):
+        run(plan(train="train.jsonl", balance=True), root)
+    with pytest.raises(TrainingError, match="metric matthews is for one label a text"):
+        run(plan(train="train.jsonl", metric="matthews"), root)
+    content = {"name": "toy", "data": {"train": "train.jsonl", "dev": "train.jsonl"}, "start": {"backbone": "tiny"}}
+    network = {"network": {"embedding": "int4+2"}, "optim": {"embedding": "frozen"}}
+    with pytest.raises(TrainingError, match="heads on a frozen backbone alone"):
+        run(recipe.parse({**content, **network}, "test", recipe.Recipe), root)
+    assert not (root / "out").exists()
 
 
 def test_exits_begin_as_early_as_the_score_allows() -> None:

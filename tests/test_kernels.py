@@ -150,6 +150,15 @@ def test_softmax_is_that_of_exits(m: int) -> None:
     np.testing.assert_allclose(entropy, exits.entropy(logits), rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize("m", [2, 5, 19])
+def test_sigmoids_are_those_of_exits(m: int) -> None:
+    logits, scores = 20 * real(m), np.empty(m)
+    logits[0] = 0.0
+    entropy = kernel("sigmoids")(logits, scores)
+    np.testing.assert_allclose(scores, exits.sigmoid(logits), rtol=1e-14)
+    np.testing.assert_allclose(entropy, exits.entropy_of_label_sets(logits), rtol=1e-12, atol=1e-15)
+
+
 @pytest.mark.parametrize("m", [2, 16, 17, 1000])
 @pytest.mark.parametrize("d_model", [64, 320])
 def test_a_linear_head_is_its_reference(d_model: int, m: int) -> None:

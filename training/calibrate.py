@@ -62,8 +62,15 @@ def cross_fitted(logits: np.ndarray, labels: np.ndarray, kind: Kind = "per_exit"
 
 
 def recorded(evaluation: dict[str, Any], exits: int) -> np.ndarray:
-    """The temperatures [exits] that a checkpoint's evaluation says are folded into it; ones where it says nothing."""
+    """The temperatures that a checkpoint's evaluation says are folded into it, [exits], or a label's own [exits, m];
+    ones where it says nothing."""
     return np.array(evaluation.get("calibration", {}).get("temperatures", np.ones(exits)), dtype=np.float64)
+
+
+def unscaled(logits: np.ndarray, temperatures: np.ndarray) -> np.ndarray:
+    """Logits of all exits [N, exits, m] as they were before they were divided by temperatures, [exits] or
+    [exits, m]."""
+    return np.asarray(logits * temperatures.reshape(len(temperatures), -1))
 
 
 @torch.no_grad()
@@ -76,9 +83,9 @@ def fold(network: BEExformer, temperatures: np.ndarray) -> None:
             part.div_(float(temperature))
 
 
-def served(logits: np.ndarray, delta: float) -> np.ndarray:
+def served(logits: np.ndarray, delta: float, multi_label: bool = False) -> np.ndarray:
     """Logits of all exits [N, exits, m] -> logits of the exit that answers each row at `delta` [N, m]."""
-    taken = exits.exit_layers(logits, exits.entropy_gain(delta))
+    taken = exits.exit_layers(logits, exits.entropy_gain(delta, multi_label=multi_label))
     answering: np.ndarray = logits[np.arange(len(logits)), taken - 1]
     return answering
 
@@ -86,10 +93,15 @@ def served(logits: np.ndarray, delta: float) -> np.ndarray:
 def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[dict[str, Any]]:
     """Rows by the probability of their answer, in bins of equal width, empty ones left out; logits [N, m].
 
-    Each is {rows, confidence, accuracy}: mean probability of the answer, share of right answers.
+    Each is {rows, confidence, accuracy}: mean probability of the answer, share of right answers. Of several labels a
+    text, labels being [N, m], every label of every row is an answer of its own: that it applies, or that it doesn't.
     """
-    p = exits.softmax(logits)
-    confidence, right = p.max(-1), p.argmax(-1) == labels
+    if labels.ndim == 2:
+        p = exits.sigmoid(logits).ravel()
+        confidence, right = np.maximum(p, 1 - p), (p >= 0.5) == labels.ravel()
+    else:
+        p = exits.softmax(logits)
+        confidence, right = p.max(-1), p.argmax(-1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
     return [
         {
@@ -105,12 +117,12 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> lis
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
     """Mean distance of confidence from accuracy over the bins of `reliability`, weighted by rows; logits [N, m]."""
     found = reliability(logits, labels, bins)
-    return float(sum(bin["rows"] * abs(bin["confidence"] - bin["accuracy"]) for bin in found) / len(labels))
+    return float(sum(bin["rows"] * abs(bin["confidence"] - bin["accuracy"]) for bin in found) / labels.size)
 
 
 def measure(raw: np.ndarray, scaled: np.ndarray, labels: np.ndarray, delta: float) -> dict[str, Any]:
     """Before and after, at the exit that serves each row; logits [N, exits, m], JSON-ready."""
-    before, after = served(raw, delta), served(scaled, delta)
+    before, after = (served(logits, delta, labels.ndim == 2) for logits in (raw, scaled))
     return {
         "rows": len(labels),
         "ece_before": expected_calibration_error(before, labels),

@@ -29,7 +29,7 @@ def write(checkpoint: Checkpoint, licence: str) -> str:
 # {checkpoint.name}
 
 A BEExformer (arXiv 2412.05225): {config.n_block} blocks of width {config.d_model} with {config.n_head} heads, 1-bit
-weights and activations, an exit after every block{marks}. Labels: {", ".join(checkpoint.labels)}.
+weights and activations, an exit after every block{marks}. Labels: {", ".join(checkpoint.labels)}.{_several(checkpoint)}
 
 | set | rows | {dev["metric"]} at delta {dev["delta"]:g} | at full depth | FLOPs saved | rows leaving by block |
 | --- | ---: | ---: | ---: | ---: | --- |
@@ -88,6 +88,25 @@ A request may name other classes (`candidate_labels`).
 """
 
 
+def _several(checkpoint: Checkpoint) -> str:
+    """What a model of several labels a text has to say of them."""
+    if checkpoint.thresholds is None:
+        return ""
+    metrics = checkpoint.evaluation["dev"]["metrics"]
+    each = zip(checkpoint.labels, checkpoint.thresholds, checkpoint.evaluation["dev"]["by_class"], strict=True)
+    lines = "\n".join(
+        f"| {label} | {threshold:.3f} | {found['rows']} | {found['precision']:.3f} | {found['recall']:.3f} "
+        f"| {found['f1']:.3f} |"
+        for label, threshold, found in each
+    )
+    return (
+        "\nAny number of them applies to a text, none perhaps: each has a score of its own, a sigmoid, and applies\n"
+        f"from its threshold on. On dev micro F1 {metrics['micro_f1']:.4f}, macro F1 {metrics['macro_f1']:.4f}; "
+        f"{metrics['accuracy']:.1%} of the rows\nhave exactly their labels.\n\n"
+        f"| label | threshold | rows | precision | recall | F1 |\n| --- | ---: | ---: | ---: | ---: | ---: |\n{lines}"
+    )
+
+
 def _judged(made: dict[str, Any]) -> str:
     if made.get("cross_validated"):
         return (
@@ -137,7 +156,8 @@ def _calibration(fitted: dict[str, Any] | None) -> str:
         return (
             "Scores are no calibrated probabilities: an exit is trained to agree with labels and teacher, not to doubt."
         )
-    kind = "a temperature per exit" if fitted["kind"] == "per_exit" else "one temperature for all exits"
+    kinds = {"per_exit": "a temperature per exit", "per_label": "a temperature per exit and label"}
+    kind = kinds.get(fitted["kind"], "one temperature for all exits")
     measured = "; ".join(
         f"{split} {fitted[split]['ece_before']:.3f} before and {fitted[split]['ece_after']:.3f} after{how}"
         for split, how in (("dev", " (fitted on one half, measured on the other)"), ("test", ""))

@@ -35,6 +35,7 @@ from beexformer.training.flags import (
     Json,
     LabelColumn,
     LabelledRows,
+    LabelSeparator,
     LabelsFile,
     LatencyBudget,
     MaxTokens,
@@ -88,6 +89,7 @@ def train(
     text: TextColumn = "text",
     text_pair: TextPairColumn = None,
     label: LabelColumn = "label",
+    label_separator: LabelSeparator = None,
     encoding: Encoding = None,
     labels: LabelsFile = None,
     start: WarmStart = None,
@@ -109,12 +111,14 @@ def train(
     own = {"folds": folds, "epochs": epochs, "teacher": teacher, "examples": examples or None}
     if not (recipe or train or labels) or (recipe and train):
         raise BEEError("give --train, a file of rows; --labels, what classes are called; or --recipe")
-    if recipe and any((start, max_tokens, encoding, balance, labels, *own.values())):
+    if recipe and any((start, max_tokens, encoding, balance, label_separator, labels, *own.values())):
         raise BEEError(
             "a recipe says itself what it starts from and reads; flags like --start and --balance go with --train"
         )
     if recipe is None and train is None:
-        _train_from_labels(labels, out, max_tokens, any((dev, text_pair, start, balance, *own.values())))
+        _train_from_labels(
+            labels, out, max_tokens, any((dev, text_pair, start, balance, label_separator, *own.values()))
+        )
         return
     with train_extra():
         from beexformer.training import recipe as recipes
@@ -123,6 +127,7 @@ def train(
     else:
         columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
         asked = {"encoding": encoding, "balance": balance, "metric": "macro_f1" if balance else "accuracy"}
+        asked["label_separator"] = label_separator
         plan = _recipe_of_rows(out, {**columns, **asked}, start, {"max_tokens": max_tokens, "labels": labels, **own})
     _train(plan if seed is None else plan.seeded(seed), data, out, work, variant, take)
 
@@ -214,8 +219,9 @@ def evaluate(
     text: TextColumn = "text",
     text_pair: TextPairColumn = None,
     label: LabelColumn = "label",
+    label_separator: LabelSeparator = None,
     encoding: Encoding = None,
-    metric: Metric = "accuracy",
+    metric: Metric = None,
     picture: Picture = None,
     confusion: ConfusionPicture = None,
     take: Take = False,
@@ -240,8 +246,8 @@ def evaluate(
         _evaluate_all([registry.get(model)] if model else list(registry), data, as_json)
         return
     engine = registry.get()
-    _ensure_evaluable(metric, take, checkpoint, {"--picture": picture, "--confusion": confusion})
-    labelled = evaluate.read_labelled(engine, rows, Columns(text, text_pair, label, encoding))
+    _ensure_evaluable(engine, metric, take, checkpoint, {"--picture": picture, "--confusion": confusion})
+    labelled = evaluate.read_labelled(engine, rows, Columns(text, text_pair, label, encoding, label_separator))
     found = evaluate.evaluate(engine, labelled, metric, progress=_progress(engine.name))
     if picture:
         pictures.picture(engine.name, found, picture)
@@ -269,7 +275,19 @@ def _evaluate_all(engines: "list[Engine]", data: Path, as_json: bool) -> None:
         Console().print(tables.shipped_table(lines))
 
 
-def _ensure_evaluable(metric: str, take: bool, checkpoint: Path | None, drawn: dict[str, Path | None]) -> None:
+def _ensure_of_label_sets(metric: str | None, confusion: Path | None) -> None:
+    """Raises BEEError for what there isn't of a checkpoint that gives several labels a text."""
+    from beexformer.training.evaluate import OF_LABEL_SETS
+
+    if confusion:
+        raise BEEError("--confusion is for one label a text: of several, none is taken for another")
+    if metric not in (None, *OF_LABEL_SETS):
+        raise BEEError(f"metric {metric!r} is for one label a text; of several there are {', '.join(OF_LABEL_SETS)}")
+
+
+def _ensure_evaluable(
+    engine: "Engine", metric: str | None, take: bool, checkpoint: Path | None, drawn: dict[str, Path | None]
+) -> None:
     """Raises BEEError for what would only be seen once all rows have been evaluated; `drawn` has pictures by flag."""
     from beexformer.training import evaluate, pictures
 
@@ -278,8 +296,10 @@ def _ensure_evaluable(metric: str, take: bool, checkpoint: Path | None, drawn: d
             raise BEEError(f"{flag} {path}: the name must end in {', '.join(pictures.SUFFIXES)}")
     if take and not (checkpoint and (checkpoint / "config.json").exists()):
         raise BEEError("--take needs --checkpoint, the folder of one checkpoint")
-    if metric not in evaluate.METRICS:
+    if metric not in (None, *evaluate.METRICS):
         raise BEEError(f"unknown metric {metric!r}; known are {', '.join(evaluate.METRICS)}")
+    if engine.config.multi_label:
+        _ensure_of_label_sets(metric, drawn["--confusion"])
 
 
 def _take(checkpoint: Path, found: dict[str, Any]) -> None:
@@ -308,6 +328,7 @@ def tune(
     text: TextColumn = "text",
     text_pair: TextPairColumn = None,
     label: OptionalLabelColumn = None,
+    label_separator: LabelSeparator = None,
     encoding: Encoding = None,
     flops: FlopsBudget = None,
     ms: LatencyBudget = None,
@@ -334,7 +355,7 @@ def tune(
     found = profiles.run(
         profiles.folder_of(checkpoint),
         rows,
-        Columns(text, text_pair, label or "label", encoding),
+        Columns(text, text_pair, label or "label", encoding, label_separator),
         want,  # type: ignore[arg-type]
         value,
         confidence=confidence,

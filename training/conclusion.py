@@ -29,16 +29,21 @@ def conclude(console: Console, labels: list[str], said: list[str], evaluation: d
 
 
 def compared(labels: list[str], train: Rows, dev: Rows, found: dict[str, Any]) -> list[str]:
-    """The network's score beside that of the largest class and of TF-IDF, and what follows where these are better;
-    `dev` is `train` itself where the network was judged by cross-validation."""
+    """The network's score beside that of the largest class and of TF-IDF, of several labels a text by every metric that
+    there is; and what follows where these are better. `dev` is `train` itself where the network was judged by
+    cross-validation."""
     metric, score = found["metric"], found["score"]
-    largest, majority = diagnosis.majority(train.labels, dev.labels, METRICS[metric])
-    words = lexical.score(train, dev, metric)
-    others = [f"always saying {labels[largest]!r} {majority:.4f}"]
-    if words is not None:
-        others.append(f"TF-IDF with logistic regression {words:.4f}")
+    by_words = lexical.answered(train, dev)
     how = "each row by what was learned without it" if dev is train else "held-out rows"
-    said = [f"{metric} of {len(dev)} rows, {how}: this network {score:.4f}, {', '.join(others)}"]
+    said = []
+    for name, ours in {metric: score, **found.get("metrics", {})}.items():
+        largest, always = diagnosis.majority(train.labels, dev.labels, METRICS[name])
+        others = [f"always saying {labels[largest]!r} {always:.4f}"]
+        if by_words is not None:
+            others.append(f"TF-IDF with logistic regression {METRICS[name](dev.labels, by_words):.4f}")
+        said.append(f"{name} of {len(dev)} rows, {how}: this network {ours:.4f}, {', '.join(others)}")
+    majority = diagnosis.majority(train.labels, dev.labels, METRICS[metric])[1]
+    words = None if by_words is None else METRICS[metric](dev.labels, by_words)
     if score <= majority:
         said.append("this network is no better than the largest class: give more rows, or look at the labels")
     elif words is not None and words > found["interval"][1]:

@@ -18,21 +18,26 @@ import numpy as np
 
 from beexformer.model import tables
 from beexformer.model.errors import TrainingError
-from beexformer.training import soft_labels
+from beexformer.training import label_sets, soft_labels
 
+ONLY_HEADS = (
+    "several labels a text are learned by heads on a frozen backbone alone; leave --start out, and recipes without "
+    "[heads]"
+)
 Input = str | tuple[str, str]
 """What a network reads: a text, or the two of a pair."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns that hold the text, the second text of a pair (or None) and the label; and the encoding of
-    the file where it isn't Unicode."""
+    """Names of the columns that hold the text, the second text of a pair (or None) and the label; the encoding of the
+    file where it isn't Unicode; and what stands between the labels of a text where there may be several."""
 
     text: str = "text"
     text_pair: str | None = None
     label: str = "label"
     encoding: str | None = None
+    label_separator: str | None = None
 
     def inputs(self) -> list[str]:
         """The columns a network reads: one, or the two of a pair."""
@@ -41,7 +46,8 @@ class Columns:
 
 @dataclass(frozen=True)
 class Rows:
-    """Labelled rows: `texts[i]`, `pairs[i]` (None for single texts) and the class index `labels[i]` (int64).
+    """Labelled rows: `texts[i]`, `pairs[i]` (None for single texts) and the class index `labels[i]` (int64); of several
+    labels a text `labels[i]` is which of them apply, [m] bool.
 
     `soft` [N, m] float32 are soft labels, where the file has them; a row of which it states no label (`stated` [N]
     bool) has the likeliest class as its own.
@@ -56,6 +62,20 @@ class Rows:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
+    def counts(self, n_class: int) -> np.ndarray:
+        """Rows of each class, or of each label, [m]."""
+        if self.multi_label:
+            return np.asarray(self.labels.sum(0), dtype=np.int64)
+        return np.bincount(self.labels, minlength=n_class)
+
+    def of(self, label: int) -> np.ndarray:
+        """Indices of the rows of a class, or of those that a label applies to."""
+        return np.flatnonzero(self.labels[:, label] if self.multi_label else self.labels == label)
+
     def take(self, index: np.ndarray) -> "Rows":
         pairs = self.pairs and [self.pairs[i] for i in index]
         soft, stated = (None if part is None else part[index] for part in (self.soft, self.stated))
@@ -64,6 +84,8 @@ class Rows:
     def targets(self, n_class: int, soft_share: float, smoothing: float = 0.0) -> np.ndarray:
         """What to learn: distributions [N, m] float32, labels mixed with `soft_share` of soft ones. A row without a
         label has its soft one alone."""
+        if self.multi_label:
+            return np.asarray((1 - smoothing) * self.labels + smoothing / 2, dtype=np.float32)
         hard = (1 - smoothing) * np.eye(n_class)[self.labels] + smoothing / n_class
         if self.soft is None:
             return hard.astype(np.float32)
@@ -93,9 +115,8 @@ class Rows:
 
     def sha256(self) -> str:
         """Of texts and labels in their order, hexadecimal."""
-        return digest(
-            "\t".join([*sides(row), str(label)]) for row, label in zip(self.inputs(), self.labels, strict=True)
-        )
+        labels = (",".join(map(str, np.flatnonzero(each))) for each in self.labels) if self.multi_label else self.labels
+        return digest("\t".join([*sides(row), str(label)]) for row, label in zip(self.inputs(), labels, strict=True))
 
 
 def sides(row: Input) -> tuple[str, ...]:
@@ -127,25 +148,55 @@ def find_split(folder: Path, split: str) -> Path | None:
 
 
 def read_rows(
-    path: Path, columns: Columns, labels: list[str] | None = None, *, positions: bool = True
+    path: Path,
+    columns: Columns,
+    labels: list[str] | None = None,
+    *,
+    positions: bool = True,
+    multi_label: bool | None = None,
 ) -> tuple[Rows, list[str]]:
     """Labelled rows of a file and the names of the classes. Blanks around a label are none of it.
 
     Without `labels` the classes are those of the file's soft labels (`training.soft_labels`), else its distinct labels,
     sorted (integers by value). With it, every label must be one of them; where they are names and the file has
-    integers, these are indices into them. Raises DataError for a file that can't be read, and TrainingError, naming
-    column or row, for a blank text, an empty label where there is no soft one, real numbers as labels, labels that
-    differ only in case or blanks, or one that is not among `labels`.
+    integers, these are indices into them. Texts have several labels with `multi_label`; where it is None, with a
+    `label_separator`, or a cell that is a list. Raises DataError for a file that can't be read, and TrainingError,
+    naming column or row, for a blank text, an empty label where there is no soft one, real numbers as labels, labels
+    that differ only in case or blanks, or one that is not among `labels`.
     """
     with tables.read(path, columns.inputs(), columns.encoding) as table:
         soft = soft_labels.find(path, table.columns)
         if soft is None or columns.label in table.columns:
             table.require(columns.label)
         wanted = [*columns.inputs(), *([columns.label] if columns.label in table.columns else [])]
-        values = tables.strings(table, [*wanted, *(soft.names if soft else [])])
+        values = tables.strings(table, [*wanted, *(soft.names if soft else [])], columns.label)
     inputs, rest = values[: len(columns.inputs())], values[len(columns.inputs()) :]
     _refuse_blank(path, inputs)
     found = [label.strip() for label in rest.pop(0)] if columns.label in wanted else [""] * len(inputs[0])
+    if multi_label is None:
+        multi_label = columns.label_separator is not None or any(map(label_sets.is_list, found))
+    if multi_label:
+        sets = label_sets.parts(path, found, columns.label_separator)
+        if soft and set(soft.labels) & {label for row in sets for label in row}:
+            raise TrainingError(
+                f"{path}: soft labels ({soft.names[0]}) go with one label a text, and here texts have several; take "
+                "those columns out"
+            )
+        return _label_sets(path, columns, inputs, sets, labels, positions)
+    return _classes(path, columns, inputs, found, (soft, rest), labels, positions)
+
+
+def _classes(
+    path: Path,
+    columns: Columns,
+    inputs: list[list[str]],
+    found: list[str],
+    soft_labels_: tuple[soft_labels.SoftColumns | None, list[list[str]]],
+    labels: list[str] | None,
+    positions: bool,
+) -> tuple[Rows, list[str]]:
+    """`read_rows` of texts with one label each."""
+    soft, rest = soft_labels_
     known = set(found) - {""}
     integers = bool(known) and all(map(_is_integer, known))
     if soft and known and not integers and not known & set(soft.labels):
@@ -158,18 +209,44 @@ def read_rows(
         )
     if labels is None:
         labels = soft.labels if soft else sorted(known, key=int if integers else None)
-        _refuse_alike(path, found)
+        _refuse_alike(path, [[label] for label in found])
     by_index = positions and integers and not any(map(_is_integer, labels))
     index = {str(i) if by_index else name.strip(): i for i, name in enumerate(labels)}
     strange = next((i for i, label in enumerate(found) if label and label not in index), None)
     if strange is not None:
-        raise TrainingError(_unknown(path, strange, found, labels))
+        raise TrainingError(_unknown(path, strange, found[strange], known, labels))
     texts, pairs = inputs if columns.text_pair else (inputs[0], None)
     if soft is None:
         return Rows(texts, pairs, np.array([index[label] for label in found], dtype=np.int64)), labels
     shares, stated = soft.read(path, rest, labels), np.array([bool(label) for label in found])
     classes = [index.get(label, int(share.argmax())) for label, share in zip(found, shares, strict=True)]
     return Rows(texts, pairs, np.array(classes, dtype=np.int64), shares, stated), labels
+
+
+def _label_sets(
+    path: Path,
+    columns: Columns,
+    inputs: list[list[str]],
+    found: list[list[str]],
+    labels: list[str] | None,
+    positions: bool,
+) -> tuple[Rows, list[str]]:
+    """`read_rows` of texts with several labels each."""
+    known = {label for row in found for label in row}
+    integers = bool(known) and all(map(_is_integer, known))
+    if labels is None:
+        if not known:
+            raise TrainingError(f"{path}: no row has a label in column {columns.label!r}; nothing can be learned")
+        labels = sorted(known, key=int if integers else None)
+        _refuse_alike(path, found)
+    by_index = positions and integers and not any(map(_is_integer, labels))
+    index = {str(i) if by_index else name.strip(): i for i, name in enumerate(labels)}
+    for number, row in enumerate(found):
+        for label in row:
+            if label not in index:
+                raise TrainingError(_unknown(path, number, label, known, labels))
+    texts, pairs = inputs if columns.text_pair else (inputs[0], None)
+    return Rows(texts, pairs, label_sets.indicator(found, index)), labels
 
 
 def read_inputs(path: Path, columns: Columns) -> list[Input]:
@@ -193,14 +270,14 @@ def _refuse_blank(path: Path, inputs: list[list[str]]) -> None:
         raise TrainingError(f"{path}: row {blank[0] + 1} has no text{more}; take such rows out")
 
 
-def _refuse_alike(path: Path, found: list[str]) -> None:
+def _refuse_alike(path: Path, found: list[list[str]]) -> None:
     """Labels that differ only in case or in blanks are one class to whoever wrote them, and two to training."""
     spelled: dict[str, set[str]] = {}
-    for label in set(found):
+    first = {label: i for i, row in reversed([*enumerate(found)]) for label in row}
+    for label in first:
         spelled.setdefault("".join(label.lower().split()), set()).add(label)
     alike = [sorted(names) for names in spelled.values() if len(names) > 1]
     if alike:
-        first = {label: i for i, label in reversed([*enumerate(found)])}
         shown = "; ".join(
             ", ".join(f"{name!r} (row {first[name] + 1})" for name in names) for names in sorted(alike)[:3]
         )
@@ -210,9 +287,9 @@ def _refuse_alike(path: Path, found: list[str]) -> None:
         )
 
 
-def _unknown(path: Path, row: int, found: list[str], labels: list[str]) -> str:
-    """What to say of a label that is not among the known ones."""
-    label, others = found[row], set(found) - set(labels)
+def _unknown(path: Path, row: int, label: str, found: set[str], labels: list[str]) -> str:
+    """What to say of a label that is not among the known ones, of those that were found."""
+    others = found - set(labels)
     shown = ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
     close = difflib.get_close_matches(label.lower(), [name.lower() for name in labels], 1)
     meant = next((name for name in labels if close and name.lower() == close[0]), None)
@@ -237,8 +314,11 @@ def split_rows(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
     """Rows parted at random into (rest, fraction), class by class, for data that comes without a development set.
 
     A class of three rows or more has one in the fraction at least; one of one or two has none, unless all are so small.
-    Raises TrainingError where no class has a row to spare.
+    Raises TrainingError where no class has a row to spare, and for rows of several labels, which only heads learn from,
+    and these hold none out.
     """
+    if rows.multi_label:
+        raise TrainingError(ONLY_HEADS)
     counts = np.bincount(rows.labels)
     order = np.random.default_rng(seed).permutation(len(rows))
     share = fraction * counts

@@ -10,9 +10,10 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from beexformer.model.exits import softmax
+from beexformer.model.exits import sigmoid, softmax
 from beexformer.model.options import ExitOptions
 from beexformer.training.data import Input, sides
+from beexformer.training.decisions import decide, same
 
 DRAWS = 500  # of the bootstrap
 PAYS = 0.05  # share of full depth's FLOPs that other options have to save on top, to be recommended
@@ -37,9 +38,15 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> list[l
 def majority(
     train: np.ndarray, labels: np.ndarray, score: Callable[[np.ndarray, np.ndarray], float]
 ) -> tuple[int, float]:
-    """The largest class of training labels, and the score of always saying it where `labels` are right."""
-    largest = int(np.bincount(train).argmax())
-    return largest, float(score(labels, np.full(len(labels), largest)))
+    """The largest class of training labels, and the score of always saying it, and no other, where `labels` are
+    right."""
+    if train.ndim == 2:
+        largest = int(train.sum(0).argmax())
+        said = np.tile(np.arange(train.shape[1]) == largest, (len(labels), 1))
+    else:
+        largest = int(np.bincount(train).argmax())
+        said = np.full(len(labels), largest)
+    return largest, float(score(labels, said))
 
 
 def interval(
@@ -47,7 +54,7 @@ def interval(
 ) -> tuple[float, float]:
     """A 95 % interval of a score over draws of rows like these: Wilson's of accuracy, else a bootstrap's."""
     if accuracy:
-        found = binomtest(int((labels == predicted).sum()), len(labels)).proportion_ci(LEVEL, "wilson")
+        found = binomtest(int(same(labels, predicted).sum()), len(labels)).proportion_ci(LEVEL, "wilson")
         return float(found.low), float(found.high)
     rng = np.random.default_rng(0)
     drawn = (rng.integers(0, len(labels), len(labels)) for _ in range(DRAWS))
@@ -62,10 +69,18 @@ def confused_pairs(matrix: list[list[int]], names: Sequence[str], most: int = 10
 
 
 def surely_wrong(
-    inputs: Sequence[Input], logits: np.ndarray, labels: np.ndarray, names: Sequence[str], most: int = 10
+    inputs: Sequence[Input],
+    logits: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    most: int = 10,
+    thresholds: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """Texts that were answered wrong with the highest score: {text, label, predicted, score}. logits [N, m] are those
-    of the exits taken. They are the owner's rows, so they are shown and stored nowhere."""
+    of the exits taken. Of several labels a text the score is the probability of its label that is most surely wrong.
+    They are the owner's rows, so they are shown and stored nowhere."""
+    if thresholds is not None:
+        return _surely_wrong_sets(inputs, logits, labels, names, most, thresholds)
     scores = softmax(logits)
     predicted = scores.argmax(1)
     wrong = np.flatnonzero(predicted != labels)
@@ -76,6 +91,32 @@ def surely_wrong(
             "label": names[labels[i]],
             "predicted": names[predicted[i]],
             "score": float(scores[i, predicted[i]]),
+        }
+        for i in wrong.tolist()
+    ]
+
+
+def _surely_wrong_sets(
+    inputs: Sequence[Input],
+    logits: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    most: int,
+    thresholds: np.ndarray,
+) -> list[dict[str, Any]]:
+    said = decide(logits, thresholds)
+    sure = np.where(said != labels, np.where(said, sigmoid(logits), sigmoid(-logits)), 0.0).max(1)
+    wrong = np.argsort(-sure, kind="stable")[: min(most, int((said != labels).any(1).sum()))]
+
+    def listed(applies: np.ndarray) -> str:
+        return ", ".join(names[j] for j in np.flatnonzero(applies).tolist()) or "none"
+
+    return [
+        {
+            "text": " | ".join(sides(inputs[i])),
+            "label": listed(labels[i]),
+            "predicted": listed(said[i]),
+            "score": float(sure[i]),
         }
         for i in wrong.tolist()
     ]

@@ -6,7 +6,7 @@ Works on the logits of all exits, from the engine or from a torch network, so on
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,19 @@ from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions, ExitSettings
 from beexformer.training import diagnosis
 from beexformer.training.data import Columns, Rows, read_rows
+from beexformer.training.decisions import decide
 from beexformer.training.recipe import Data
 from beexformer.training.splits import splits
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy_score,
     "f1": f1_score,
-    "macro_f1": lambda y, predicted: f1_score(y, predicted, average="macro"),
+    "macro_f1": partial(f1_score, average="macro", zero_division=0.0),
+    "micro_f1": partial(f1_score, average="micro", zero_division=0.0),
     "matthews": matthews_corrcoef,
 }
+OF_LABEL_SETS = ("micro_f1", "macro_f1", "accuracy")
+"""Those of several labels a text; accuracy is the share of rows whose labels are all right and none too many."""
 
 NO_DELTA = -1.0  # the delta that leaves it to an entropy threshold: hardly any block doubles the entropy
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -59,13 +63,15 @@ def evaluate_policy(
     metric: str,
     policy: exits.Policy,
     answering: Callable[[np.ndarray, int], int] = lambda logits, taken: taken,
+    thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Score, mean share of FLOPs saved and rows by exit under a policy; logits [N, exits, m], tokens and labels [N].
 
     `answering` chooses, from a row's logits and the exit that it takes, the exit that answers: by default the same.
+    `thresholds` are those of several labels a text, see `decisions.decide`.
     """
     taken = exits.exit_layers(logits, policy)
-    predicted = answers(logits, taken, answering)
+    predicted = answers(logits, taken, answering, thresholds)
     left = np.array(config.exits)[taken - 1]
     return {
         "score": float(METRICS[metric](labels, predicted)),
@@ -78,46 +84,75 @@ def exits_taken(config: BEEConfig, logits: np.ndarray, settings: ExitSettings) -
     """Which of its exits each row takes [N], counted from 1; logits [N, exits, m]."""
     first = int(np.searchsorted(config.exits, settings.min_blocks)) + 1
     last = int(np.searchsorted(config.exits, settings.max_blocks, "right"))
-    return exits.exit_layers(logits, exits.entropy_gain(settings.delta, settings.entropy_threshold), first, last)
+    policy = exits.entropy_gain(settings.delta, settings.entropy_threshold, multi_label=config.multi_label)
+    return exits.exit_layers(logits, policy, first, last)
 
 
 def answers(
-    logits: np.ndarray, taken: np.ndarray, answering: Callable[[np.ndarray, int], int] = lambda logits, taken: taken
+    logits: np.ndarray,
+    taken: np.ndarray,
+    answering: Callable[[np.ndarray, int], int] = lambda logits, taken: taken,
+    thresholds: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The class each row is given [N], where `taken` [N] are the exits that rows leave at; see `evaluate_policy`."""
-    return np.array([z[answering(z, t) - 1].argmax() for z, t in zip(logits, taken, strict=True)])
+    """The class each row is given [N], or its labels [N, m], where `taken` [N] are the exits that rows leave at; see
+    `evaluate_policy`."""
+    return decide(np.array([z[answering(z, t) - 1] for z, t in zip(logits, taken, strict=True)]), thresholds)
 
 
 def at_delta(
-    config: BEEConfig, logits: np.ndarray, tokens: np.ndarray, labels: np.ndarray, metric: str, delta: float
+    config: BEEConfig,
+    logits: np.ndarray,
+    tokens: np.ndarray,
+    labels: np.ndarray,
+    metric: str,
+    delta: float,
+    thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """What `evaluate_policy` says of the paper's rule at one delta."""
-    return {"delta": delta, **evaluate_policy(config, logits, tokens, labels, metric, exits.entropy_gain(delta))}
+    policy = exits.entropy_gain(delta, multi_label=config.multi_label)
+    return {
+        "delta": delta,
+        **evaluate_policy(config, logits, tokens, labels, metric, policy, thresholds=thresholds),
+    }
 
 
 def entropy_curve(
-    config: BEEConfig, logits: np.ndarray, tokens: np.ndarray, labels: np.ndarray, metric: str, delta: float
+    config: BEEConfig,
+    logits: np.ndarray,
+    tokens: np.ndarray,
+    labels: np.ndarray,
+    metric: str,
+    delta: float,
+    thresholds: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
     """What `evaluate_policy` says along `entropy_threshold`: beside `delta`, and with as good as no delta."""
-    return [
-        {
-            "delta": d,
-            "entropy_threshold": threshold,
-            **evaluate_policy(config, logits, tokens, labels, metric, exits.entropy_gain(d, threshold)),
-        }
-        for d in (delta, NO_DELTA)
-        for threshold in THRESHOLDS
-    ]
+
+    def at(d: float, threshold: float) -> dict[str, Any]:
+        policy = exits.entropy_gain(d, threshold, multi_label=config.multi_label)
+        return evaluate_policy(config, logits, tokens, labels, metric, policy, thresholds=thresholds)
+
+    points = ((d, threshold) for d in (delta, NO_DELTA) for threshold in THRESHOLDS)
+    return [{"delta": d, "entropy_threshold": threshold, **at(d, threshold)} for d, threshold in points]
 
 
 def evaluate_logits(
-    config: BEEConfig, logits: np.ndarray, tokens: np.ndarray, labels: np.ndarray, metric: str, settings: ExitSettings
+    config: BEEConfig,
+    logits: np.ndarray,
+    tokens: np.ndarray,
+    labels: np.ndarray,
+    metric: str,
+    settings: ExitSettings,
+    thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """The evaluation of one labelled set, JSON-ready; see `evaluate`. `settings` are what is in effect where nothing is
-    asked; the curves are drawn over all blocks."""
+    asked; the curves are drawn over all blocks. `thresholds` are those of several labels a text."""
     taken = exits_taken(config, logits, settings)
-    predicted = answers(logits, taken)
+    predicted = answers(logits, taken, thresholds=thresholds)
     left = np.array(config.exits)[taken - 1]
+    if thresholds is None:
+        classes: dict[str, Any] = {"confusion": diagnosis.confusion(labels, predicted, config.n_class)}
+    else:
+        classes = {"metrics": {name: float(METRICS[name](labels, predicted)) for name in OF_LABEL_SETS}}
     return {
         "rows": len(labels),
         "metric": metric,
@@ -126,25 +161,37 @@ def evaluate_logits(
         "flops_saved_ratio": flops_saved(config, tokens, left),
         "exits": [int((left == c).sum()) for c in range(1, config.n_block + 1)],
         "interval": diagnosis.interval(labels, predicted, METRICS[metric], metric == "accuracy"),
-        "full_depth_score": float(METRICS[metric](labels, logits[:, -1].argmax(-1))),
+        "full_depth_score": float(METRICS[metric](labels, decide(logits[:, -1], thresholds))),
         "per_exit": [
             {
                 "exit": c,
-                "score": float(METRICS[metric](labels, logits[:, i].argmax(-1))),
+                "score": float(METRICS[metric](labels, decide(logits[:, i], thresholds))),
                 "flops_saved_ratio": flops_saved(config, tokens, np.full(len(labels), c)),
             }
             for i, c in enumerate(config.exits)
         ],
         "by_class": diagnosis.by_class(labels, predicted, config.n_class),
-        "confusion": diagnosis.confusion(labels, predicted, config.n_class),
-        "delta_curve": [at_delta(config, logits, tokens, labels, metric, d) for d in DELTAS],
-        "entropy_curve": entropy_curve(config, logits, tokens, labels, metric, settings.delta),
+        **classes,
+        "delta_curve": [at_delta(config, logits, tokens, labels, metric, d, thresholds) for d in DELTAS],
+        "entropy_curve": entropy_curve(config, logits, tokens, labels, metric, settings.delta, thresholds),
     }
 
 
 def read_labelled(engine: Engine, path: Path, columns: Columns) -> Rows:
     """The labelled rows of a file, their classes those of a checkpoint. Raises TrainingError for rows that can't be."""
-    return read_rows(path, columns, list(engine.labels), positions=labels_are_positions(engine))[0]
+    several = engine.config.multi_label
+    if several and columns.label_separator is None:
+        columns = replace(columns, label_separator=_separator(engine))
+    names = list(engine.labels)
+    return read_rows(path, columns, names, positions=labels_are_positions(engine), multi_label=several)[0]
+
+
+def _separator(engine: Engine) -> str | None:
+    """What stood between the labels that a checkpoint was trained on."""
+    try:
+        return recorded(engine).label_separator
+    except TrainingError:
+        return None
 
 
 def encode_rows(engine: Engine, rows: Rows) -> list[Row]:
@@ -159,18 +206,24 @@ def logits_of(engine: Engine, rows: Rows, progress: Progress = iter) -> tuple[np
     return np.concatenate(logits), np.array([len(row.ids) for row in encoded], dtype=np.int64)
 
 
-def evaluate(engine: Engine, rows: Rows, metric: str = "accuracy", *, progress: Progress = iter) -> dict[str, Any]:
+def evaluate(engine: Engine, rows: Rows, metric: str | None = None, *, progress: Progress = iter) -> dict[str, Any]:
     """Run labelled rows through every exit of an engine.
 
-    Answers {rows, metric, delta, score, interval, flops_saved_ratio, exits, full_depth_score, per_exit, by_class,
-    confusion, delta_curve, entropy_curve, surely_wrong, advice}: score and exits are the service's, where a request
-    asks for nothing, `exits[c-1]` counts the rows leaving after block c. See `diagnosis` for what is said of classes.
+    Without a metric it is accuracy, of several labels a text micro F1. Answers {rows, metric, delta, score, interval,
+    flops_saved_ratio, exits, full_depth_score, per_exit, by_class, confusion, delta_curve, entropy_curve, surely_wrong,
+    advice}: score and exits are the service's, where a request asks for nothing, `exits[c-1]` counts the rows leaving
+    after block c. See `diagnosis` for what is said of classes. Of several labels a text there is no confusion, but
+    `metrics`, which has OF_LABEL_SETS.
     """
+    metric = metric or ("micro_f1" if rows.multi_label else "accuracy")
+    thresholds = None if engine.thresholds is None else np.array(engine.thresholds)
     logits, tokens = logits_of(engine, rows, progress)
     settings = engine.resolve(ExitOptions())
-    found = evaluate_logits(engine.config, logits, tokens, rows.labels, metric, settings)
+    found = evaluate_logits(engine.config, logits, tokens, rows.labels, metric, settings, thresholds)
     answered = logits[np.arange(len(rows)), exits_taken(engine.config, logits, settings) - 1]
-    found["surely_wrong"] = diagnosis.surely_wrong(rows.inputs(), answered, rows.labels, engine.labels)
+    found["surely_wrong"] = diagnosis.surely_wrong(
+        rows.inputs(), answered, rows.labels, engine.labels, thresholds=thresholds
+    )
     found["advice"] = diagnosis.advice(found)
     return found
 
@@ -189,7 +242,9 @@ def shipped(engine: Engine, root: Path, progress: Progress = iter) -> dict[str, 
     dev = splits(data, root, engine.labels).dev
     logits, tokens = logits_of(engine, dev, progress)
     settings = replace(engine.resolve(ExitOptions()), delta=DEFAULT_DELTA)
-    found = evaluate_logits(engine.config, logits, tokens, dev.labels, data.metric, settings)
+    metric = data.metric_of(dev.multi_label)
+    thresholds = None if engine.thresholds is None else np.array(engine.thresholds)
+    found = evaluate_logits(engine.config, logits, tokens, dev.labels, metric, settings, thresholds)
     kept = ("metric", "rows", "delta", "score", "full_depth_score", "flops_saved_ratio", "exits")
     return {"task": engine.name, **{key: found[key] for key in kept}, "size_bytes": engine.description["size_bytes"]}
 

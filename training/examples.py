@@ -19,15 +19,15 @@ LONGEST = 160  # characters
 def choose(engine: Engine, rows: Rows) -> tuple[Example, ...]:
     """A text for each of the largest classes: of those that are answered right the one of middle length."""
     found = []
-    for label in np.argsort(-np.bincount(rows.labels, minlength=len(engine.labels)), kind="stable")[:MOST]:
-        own = rows.take(np.flatnonzero(rows.labels == label)[:200])
+    for label in np.argsort(-rows.counts(len(engine.labels)), kind="stable")[:MOST]:
+        own = rows.take(rows.of(label)[:200])
         inputs = sorted(
             {row for row in own.inputs() if len(" ".join(sides(row))) <= LONGEST}, key=lambda r: (len(str(r)), r)
         )
         answers = engine.predict(
             [engine.encode(row) if isinstance(row, str) else engine.encode(*row) for row in inputs]
         )
-        right = [row for row, answer in zip(inputs, answers, strict=True) if answer.label == engine.labels[label]]
+        right = [row for row, answer in zip(inputs, answers, strict=True) if engine.labels[label] in answer.says]
         if right:
             text, *pair = sides(right[len(right) // 2])
             found.append(Example(text, pair[0] if pair else None, engine.labels[label], consent=True))

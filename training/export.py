@@ -23,6 +23,7 @@ from beexformer.model.tensors import stack, unstack
 from beexformer.training import calibrate, card
 from beexformer.training.batches import pad, sorted_batches
 from beexformer.training.data import Rows
+from beexformer.training.decisions import decide, same
 from beexformer.training.evaluate import encode_rows, evaluate_logits, logits_of
 from beexformer.training.network import BEExformer, LinearHead
 
@@ -123,7 +124,7 @@ class Parity:
     rows: int
     tokens: int  # of all rows
     flipped: int  # rows with a logit, at any exit, that differs by more than ROUNDING
-    differ: int  # rows with another label or exit
+    differ: int  # rows with another label, or other ones, or exit
     logits_max: float  # largest difference of a logit before calibration, as a share of the largest if that is above 1
 
     @property
@@ -147,14 +148,17 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     ours = engine.logits(rows)
     theirs = network_logits(network_of(checkpoint), [row.ids for row in rows])
     temperatures = calibrate.recorded(checkpoint.evaluation, ours.shape[1])
-    apart = np.abs(ours - theirs) * temperatures[:, None]
+    apart = calibrate.unscaled(np.abs(ours - theirs), temperatures)
     # rounding grows with what is rounded: heads that tell classes apart without a doubt have logits of hundreds
-    apart = (apart / np.maximum(1, np.abs(ours * temperatures[:, None]).max(2, keepdims=True))).max((1, 2))
-    differ = 0
+    largest = np.abs(calibrate.unscaled(ours, temperatures)).max(2, keepdims=True)
+    apart = (apart / np.maximum(1, largest)).max((1, 2))
+    differ, thresholds = 0, None if engine.thresholds is None else np.array(engine.thresholds)
     for row, a, b in zip(rows, ours, theirs, strict=True):
-        policy = exits.entropy_gain(row.exit.delta, row.exit.entropy_threshold)
+        settings, several = row.exit, checkpoint.config.multi_label
+        policy = exits.entropy_gain(settings.delta, settings.entropy_threshold, multi_label=several)
         leave_a, leave_b = (exits.exit_layer(z, policy, row.exit.min_blocks, row.exit.max_blocks) for z in (a, b))
-        differ += leave_a != leave_b or a[leave_a - 1].argmax() != b[leave_b - 1].argmax()
+        said_a, said_b = (decide(z[c - 1][None], thresholds) for z, c in ((a, leave_a), (b, leave_b)))
+        differ += leave_a != leave_b or not same(said_a, said_b)[0]
     tokens = sum(len(row.ids) for row in rows)
     return Parity(len(rows), tokens, int((apart > ROUNDING).sum()), int(differ), float(apart.max()))
 
@@ -162,12 +166,14 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
 def packed(
     network: BEExformer, name: str, labels: list[str], tokenizer: str, pairs: bool, evaluation: dict[str, Any]
 ) -> Checkpoint:
-    """A trained 1-bit network as a checkpoint, without card and probes."""
+    """A trained 1-bit network as a checkpoint, without card and probes; of several labels a text with thresholds of one
+    half."""
     return Checkpoint(
         name=name,
         config=network.config,
         labels=tuple(labels),
         input="pair" if pairs else "text",
+        thresholds=(0.5,) * len(labels) if network.config.multi_label else None,
         tensors=tensors_of(network),
         tokenizer=tokenizer,
         evaluation=evaluation,
@@ -234,17 +240,22 @@ def evaluated(
     metric: str,
     on_dev: tuple[Rows, np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     test: Rows | None,
+    thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """{dev, test, calibration} of a calibrated network. `on_dev`: the rows, their logits before calibration, divided by
-    the temperatures of the other half, and as they are served, each [N, exits, m], and their tokens [N]."""
+    the temperatures of the other half, and as they are served, each [N, exits, m], and their tokens [N]. `thresholds`
+    of several labels a text are the engine's, or on dev rows [N, m] such as other rows chose."""
     dev, raw, crossed, logits, tokens = on_dev
     calibration = dict(engine.description["evaluation"]["calibration"])
     temperatures = np.array(calibration["temperatures"])
     settings = engine.resolve(ExitOptions())
-    found = {"dev": evaluate_logits(engine.config, logits, tokens, dev.labels, metric, settings)}
+    own = None if engine.thresholds is None else np.array(engine.thresholds)
+    thresholds = own if thresholds is None else thresholds
+    found = {"dev": evaluate_logits(engine.config, logits, tokens, dev.labels, metric, settings, thresholds)}
     calibration["dev"] = calibrate.measure(raw, crossed, dev.labels, settings.delta)
     if test:
         seen, lengths = logits_of(engine, test)
-        found["test"] = evaluate_logits(engine.config, seen, lengths, test.labels, metric, settings)
-        calibration["test"] = calibrate.measure(seen * temperatures[:, None], seen, test.labels, settings.delta)
+        found["test"] = evaluate_logits(engine.config, seen, lengths, test.labels, metric, settings, own)
+        raw_test = calibrate.unscaled(seen, temperatures)
+        calibration["test"] = calibrate.measure(raw_test, seen, test.labels, settings.delta)
     return {**found, "calibration": calibration}

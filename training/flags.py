@@ -18,6 +18,10 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of t
 TextColumn = Annotated[str, typer.Option(help="Column of the text.")]
 TextPairColumn = Annotated[str | None, typer.Option(help="Column of the second text of a pair.")]
 LabelColumn = Annotated[str, typer.Option(help="Column of the label.")]
+LabelSeparator = Annotated[
+    str | None,
+    typer.Option(help="A text may have several labels, with this between them, as ';'. JSON lists need no separator."),
+]
 Encoding = Annotated[str | None, typer.Option(help="Of a file that is not UTF-8 or UTF-16, as cp1252.")]
 
 # of `train`
@@ -79,7 +83,10 @@ EveryCheckpoint = Annotated[
     bool, typer.Option("--all", help="Every checkpoint on the development rows that it names, under --data.")
 ]
 DataFolderOfAll = Annotated[Path, typer.Option(envvar="BEE_DATA", help="The data folder, for --all.")]
-Metric = Annotated[str, typer.Option(help="accuracy, f1, macro_f1 or matthews.")]
+Metric = Annotated[
+    str | None,
+    typer.Option(help="accuracy, f1, macro_f1, micro_f1 or matthews; default: accuracy, of several labels micro_f1."),
+]
 Picture = Annotated[Path | None, typer.Option(help="Draw the same as a PNG, SVG or PDF.")]
 ConfusionPicture = Annotated[
     Path | None, typer.Option(help="Draw which class is taken for which as a PNG, SVG or PDF.")

@@ -19,8 +19,9 @@ from beexformer.model.config import DEFAULT_DELTA
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions
-from beexformer.training import calibrate, export, heads, label_names, mean_states, provenance
+from beexformer.training import calibrate, export, heads, label_heads, label_names, mean_states, provenance
 from beexformer.training.backbone import Backbone
+from beexformer.training.decisions import decide
 from beexformer.training.evaluate import METRICS, encode_rows, logits_of
 from beexformer.training.network import BEExformer
 from beexformer.training.prepare import Prepared
@@ -58,10 +59,12 @@ def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgres
     parity = export.verified(fitted.checkpoint, engine, _some(encode_rows(engine, data.dev)))
     if data.dev is data.train:
         logits, tokens, labels = fitted.heads.cross_validated, fitted.tokens, data.train.labels
+        unseen = fitted.heads.unseen
     else:
-        (logits, tokens), labels = logits_of(engine, data.dev), data.dev.labels
-    raw = logits * fitted.heads.temperatures[:, None]
-    evaluation = export.evaluated(engine, recipe.data.metric, (data.dev, raw, logits, logits, tokens), data.test)
+        (logits, tokens), labels, unseen = logits_of(engine, data.dev), data.dev.labels, None
+    raw = calibrate.unscaled(logits, fitted.heads.temperatures)
+    metric = recipe.data.metric_of(data.config.multi_label)
+    evaluation = export.evaluated(engine, metric, (data.dev, raw, logits, logits, tokens), data.test, unseen)
     evaluation["calibration"]["per_exit"] = [
         calibrate.expected_calibration_error(logits[:, c], labels) for c in range(logits.shape[1])
     ]
@@ -89,17 +92,26 @@ def _fitted(recipe: Recipe, data: Prepared, progress: RunProgress) -> Fitted:
     engine = mean_states.engine_of(network, data.tokenizer)
     states = mean_states.of(engine, data.train.inputs(), threads, progress.stage(READING))
     readers, names = _names(recipe, data, start, network)
-    report, seed = progress.stage(LEARNING), recipe.optim.seed
-    found = heads.fit(states, data.targets, threads, report, folds=recipe.heads.folds, seed=seed, names=names)
+    report, chosen = progress.stage(LEARNING), {"folds": recipe.heads.folds, "seed": recipe.optim.seed}
+    if data.config.multi_label:
+        found = label_heads.fit(states, data.targets, threads, report, **chosen)
+    else:
+        found = heads.fit(states, data.targets, threads, report, **chosen, names=names)
     if recipe.data.balance:
         found = heads.balanced(found, data.targets)
     put(found.heads, network)
-    pairs, temperatures = bool(data.train.pairs), {"kind": "per_exit", "temperatures": found.temperatures.tolist()}
+    kind = "per_label" if data.config.multi_label else "per_exit"
+    pairs, temperatures = bool(data.train.pairs), {"kind": kind, "temperatures": found.temperatures.tolist()}
     checkpoint = export.packed(network, recipe.name, data.labels, data.tokenizer, pairs, {"calibration": temperatures})
     tokens = np.array([len(row) for row in data.ids], dtype=np.int64)
-    options = exit_options(Observed(data.config, found.cross_validated, tokens, data.train.labels), recipe.data.metric)
+    seen = Observed(data.config, found.cross_validated, tokens, data.train.labels, found.unseen)
+    checkpoint = replace(
+        checkpoint,
+        exit=exit_options(seen, recipe.data.metric_of(data.config.multi_label)),
+        thresholds=found.thresholds,
+    )
     by_name = any(choice.names for choice in found.choices)
-    checkpoint = replace(checkpoint, exit=options, learned_from="labels and rows" if by_name else "rows")
+    checkpoint = replace(checkpoint, learned_from="labels and rows" if by_name else "rows")
     if readers is not None:
         checkpoint = label_names.with_readers(checkpoint, readers)
     return Fitted(found, checkpoint, tokens)
@@ -112,11 +124,22 @@ def _names(
     them; the heads alone where rows are few and labels are words; else neither."""
     described = recipe.data.described
     few = len(data.train) <= FEW * len(data.labels)
-    if data.train.pairs or not (described or (few and start.readers is not None and label_names.telling(data.labels))):
+    if (
+        data.train.pairs
+        or data.config.multi_label
+        or not (described or (few and start.readers is not None and label_names.telling(data.labels)))
+    ):
         return None, None
     readers = label_names.scaled_readers(start, network)
     words = [(described or {}).get(label, candidates.words(label)) for label in data.labels]
     return readers if described else None, label_names.heads_of(words, readers, network, data.tokenizer)
+
+
+def entropy_against(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy of logits [N, m] against labels [N], or the sum over several [N, m]."""
+    if labels.ndim == 2:
+        return label_heads.cross_entropy(logits, labels)
+    return heads.cross_entropy(logits, np.eye(logits.shape[1])[labels])
 
 
 def put(found: list[heads.Linear], network: BEExformer) -> None:
@@ -133,11 +156,10 @@ def exit_options(seen: Observed, metric: str) -> ExitOptions:
     cross-entropy of cross-validated predictions is least, the first one as early as possible without its score falling
     by more than `LOST`."""
     assert seen.labels is not None
-    targets = np.eye(seen.logits.shape[2])[seen.labels]
-    nats = [heads.cross_entropy(seen.logits[:, c], targets) for c in range(seen.logits.shape[1])]
+    nats = [entropy_against(seen.logits[:, c], seen.labels) for c in range(seen.logits.shape[1])]
     blocks = seen.config.exits
     last = blocks[int(np.argmin(nats))]
-    goal = METRICS[metric](seen.labels, seen.logits[:, blocks.index(last)].argmax(-1)) - LOST
+    goal = METRICS[metric](seen.labels, decide(seen.logits[:, blocks.index(last)], seen.thresholds)) - LOST
     for first in blocks:
         options = ExitOptions(delta=DEFAULT_DELTA, min_blocks=first, max_blocks=last)
         if first >= last or METRICS[metric](seen.labels, seen.answers(options)) >= goal:

@@ -226,12 +226,15 @@ class CrossValidation:
 @dataclass(frozen=True)
 class Heads:
     """Heads of all exits with their temperatures [C] folded in; what they say of training rows that they haven't seen,
-    calibrated too, [N, C, m]; and how they were chosen."""
+    calibrated too, [N, C, m]; and how they were chosen. Of several labels a text temperatures are [C, m], and there are
+    thresholds [m], and for each row such as were chosen without it, `unseen` [N, m]."""
 
     heads: list[Linear]
     temperatures: np.ndarray
     cross_validated: np.ndarray
     choices: list[Choice]
+    thresholds: tuple[float, ...] | None = None
+    unseen: np.ndarray | None = None
 
 
 def balanced(found: Heads, targets: np.ndarray) -> Heads:

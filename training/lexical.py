@@ -10,6 +10,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from beexformer.training import decisions, label_sets
 from beexformer.training.data import Rows
 from beexformer.training.evaluate import METRICS
 
@@ -48,14 +49,16 @@ def answers(train: Rows, rows: Rows) -> np.ndarray:
     return fitted
 
 
-def score(train: Rows, dev: Rows, metric: str) -> float | None:
-    """On the development rows; where these are the training rows themselves, by cross-validation, as such a network
-    is scored. None where there are too many rows, or texts without a word."""
+def answered(train: Rows, dev: Rows) -> np.ndarray | None:
+    """Classes or labels of the development rows; where these are the training rows themselves, by cross-validation, as
+    such a network is scored. None where there are too many rows, or texts without a word."""
     if len(train) > MOST:
         return None
     try:
+        if train.multi_label:
+            return _label_sets(train, dev)
         if dev is not train:
-            return float(METRICS[metric](dev.labels, answers(train, dev)))
+            return answers(train, dev)
         small = np.bincount(train.labels).max() < FOLDS
         folds = (KFold if small else StratifiedKFold)(min(FOLDS, len(train)), shuffle=True, random_state=0)
         said = np.empty_like(train.labels)
@@ -66,4 +69,35 @@ def score(train: Rows, dev: Rows, metric: str) -> float | None:
             said[held_out] = answers(train.take(rest), train.take(held_out))
     except ValueError:  # an empty vocabulary
         return None
-    return float(METRICS[metric](train.labels, said))
+    return said
+
+
+def score(train: Rows, dev: Rows, metric: str) -> float | None:
+    """What `answered` is worth on the development rows."""
+    said = answered(train, dev)
+    return None if said is None else float(METRICS[metric](dev.labels, said))
+
+
+def _label_sets(train: Rows, dev: Rows) -> np.ndarray:
+    """A regression for each label; thresholds are chosen on rows that it hasn't seen, as a network's are."""
+    folds = label_sets.folds(train.labels, min(FOLDS, len(train)))
+    seen = np.empty(train.labels.shape)
+    for fold in np.unique(folds):
+        seen[folds == fold] = _scores(
+            train.take(np.flatnonzero(folds != fold)), train.take(np.flatnonzero(folds == fold))
+        )
+    if dev is train:
+        return seen >= decisions.cross_fitted(seen, train.labels, folds)
+    return _scores(train, dev) >= decisions.thresholds(seen, train.labels)
+
+
+def _scores(train: Rows, rows: Rows) -> np.ndarray:
+    """How probably each label applies to `rows` [N, m]; of one that no training row has, or every one, its share."""
+    words = Words(train)
+    seen, asked = words(train), words(rows)
+    found = np.tile(train.labels.mean(0), (len(rows), 1))
+    for j, applies in enumerate(train.labels.T):
+        if 0 < applies.sum() < len(train):
+            fitted = LogisticRegression(C=STRENGTH, max_iter=500).fit(seen, applies)
+            found[:, j] = fitted.predict_proba(asked)[:, 1]
+    return found

@@ -40,7 +40,7 @@ def network_of(backbone: Backbone, config: BEEConfig) -> BEExformer:
 def engine_of(network: BEExformer, tokenizer: str) -> Engine:
     """An engine whose logits [N, exits, D] are the mean states of a 1-bit network."""
     D = network.config.d_model
-    probe = BEExformer(replace(network.config, head="linear", n_class=D))
+    probe = BEExformer(replace(network.config, head="linear", n_class=D, multi_label=False))
     found = network.state_dict()
     with torch.no_grad():
         for name, tensor in probe.state_dict().items():

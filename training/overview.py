@@ -13,6 +13,7 @@ from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from beexformer.training import label_sets
 from beexformer.training.data import Input, Rows, key, sides
 
 FEW = 3  # rows of a class, below which none is held out and the class is named
@@ -44,24 +45,28 @@ class Overview:
     @property
     def counts(self) -> np.ndarray:
         """Rows of each class [m], trained on and held out together."""
-        return np.bincount(self.train.labels, minlength=len(self.labels)) + self.held_out
+        return self.train.counts(len(self.labels)) + self.held_out
 
     @property
     def held_out(self) -> np.ndarray:
-        return np.bincount(self.dev.labels if self.dev else [], minlength=len(self.labels))
+        return self.dev.counts(len(self.labels)) if self.dev else np.zeros(len(self.labels), np.int64)
 
     @property
     def majority(self) -> tuple[str, float]:
         """The largest class of the training rows, and the accuracy on the held-out rows of always saying it; without
         any, on the training rows."""
-        largest = int(np.bincount(self.train.labels, minlength=len(self.labels)).argmax())
-        return self.labels[largest], float(((self.dev or self.train).labels == largest).mean())
+        largest = int(self.train.counts(len(self.labels)).argmax())
+        rows = self.dev or self.train
+        right = rows.labels[:, largest] if rows.multi_label else rows.labels == largest
+        return self.labels[largest], float(right.mean())
 
     def notes(self) -> list[str]:
         """A sentence for each thing to know."""
-        name, score = self.majority
-        scored = f"the {len(self.dev)} held-out rows" if self.dev else f"the {len(self.train)} rows"
-        found = [f"always saying {name!r} would be right for {score:.1%} of {scored}"]
+        found = [self._frequent()]
+        if joined := label_sets.looks_joined(self.labels):
+            found.append(
+                f"labels look like several with {joined!r} between them; --label-separator {joined!r} reads them so"
+            )
         few = [label for label, n in zip(self.labels, self.counts, strict=True) if n < FEW]
         if few:
             found.append(f"fewer than {FEW} rows: {listed(few)}; such a class is hardly learned and hardly scored")
@@ -84,17 +89,33 @@ class Overview:
             found.append(f"the texts look like {language}; what training starts from has read English only")
         return found
 
+    def _frequent(self) -> str:
+        """What always saying one thing would be worth; of several labels a text, how many a text has."""
+        name, score = self.majority
+        rows = self.dev or self.train
+        scored = f"the {len(rows)} held-out rows" if self.dev else f"the {len(rows)} rows"
+        if not rows.multi_label:
+            return f"always saying {name!r} would be right for {score:.1%} of {scored}"
+        counts = np.bincount(self.train.labels.sum(1))
+        spread = ", ".join(f"{n} rows with {k or 'none'}" for k, n in enumerate(counts.tolist()) if n)
+        return (
+            f"{self.train.labels.sum() / len(self.train):.2f} labels a text: {spread}; {name!r}, the most frequent, "
+            f"applies to {score:.1%} of {scored}"
+        )
+
     def table(self) -> RenderableType:
         """Classes, their rows and notes, for a terminal; many classes in columns."""
         held = f"{len(self.dev)} held out" if self.dev else "each judged by what is learned without it"
-        title = f"{len(self.train)} rows to learn from, {held}, {len(self.labels)} classes"
+        kind = "labels, of which a text may have several" if self.train.multi_label else "classes"
+        title = f"{len(self.train)} rows to learn from, {held}, {len(self.labels)} {kind}"
         lines = zip(self.labels, self.counts.tolist(), self.held_out.tolist(), strict=True)
+        rows = len(self.train) + len(self.dev or [])
         if len(self.labels) <= 20:
-            table = Table("class")
+            table = Table("label" if self.train.multi_label else "class")
             for column in ("rows", "held out", "share"):
                 table.add_column(column, justify="right")
             for label, count, held in lines:
-                table.add_row(shortened(label), str(count), str(held), f"{count / self.counts.sum():.1%}")
+                table.add_row(shortened(label), str(count), str(held), f"{count / rows:.1%}")
             classes: RenderableType = table
         else:
             cells = [f"{shortened(label, 32)} {count} ({held})" for label, count, held in lines]
@@ -115,9 +136,9 @@ def shortened(label: str, longest: int = 40) -> str:
 
 def duplicates(inputs: Sequence[Input], labels: np.ndarray) -> tuple[int, int]:
     """(rows whose text stands further up, texts that stand there with more than one label)."""
-    seen: defaultdict[Input, set[int]] = defaultdict(set)
-    for row, label in zip(inputs, labels.tolist(), strict=True):
-        seen[key(row)].add(label)
+    seen: defaultdict[Input, set[bytes]] = defaultdict(set)
+    for row, label in zip(inputs, labels, strict=True):
+        seen[key(row)].add(label.tobytes())  # of a class, or of a set of labels
     return len(inputs) - len(seen), sum(len(given) > 1 for given in seen.values())
 
 

@@ -60,7 +60,7 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
     json_text, embedding = (start.tokenizer, None) if start else _vocabulary(recipe, train, work)
     tokenizer = Tokenizer(json_text, network.max_tokens)
     try:
-        config = network.config(tokenizer.vocab_size, len(labels), variant)
+        config = network.config(tokenizer.vocab_size, len(labels), variant, multi_label=train.multi_label)
     except ValueError as error:
         raise TrainingError(f"recipe {recipe.name}: {error}") from None
     overview = Overview(
@@ -98,7 +98,9 @@ def _splits(recipe: Recipe, root: Path, start: Backbone | WarmStart | None) -> t
         )
     cross_validated = found.dev is found.train
     train = data.without(found.train, None if cross_validated else found.dev, found.test)
-    if cross_validated and np.bincount(train.labels).max() < 2:
+    if train.multi_label:
+        _ensure_heads(recipe)
+    if cross_validated and train.counts(len(found.labels)).max() < 2:
         raise TrainingError(
             f"{recipe.data.train}: {len(train)} rows, and no class with two: nothing can be learned without a row that "
             "could judge it; add rows"
@@ -107,6 +109,22 @@ def _splits(recipe: Recipe, root: Path, start: Backbone | WarmStart | None) -> t
         raise TrainingError(f"{recipe.data.train}: every training row is also a development or test row")
     clean = found._replace(train=train, dev=train if cross_validated else found.dev)
     return clean, len(found.train) - len(train)
+
+
+def _ensure_heads(recipe: Recipe) -> None:
+    """Raise TrainingError for what there isn't for several labels a text."""
+    if recipe.heads is None:
+        raise TrainingError(data.ONLY_HEADS)
+    if recipe.data.balance:
+        raise TrainingError(
+            "--balance is for one label a text; of several, each has a threshold of its own, and evaluate says macro F1"
+        )
+    if recipe.data.described:
+        raise TrainingError("--labels beside rows is for one label a text; of several leave it out")
+    if recipe.data.metric in ("f1", "matthews"):
+        raise TrainingError(
+            f"metric {recipe.data.metric} is for one label a text; of several it is micro_f1 or macro_f1"
+        )
 
 
 def _targets(recipe: Recipe, train: Rows, n_class: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from beexformer.model.manifest import NAME, Profile
 from beexformer.model.options import ExitOptions
 from beexformer.training import data, diagnosis
 from beexformer.training.data import Columns, Input, digest, sides
-from beexformer.training.evaluate import Progress, labels_are_positions
+from beexformer.training.evaluate import Progress, read_labelled
 from beexformer.training.tuning import Observed, Want, ladder, tune
 
 
@@ -60,7 +60,7 @@ def observe(engine: Engine, rows: Path, columns: Columns, labelled: bool, progre
     """The rows of a file through every exit, with their labels where they have some."""
     labels = None
     if labelled:
-        found, _ = data.read_rows(rows, columns, list(engine.labels), positions=labels_are_positions(engine))
+        found = read_labelled(engine, rows, columns)
         inputs, labels = found.inputs(), found.labels
     else:
         inputs = data.read_inputs(rows, columns)
@@ -71,7 +71,9 @@ def observed(engine: Engine, inputs: Sequence[Input], labels: np.ndarray | None,
     encoded = [engine.encode(row) if isinstance(row, str) else engine.encode(*row) for row in inputs]
     batches: Iterable[int] = progress(range(0, len(encoded), 64))
     logits = np.concatenate([engine.logits(encoded[start : start + 64]) for start in batches])
-    return Observed(engine.config, logits, np.array([len(row.ids) for row in encoded], dtype=np.int64), labels)
+    tokens = np.array([len(row.ids) for row in encoded], dtype=np.int64)
+    thresholds = None if engine.thresholds is None else np.array(engine.thresholds)
+    return Observed(engine.config, logits, tokens, labels, thresholds)
 
 
 def run(

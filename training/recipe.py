@@ -59,13 +59,20 @@ class Data(Section):
         None, description="label -> a few words on it; with [heads], what is read of the class beside its rows"
     )
     labels: list[str] | None = Field(None, description="class names in the order of integer labels")
-    metric: Literal["accuracy", "f1", "macro_f1", "matthews"] = "accuracy"
+    label_separator: str | None = Field(
+        None, min_length=1, description="between the labels of a text that has several; lists (JSON) need none"
+    )
+    metric: Literal["accuracy", "f1", "macro_f1", "micro_f1", "matthews"] = "accuracy"
     examples: bool = Field(False, description="store a text of some classes, which whoever opens the page sees")
     licence: str = Field("not stated", description="of the data, for the model card")
 
     @property
     def columns(self) -> Columns:
-        return Columns(self.text, self.text_pair, self.label, self.encoding)
+        return Columns(self.text, self.text_pair, self.label, self.encoding, self.label_separator)
+
+    def metric_of(self, multi_label: bool) -> str:
+        """The metric; of several labels a text micro F1 in place of accuracy, which few texts would meet."""
+        return "micro_f1" if multi_label and self.metric == "accuracy" else self.metric
 
 
 _Shape: Any = create_model(  # type: ignore[call-overload]
@@ -74,17 +81,20 @@ _Shape: Any = create_model(  # type: ignore[call-overload]
     **{
         f.name: (f.type, f.default)
         for f in dataclasses.fields(BEEConfig)
-        if f.name not in ("vocab_size", "n_class", "binary", "early_exit")
+        if f.name not in ("vocab_size", "n_class", "binary", "early_exit", "multi_label")
     },
 )
 
 
 class Network(_Shape):  # type: ignore[misc]
-    """Shape: the fields of `BEEConfig` but for what the data says (vocabulary, classes) and the variant (whether it is
-    binary and exits early)."""
+    """Shape: the fields of `BEEConfig` but for what the data says (vocabulary, classes, whether several apply to a
+    text) and the variant (whether it is binary and exits early)."""
 
-    def config(self, vocab_size: int, n_class: int, variant: str = "proposed") -> BEEConfig:
-        return BEEConfig(vocab_size=vocab_size, n_class=n_class, **self.model_dump(), **VARIANTS[variant])
+    def config(
+        self, vocab_size: int, n_class: int, variant: str = "proposed", *, multi_label: bool = False
+    ) -> BEEConfig:
+        fields = {**self.model_dump(), **VARIANTS[variant]}
+        return BEEConfig(vocab_size=vocab_size, n_class=n_class, multi_label=multi_label, **fields)
 
 
 class Start(Section):

@@ -45,13 +45,14 @@ def splits(data: Data, root: Path, labels: Sequence[str] | None = None, *, hold_
         raise TrainingError(f"{path} has no train file (train.csv, .tsv, .jsonl or .parquet)")
     given = bool(labels or data.labels)  # names that training rows spell themselves are no names of integers
     train, names = read_rows(train_file, data.columns, list(labels) if labels else data.labels)
+    several = train.multi_label
 
     for file in data.also:
-        train = train.joined(read_rows(root / file, data.columns, names, positions=given)[0])
+        train = train.joined(read_rows(root / file, data.columns, names, positions=given, multi_label=several)[0])
 
     def other(name: str | None, split: str) -> Rows | None:
         file = root / name if name else folder and find_split(folder, split)
-        return read_rows(file, data.columns, names, positions=given)[0] if file else None
+        return read_rows(file, data.columns, names, positions=given, multi_label=several)[0] if file else None
 
     dev, test = other(data.dev, "dev"), other(data.test, "test")
     if dev is None:

@@ -73,9 +73,10 @@ def tables(title: str, found: dict[str, Any]) -> RenderableType:
 def class_tables(names: Sequence[str], found: dict[str, Any]) -> RenderableType:
     """What an evaluation says of classes: their scores, the worst first; which is taken for which; texts that were
     answered wrong most surely; advice."""
-    classes = Table(title="classes, those with the lowest F1 first")
-    for column in ("class", "rows", "precision", "recall", "F1"):
-        classes.add_column(column, justify="left" if column == "class" else "right")
+    kind, several = ("label", "labels") if "confusion" not in found else ("class", "classes")
+    classes = Table(title=f"{several}, those with the lowest F1 first")
+    for column in (kind, "rows", "precision", "recall", "F1"):
+        classes.add_column(column, justify="left" if column == kind else "right")
     lines = sorted(zip(names, found["by_class"], strict=True), key=lambda line: line[1]["f1"])
     for name, line in lines[:MOST]:
         scores = (f"{line[key]:.3f}" for key in ("precision", "recall", "f1"))
@@ -83,9 +84,11 @@ def class_tables(names: Sequence[str], found: dict[str, Any]) -> RenderableType:
     shown: list[RenderableType] = [classes]
     if len(lines) > MOST:
         shown.append(
-            f"and {len(lines) - MOST} classes with an F1 of {lines[MOST][1]['f1']:.3f} or more; --json has all"
+            f"and {len(lines) - MOST} {several} with an F1 of {lines[MOST][1]['f1']:.3f} or more; --json has all"
         )
-    if len(names) <= SQUARE:
+    if "confusion" not in found:
+        shown.append(_label_set_table(found))
+    elif len(names) <= SQUARE:
         square = Table(title="rows of a class (line) taken for another (column)")
         square.add_column("")
         for name in names:
@@ -111,3 +114,14 @@ def class_tables(names: Sequence[str], found: dict[str, Any]) -> RenderableType:
             )
         shown.append(texts)
     return Group(*shown, *(f"- {sentence}" for sentence in found.get("advice", [])))
+
+
+def _label_set_table(found: dict[str, Any]) -> Table:
+    """Of several labels a text: the scores of all labels together."""
+    table = Table(title=f"all labels together, {found['rows']} rows")
+    table.add_column("")
+    table.add_column("score", justify="right")
+    words = {"micro_f1": "micro F1", "macro_f1": "macro F1", "accuracy": "rows with exactly their labels"}
+    for name, score in found["metrics"].items():
+        table.add_row(words[name], f"{score:.4f}")
+    return table

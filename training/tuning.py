@@ -21,7 +21,8 @@ from beexformer.model.budget import MOST, Rung
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions
-from beexformer.training.evaluate import DELTAS, NO_DELTA, flops_saved
+from beexformer.training.decisions import decide, same
+from beexformer.training.evaluate import DELTAS, METRICS, NO_DELTA, flops_saved
 
 STEPS = 50  # of the entropy threshold, from 0 to 1
 Want = Literal["flops", "ms", "agree", "risk"]
@@ -30,29 +31,38 @@ LOSSES = {
     False: "1 where the exit taken gives another label than full depth, else 0",
 }
 """What a row costs, with labels and without."""
+OF_LABEL_SETS = {
+    True: "1 where full depth has all labels of a text right and none too many, and the exit taken has not, else 0",
+    False: "1 where the exit taken gives another set of labels than full depth, else 0",
+}
+"""The same of several labels a text."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Observed:
-    """What a network said of some rows: logits of all exits [N, E, m], tokens [N], labels [N] where they are known."""
+    """What a network said of some rows: logits of all exits [N, E, m], tokens [N], labels [N] where they are known; of
+    several labels a text labels [N, m] and thresholds, see `decisions.decide`."""
 
     config: BEEConfig
     logits: np.ndarray
     tokens: np.ndarray
     labels: np.ndarray | None = None
+    thresholds: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.logits)
 
     @property
     def full_depth(self) -> np.ndarray:
-        """Classes at full depth [N]."""
-        return self.logits[:, -1].argmax(-1)
+        """Classes at full depth [N], or labels [N, m]."""
+        return decide(self.logits[:, -1], self.thresholds)
 
     def taken(self, options: ExitOptions) -> np.ndarray:
         """Exits that rows take under these options, 1-based positions [N]; what they leave out is in effect nowhere."""
         policy = exits.entropy_gain(
-            NO_DELTA if options.delta is None else options.delta, options.entropy_threshold or 0.0
+            NO_DELTA if options.delta is None else options.delta,
+            options.entropy_threshold or 0.0,
+            multi_label=self.config.multi_label,
         )
         blocks = np.array(self.config.exits)
         low = int(np.searchsorted(blocks, options.min_blocks or 1)) + 1
@@ -64,28 +74,29 @@ class Observed:
         return found
 
     def answers(self, options: ExitOptions) -> np.ndarray:
-        """Classes under these options [N]."""
-        answered: np.ndarray = self.logits[np.arange(len(self)), self.taken(options) - 1].argmax(-1)
-        return answered
+        """Classes under these options [N], or labels [N, m]."""
+        return decide(self.logits[np.arange(len(self)), self.taken(options) - 1], self.thresholds)
 
     def losses(self, options: ExitOptions) -> np.ndarray:
-        """Of LOSSES, [N] bool."""
+        """Of LOSSES or OF_LABEL_SETS, [N] bool."""
         answered = self.answers(options)
         if self.labels is None:
-            return np.asarray(answered != self.full_depth)
-        return np.asarray((answered != self.labels) & (self.full_depth == self.labels))
+            return ~same(answered, self.full_depth)
+        return ~same(answered, self.labels) & same(self.full_depth, self.labels)
 
     def measure(self, options: ExitOptions) -> dict[str, Any]:
         """FLOPs as a share of full depth's, agreement with it, rows by block, and with labels the accuracy of both."""
         answered, left = self.answers(options), np.array(self.config.exits)[self.taken(options) - 1]
         found = {
             "flops_ratio": 1 - flops_saved(self.config, self.tokens, left),
-            "agreement": float((answered == self.full_depth).mean()),
+            "agreement": float(same(answered, self.full_depth).mean()),
             "exits": [int((left == c).sum()) for c in range(1, self.config.n_block + 1)],
         }
         if self.labels is not None:
-            found["accuracy"] = float((answered == self.labels).mean())
-            found["full_depth_accuracy"] = float((self.full_depth == self.labels).mean())
+            found["accuracy"] = float(same(answered, self.labels).mean())
+            found["full_depth_accuracy"] = float(same(self.full_depth, self.labels).mean())
+            if self.config.multi_label:
+                found["micro_f1"] = float(METRICS["micro_f1"](self.labels, answered))
         return found
 
     def milliseconds(self, options: ExitOptions, cost: Callable[[int, int], float]) -> float:
@@ -160,7 +171,8 @@ def tune(
     if not fit:
         unit = "of full depth's FLOPs" if want == "flops" else "ms"
         raise TrainingError(f"no exit options come down to {value:g} {unit}; the first exit takes {min(costs):.3g}")
-    score = "agreement" if observed.labels is None else "accuracy"
+    labelled = "micro_f1" if observed.config.multi_label else "accuracy"
+    score = "agreement" if observed.labels is None else labelled
     options, seen = max(fit, key=lambda each: (each[1][score], -each[1]["flops_ratio"]))
     evidence = {"want": {want: value}, **seen}
     if cost is not None:
@@ -201,7 +213,7 @@ def _bounded(observed: Observed, risk: float, confidence: float) -> tuple[ExitOp
             f"with confidence {confidence:g} the mean loss on rows like these is at most {risk:g} (Learn then Test, "
             "fixed sequence, binomial tail)"
         ),
-        "loss": LOSSES[observed.labels is not None],
+        "loss": (OF_LABEL_SETS if observed.config.multi_label else LOSSES)[observed.labels is not None],
         "loss_seen": float(losses[taken].mean()),
         "p_value": p_value(losses[taken], risk),
     }

@@ -1,13 +1,16 @@
 """The page for models that are not of films: many classes, pairs, examples of their owner's or neutral ones."""
 
+import csv
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
+import httpx2
 import pytest
 from browsing import Opened, screenshots
 from playwright.sync_api import Page, expect
 from running import BEEXFORMER, Server, server_of
-from tiny import random_checkpoint
+from tiny import random_checkpoint, random_texts
 
 from beexformer.model.checkpoint import save
 from beexformer.model.manifest import Example
@@ -28,6 +31,8 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     save(replace(random_checkpoint(3), name="plain"), folder / "models" / "plain")
     named = random_checkpoint(4, ("warm", "dull"))
     save(replace(named, name="named", input="text", learned_from="labels"), folder / "models" / "named")
+    tags = random_checkpoint(4, ("praise", "price", "delivery"), head="linear", multi_label=True)
+    save(replace(tags, name="tags", input="text"), folder / "models" / "tags")
     with server_of(folder, BEEXFORMER, "serve", "--port", "0", "--checkpoints", str(folder / "models")) as server:
         yield server
 
@@ -89,6 +94,31 @@ def test_a_model_of_pairs_gets_pairs(opened: Opened, bank: Server) -> None:
     page.get_by_role("button", name="Classify").click()
     expect(page.locator("#rows tbody tr")).to_have_count(3)
     expect(page.locator("#rows .bad")).to_have_count(0)
+
+
+def test_several_labels_are_all_shown(opened: Opened, bank: Server) -> None:
+    page = opened(bank.url)
+    answered(page)
+    page.get_by_label("Model").select_option("tags")
+    expect(page.locator("#about")).to_contain_text("any number of them a text")
+    texts = random_texts(12, seed=5)
+    said = [httpx2.post(f"{bank.url}/classify", json={"text": text, "model": "tags"}).json() for text in texts]
+    assert {len(answer["labels"]) for answer in said} >= {1, 2}
+    for text, answer in zip(texts, said, strict=True):
+        page.get_by_label("Your sentence").fill(text)
+        expect(page.locator("#label")).to_have_text(", ".join(answer["labels"]) or "no label")
+        answered(page)
+        expect(page.locator("#scores .top")).to_have_count(len(answer["labels"]))
+    page.get_by_label("Lines", exact=True).fill("\n".join(texts))
+    page.get_by_role("button", name="Classify").click()
+    rows = page.locator("#rows tbody tr")
+    expect(rows).to_have_count(12)
+    for i, answer in enumerate(said):
+        expect(rows.nth(i).locator("b")).to_have_text(", ".join(answer["labels"]) or "no label")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    table = list(csv.DictReader(download.value.path().read_text(encoding="utf-8-sig").splitlines()))
+    assert [json.loads(row["labels"]) for row in table] == [answer["labels"] for answer in said]
 
 
 def test_no_film_is_mentioned_to_a_model_that_knows_none(opened: Opened, bank: Server) -> None:

@@ -5,7 +5,7 @@ import { drawCurve } from "./charts.js";
 import { NEVER, positionOf, show } from "./delta.js";
 import { $, count, fillTable, make, percent } from "./dom.js";
 
-const SHARES = { accuracy: "accuracy", f1: "F1", macro_f1: "macro F1" }; // metrics that are written as percent
+const SHARES = { accuracy: "accuracy", f1: "F1", macro_f1: "macro F1", micro_f1: "micro F1" }; // metrics that are written as percent
 
 const threshold = (sure, delta) => `threshold ${sure}, delta ${show(delta)}`;
 const ALONE = -1; // the delta that leaves it to the threshold

@@ -25,6 +25,8 @@ export const flops = (count) =>
 export const milliseconds = (ms) => `${signed(ms.toLocaleString("en", { maximumSignificantDigits: 3 }))}\u202fms`;
 export const count = (number) => number.toLocaleString("en");
 export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
+/** What an answer says: its label, or those that apply where there may be several. */
+export const says = ({ label, labels }) => (labels ? labels.join(", ") || "no label" : label);
 /** An entropy that may be 0.69 or 0.0000003. */
 export const nats = (entropy) => (entropy >= 0.001 || entropy === 0 ? entropy.toFixed(3) : entropy.toExponential(1));
 

@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { drawHistogram } from "./charts.js";
 import { csv } from "./csv.js";
-import { $, count, make, percent, plural } from "./dom.js";
+import { $, count, make, percent, plural, says } from "./dom.js";
 
 const ITEMS = 64; // a request: the service's own limit is 256 where nobody has set another
 const BYTES = 96 * 1024; // likewise 512 KiB; where the limits are lower, requests become smaller
@@ -13,6 +13,7 @@ const COLUMNS = [
   "text",
   "text_pair",
   "label",
+  "labels", // of a model that gives several, as JSON
   "score",
   "exit_index",
   "num_blocks",
@@ -134,7 +135,8 @@ function show() {
   $("results").hidden = !done.length;
   if (!done.length) return;
   const labels = new Map();
-  for (const { label } of good) labels.set(label, (labels.get(label) ?? 0) + 1);
+  for (const answer of good)
+    for (const label of answer.labels ?? [answer.label]) labels.set(label, (labels.get(label) ?? 0) + 1);
   const sum = (name) => good.reduce((total, answer) => total + answer[name], 0);
   const totals = [
     ...[...labels]
@@ -185,23 +187,26 @@ function row({ line, item, result }) {
     "tr",
     {},
     ...head,
-    make("td", {}, make("b", { textContent: result.label })),
-    make("td", { className: "number", textContent: percent(result.score) }),
+    make("td", {}, make("b", { textContent: says(result) })),
+    make("td", { className: "number", textContent: result.labels ? "" : percent(result.score) }),
     make("td", { className: "exit" }, String(result.exit_index), cells),
     make("td", { className: "number", textContent: percent(result.flops_saved_ratio, 0) }),
   );
 }
 
 function download() {
+  const several = done.some(({ result }) => result.labels);
+  const columns = COLUMNS.filter((name) => several || name !== "labels");
   const rows = done.map(({ line, item, result }) =>
-    COLUMNS.map((name) => {
+    columns.map((name) => {
       if (name === "line") return line;
       if (name === "text" || name === "text_pair") return item[name];
       if (name === "error") return result.label === undefined ? result.detail : null;
+      if (name === "labels") return result.labels ? JSON.stringify(result.labels) : null;
       return result.label === undefined ? null : result[name];
     }),
   );
-  const url = URL.createObjectURL(new Blob([csv(COLUMNS, rows)], { type: "text/csv;charset=utf-8" }));
+  const url = URL.createObjectURL(new Blob([csv(columns, rows)], { type: "text/csv;charset=utf-8" }));
   make("a", { href: url, download: "beexformer.csv" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }

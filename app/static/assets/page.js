@@ -3,7 +3,7 @@
 import { ApiError, ask, pause, useKey } from "./api.js";
 import { showCurve } from "./curve.js";
 import { deltaAt, LEFT, meaning, meaningOfSure, NEVER, positionOf, request, RIGHT, show } from "./delta.js";
-import { $, make, percent, plural } from "./dom.js";
+import { $, make, percent, plural, says } from "./dom.js";
 import { examplesOf, firstOf, linesOf } from "./examples.js";
 import { setUpLines } from "./lines.js";
 import { showCost, showWalk } from "./walk.js";
@@ -92,13 +92,15 @@ async function question(body, signal) {
 function announce(here, there) {
   const left = here.num_blocks - here.exit_index;
   $("status").textContent =
-    `${here.label}, ${percent(here.score)}. ` +
+    `${spoken(here)}. ` +
     (left
       ? `Left after block ${here.exit_index} of ${here.num_blocks}, ` +
         `${percent(here.flops_saved_ratio, 0)} of the FLOPs saved. `
       : `Walked all ${plural(here.num_blocks, "block")}. `) +
-    `At full depth: ${there.label}, ${percent(there.score)}.`;
+    `At full depth: ${spoken(there)}.`;
 }
+
+const spoken = (answer) => says(answer) + (answer.labels ? "" : `, ${percent(answer.score)}`);
 
 /** Say what went wrong, and see to it that it goes on by itself where it can. */
 function fail(error, retry) {
@@ -282,7 +284,7 @@ async function describe(name) {
   model = { ...body, blocks: body.config.n_block };
   const classes = model.labels.length > 12 ? plural(model.labels.length, "class", "classes") : model.labels.join(", ");
   $("about").textContent =
-    `Model ${model.name}: ${classes}; ${model.blocks} blocks, ` +
+    `Model ${model.name}: ${classes}${model.thresholds ? ", any number of them a text" : ""}; ${model.blocks} blocks, ` +
     `${(model.size_bytes / 1e6).toFixed(1)} MB.` +
     (model.learned_from === "labels"
       ? " Made of what its classes are called, without a labelled row: nothing of it was measured, and scores are no " +

@@ -2,7 +2,7 @@
 
 import { drawEntropy } from "./charts.js";
 import { NEVER, show } from "./delta.js";
-import { $, fillTable, flops, make, milliseconds, nats, percent, plural } from "./dom.js";
+import { $, fillTable, flops, make, milliseconds, nats, percent, plural, says } from "./dom.js";
 
 const SHOWN = 6; // classes with a bar; all of them are in the table below
 const SURE = 1e-9; // below this entropy there is nothing left to gain, and the service stops
@@ -10,7 +10,8 @@ const SURE = 1e-9; // below this entropy there is nothing left to gain, and the 
 /** here, full: {answer, ms}, ms being what the engine took each time it was asked; full is null until it has come. */
 export function showWalk(here, full, delta) {
   const { answer } = here;
-  const start = Math.log(Object.keys(answer.scores).length);
+  const classes = Object.keys(answer.scores).length;
+  const start = answer.labels ? classes * Math.log(2) : Math.log(classes); // of 2^m sets of labels, or m classes
   const entropies = [start, ...answer.entropies];
   const complete = full && [start, ...full.answer.entropies];
   verdict(answer);
@@ -37,7 +38,7 @@ export function showWalk(here, full, delta) {
 
 function verdict(answer) {
   const left = answer.num_blocks - answer.exit_index;
-  $("label").textContent = answer.label;
+  $("label").textContent = says(answer);
   $("left").replaceChildren(
     left ? "left after block " : "walked all ",
     make("b", { textContent: String(answer.exit_index) }),
@@ -54,7 +55,7 @@ function verdict(answer) {
       fill.style.setProperty("--share", score);
       return make(
         "li",
-        { className: i ? "" : "top" },
+        { className: (answer.labels ? answer.labels.includes(label) : !i) ? "top" : "" },
         make("span", { textContent: label }),
         make("span", { className: "track", "aria-hidden": "true" }, fill),
         make("span", { className: "number", textContent: percent(score) }),
@@ -146,7 +147,8 @@ export function showCost(here, full, delta, measured = false) {
     ]);
   if (answer.cost)
     rows.push(["time, predicted", answer.cost.predicted_ms, answer.cost.predicted_ms_full, milliseconds]);
-  const says = ({ label, score }) => [make("b", { textContent: label }), ` ${percent(score)}`];
+  const sure = (answer) => (answer.labels ? "" : ` ${percent(answer.score)}`); // of several labels each has its own
+  const verdictOf = (answer) => [make("b", { textContent: says(answer) }), sure(answer)];
   const threshold = answer.entropy_threshold ? `, threshold ${answer.entropy_threshold}` : "";
   $("compare-here").textContent = delta === NEVER ? show(delta) : `delta ${show(answer.delta)}${threshold}`;
   $("compare").tBodies[0].replaceChildren(
@@ -154,8 +156,8 @@ export function showCost(here, full, delta, measured = false) {
       "tr",
       {},
       make("th", { scope: "row", textContent: "answer" }),
-      make("td", {}, ...says(answer)),
-      make("td", {}, ...(full ? says(full.answer) : ["…"])),
+      make("td", {}, ...verdictOf(answer)),
+      make("td", {}, ...(full ? verdictOf(full.answer) : ["…"])),
       make("td", { className: "wide" }),
     ),
     make(
@@ -177,14 +179,15 @@ export function showCost(here, full, delta, measured = false) {
       ),
     ),
   );
+  const same = Boolean(full) && says(full.answer) === says(answer);
   $("same").textContent = !full
     ? ""
-    : full.answer.label === answer.label
+    : same
       ? answer.exit_index === answer.num_blocks
         ? "Nothing was skipped."
-        : "Full depth gives the same label."
-      : `Full depth disagrees: ${full.answer.label}.`;
-  $("same").classList.toggle("differs", Boolean(full) && full.answer.label !== answer.label);
+        : `Full depth gives the same label${answer.labels ? "s" : ""}.`
+      : `Full depth disagrees: ${says(full.answer)}.`;
+  $("same").classList.toggle("differs", Boolean(full) && !same);
 }
 
 /** A bar of what was spent of the whole, and the rest in words. */
