@@ -82,12 +82,7 @@ class Manifest:
             raise ValueError(f"it must name {config.n_class} different labels")
         for label in self.labels:
             _text(label, "a label")
-        if config.multi_label != (self.thresholds is not None):
-            raise ValueError("thresholds go with network.multi_label: both for several labels a text, or neither")
-        if self.thresholds is not None:
-            inside = all(type(each) in (int, float) and 0 < each < 1 for each in self.thresholds)
-            if len(self.thresholds) != config.n_class or not inside:
-                raise ValueError(f"thresholds must be {config.n_class} numbers between 0 and 1, one for each label")
+        self._check_thresholds()
         if self.input not in (None, "text", "pair"):
             raise ValueError(f"input is {self.input!r} and must be 'text', 'pair' or null")
         if not config.binary or config.slfn != "depth":
@@ -134,6 +129,15 @@ class Manifest:
                 resolve(asked, defaults=self.exit, profiles=profiles, config=self.config, model=self.name)
             except InputError as error:
                 raise ValueError(str(error)) from None
+
+    def _check_thresholds(self) -> None:
+        m = self.config.n_class
+        if self.config.multi_label != (self.thresholds is not None):
+            raise ValueError("thresholds go with network.multi_label: both for several labels a text, or neither")
+        if self.thresholds is not None:
+            inside = all(type(each) in (int, float) and 0 < each < 1 for each in self.thresholds)
+            if len(self.thresholds) != m or not inside:
+                raise ValueError(f"thresholds must be {m} numbers between 0 and 1, one for each label")
 
     def shown(self) -> dict[str, Any]:
         """What users see of it beside name, labels and network, JSON-ready: texts only with their owner's consent."""
