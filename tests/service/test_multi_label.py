@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 from rich.console import Console
+from running import wait_until
 from starlette.testclient import TestClient
 from tiny import random_checkpoint, random_texts
 
@@ -20,6 +20,7 @@ from beexformer.client import Client
 from beexformer.model import tables
 from beexformer.model.checkpoint import save
 from beexformer.model.engine import Engine
+from beexformer.model.options import ExitOptions
 
 LABELS = ("praise", "price", "delivery")
 TEXTS = random_texts(12, seed=5)
@@ -42,6 +43,7 @@ def engine(tags: Path) -> Engine:
 def service(tags: Path) -> Iterator[TestClient]:
     app = create_app(Settings(checkpoints=(tags.parent,), shadow_ratio=1.0), Engine.load)
     with TestClient(app) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200)
         yield client
 
 
@@ -94,23 +96,13 @@ def test_shadow_depth_compares_sets_of_labels(service: TestClient, engine: Engin
     before, texts = compared(), random_texts(25, seed=9)
     for text in texts:
         service.post("/classify", json={"text": text, "model": "tags", "delta": 0.9})
-    import time
-
-    end = time.monotonic() + 60
-    while sum(compared().values()) < sum(before.values()) + len(texts) and time.monotonic() < end:
-        time.sleep(0.02)
+    wait_until(lambda: sum(compared().values()) >= sum(before.values()) + len(texts))
     after = compared()
-    early = [engine.predict([engine.encode(text, options=_options(delta=0.9))])[0] for text in texts]
-    full = [engine.predict([engine.encode(text, options=_options(min_blocks=6))])[0] for text in texts]
+    early = [engine.predict([engine.encode(text, options=ExitOptions(delta=0.9))])[0] for text in texts]
+    full = [engine.predict([engine.encode(text, options=ExitOptions(min_blocks=6))])[0] for text in texts]
     same = sum(a.labels == b.labels for a, b in zip(early, full, strict=True))
     assert (after["yes"] - before["yes"], after["no"] - before["no"]) == (same, len(texts) - same)
     assert 0 < same < len(texts)
-
-
-def _options(**asked: Any) -> Any:
-    from beexformer.model.options import ExitOptions
-
-    return ExitOptions(**asked)
 
 
 def test_the_client_reads_them(service: TestClient, engine: Engine) -> None:
