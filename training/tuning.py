@@ -171,8 +171,7 @@ def tune(
     if not fit:
         unit = "of full depth's FLOPs" if want == "flops" else "ms"
         raise TrainingError(f"no exit options come down to {value:g} {unit}; the first exit takes {min(costs):.3g}")
-    labelled = "micro_f1" if observed.config.multi_label else "accuracy"
-    score = "agreement" if observed.labels is None else labelled
+    score = _score_of(observed)
     options, seen = max(fit, key=lambda each: (each[1][score], -each[1]["flops_ratio"]))
     evidence = {"want": {want: value}, **seen}
     if cost is not None:
@@ -184,7 +183,7 @@ def ladder(observed: Observed) -> tuple[Rung, ...]:
     """The candidates that are worth their FLOPs: these rise, and so does the score (agreement, without labels). For
     machines that convert FLOPs to milliseconds themselves."""
     full = np.mean([flops.forward(observed.config, n, observed.config.n_block).flops for n in observed.tokens.tolist()])
-    score = "agreement" if observed.labels is None else "accuracy"
+    score = _score_of(observed)
     found = [(options, observed.measure(options)) for options in candidates(observed.config)]
     rungs, best = [], -1.0
     for options, seen in sorted(found, key=lambda each: (each[1]["flops_ratio"], -each[1][score])):
@@ -193,6 +192,13 @@ def ladder(observed: Observed) -> tuple[Rung, ...]:
             shares = tuple(n / len(observed) for n in seen["exits"])
             rungs.append(Rung(options, round(float(full * seen["flops_ratio"])), shares))
     return tuple(rungs[-MOST:])
+
+
+def _score_of(observed: Observed) -> str:
+    """What of `Observed.measure` is to be high: agreement with full depth where there are no labels."""
+    if observed.labels is None:
+        return "agreement"
+    return "micro_f1" if observed.config.multi_label else "accuracy"
 
 
 def _bounded(observed: Observed, risk: float, confidence: float) -> tuple[ExitOptions, dict[str, Any]]:
