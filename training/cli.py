@@ -175,14 +175,18 @@ def _train_from_labels(labels: Path | None, out: Path | None, max_tokens: int | 
     """A checkpoint of what classes are called; `others` says that flags came that only rows have a use for."""
     from rich.console import Console
 
-    with train_extra():
-        from beexformer.training import from_labels
     if out is None:
         raise BEEError("the model is named after --out; give one")
     if others:
         raise BEEError("--labels alone reads no rows, and takes --out and --max-tokens; other flags need --train")
     assert labels
-    from_labels.run(labels, out, Console(), max_tokens)
+    console = Console()
+    try:
+        with train_extra(), console.status("loading torch"):
+            from beexformer.training import from_labels
+        from_labels.run(labels, out, console, max_tokens)
+    except KeyboardInterrupt:
+        raise Stopped("stopped, and nothing was written; the same command begins anew, it takes seconds") from None
 
 
 @app.command()

@@ -13,12 +13,15 @@ from typing import Any
 from rich.console import Console
 
 from beexformer.model import checkpoint, probes
+from beexformer.model.checkpoint import Checkpoint
 from beexformer.model.config import DEFAULT_DELTA
 from beexformer.model.engine import Engine
 from beexformer.model.options import ExitOptions
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.training import backbone, card, export, frozen, heads, label_names, mean_states, provenance
+from beexformer.training.backbone import Backbone
 from beexformer.training.data import digest
+from beexformer.training.label_names import LabelNames
 from beexformer.training.recipe import OWN_TEXTS, own_name
 
 EXIT = ExitOptions(delta=DEFAULT_DELTA, min_blocks=3)
@@ -49,26 +52,35 @@ def run(file: Path, out: Path, console: Console, max_tokens: int | None = None) 
             "- some labels are numbers or codes: only what describes them can tell texts apart", soft_wrap=True
         )
     checkpoint.ensure_writable(out)
+    with console.status("reading what classes are called"):
+        made, parity = _made(out.name, named, start, length)
+        facts |= {
+            "described": named.described,
+            "commit": provenance.commit(),
+            "date": datetime.date.today().isoformat(),
+            "seconds": round(time.monotonic() - began, 1),
+            "parity": asdict(parity),
+        }
+        made = replace(made, evaluation={"provenance": facts})
+        checkpoint.save(replace(made, card=card.of_labels(made)), out)
+    _conclude(console, named.labels, out)
+
+
+def _made(name: str, named: LabelNames, start: Backbone, length: int) -> tuple[Checkpoint, export.Parity]:
+    """The checkpoint, without evaluation and card, and how torch and engine compare on it."""
+    words = [*named.described.values()]
     tokenizer = Tokenizer(start.tokenizer, length)
-    config = mean_states.config_of(start, len(named.labels), tokenizer.vocab_size, length)
+    config = mean_states.config_of(start, len(words), tokenizer.vocab_size, length)
     network = mean_states.network_of(start, config)
     readers = label_names.scaled_readers(start, network)
     found = label_names.heads_of(words, readers, network, start.tokenizer)
     frozen.put([heads.Linear.through_origin(rows) for rows in found], network)
-    made = export.packed(network, out.name, named.labels, start.tokenizer, False, {})
+    made = export.packed(network, name, named.labels, start.tokenizer, False, {})
     made = label_names.with_readers(replace(made, exit=EXIT, learned_from="labels"), readers)
     engine = Engine(made)
-    parity = export.verified(made, engine, [engine.encode(text) for text in [*words, *(t for t, _ in probes.TEXTS)]])
-    facts |= {
-        "described": named.described,
-        "commit": provenance.commit(),
-        "date": datetime.date.today().isoformat(),
-        "seconds": round(time.monotonic() - began, 1),
-        "parity": asdict(parity),
-    }
-    made = replace(made, evaluation={"provenance": facts}, probes=probes.make(engine))
-    checkpoint.save(replace(made, card=card.of_labels(made)), out)
-    _conclude(console, named.labels, out)
+    texts = [*(text for text, _ in probes.TEXTS), *words[:: max(1, len(words) // frozen.VERIFIED)]]
+    parity = export.verified(made, engine, [engine.encode(text) for text in texts])
+    return replace(made, probes=probes.make(engine)), parity
 
 
 def _finished(out: Path, facts: dict[str, Any]) -> bool:
