@@ -100,7 +100,7 @@ def read(path: str) -> ray.data.Dataset:
     if kind == ".parquet":
         return ray.data.read_parquet(inside, **options)
     if kind == ".jsonl":
-        return ray.data.read_json(inside, lines=True, **options)
+        return ray.data.read_json(inside, **options)
     import pyarrow.csv as pc
 
     parse = pc.ParseOptions(newlines_in_values=True)
