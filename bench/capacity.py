@@ -33,13 +33,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from load import ASKING, bodies_of, open_loop, serving
+from load import ASKING, Server, bodies_of, open_loop, serving
 from open_loop import ask, connect, dues, requests
 from rich.console import Console
 from rich.table import Table
 from timing import machine, today
 
 LOADS = (0.5, 0.7, 0.85)
+BATCH = 16  # texts of a request to /classify/batch
 THIN = 0.25  # load under which CPU time is measured
 PERCENTILES = (50, 99, 99.9)
 WARM_UP = 0.1  # share of a simulation that is not counted
@@ -262,6 +263,10 @@ def self_check() -> list[tuple[str, float, float]]:
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with glue/sst2/dev.tsv.gz; measures and checks")
+    parser.add_argument("--delta", type=float, default=1e-4, help="of the requests (%(default)s)")
+    parser.add_argument(
+        "--mix", default="1:1", help="lengths of texts, in sentences, with their shares, as 1:0.8,10:0.2 (%(default)s)"
+    )
     parser.add_argument("--seconds", type=float, default=20, help="of each real run")
     parser.add_argument("--service-ms", help="service times in milliseconds, separated by commas, instead of measuring")
     parser.add_argument(
@@ -290,13 +295,38 @@ def one_by_one(port: int, sent: list[bytes], repeats: int) -> np.ndarray:
     return found
 
 
-def measured(data: Path, seconds: float) -> tuple[Service, list[dict[str, float]]]:
-    """Service times of sentences in a process on one CPU, and (load, p99 simulated and measured, ms) of real runs."""
-    checks = []
+def mixed(sentences: Sequence[str], mix: str, delta: float) -> bytes:
+    """Bodies, one a line, as many as there are sentences: texts of 1 or more sentences in the shares of `mix`."""
+    pairs = [part.split(":") for part in mix.split(",")]
+    lengths, shares = [int(length) for length, _ in pairs], np.array([float(share) for _, share in pairs])
+    rng = np.random.default_rng(0)
+    lines = []
+    for i, length in enumerate(rng.choice(lengths, len(sentences), p=shares / shares.sum())):
+        text = " ".join(sentences[(i + k) % len(sentences)] for k in range(length))
+        lines.append(json.dumps({"text": text, "delta": delta}))
+    return "\n".join(lines).encode()
+
+
+def cpu_of_batches(server: Server, bodies: Sequence[bytes]) -> float:
+    """CPU seconds of a text where each request has BATCH of them."""
+    many = [b'{"items": [' + b", ".join(bodies[i : i + BATCH]) + b"]}" for i in range(0, len(bodies), BATCH)]
+    sent = [one.replace(b"POST /classify ", b"POST /classify/batch ", 1) for one in requests(many, 60_000)]
+    before = server.cpu_seconds()
+    one_by_one(server.port, sent, 3)
+    return (server.cpu_seconds() - before) / (3 * len(bodies))
+
+
+def measured(options: argparse.Namespace) -> tuple[Service, list[dict[str, float]], float]:
+    """Service times of a process on one CPU, (load, p99 simulated and measured, ms) of real runs, and the CPU seconds
+    of a text in batches."""
+    checks, seconds = [], options.seconds
     with tempfile.TemporaryDirectory(prefix="beexformer-capacity-") as name:
-        bodies = bodies_of(data, Path(name))
+        bodies = bodies_of(options.data, Path(name))
+        sentences = [json.loads(line)["text"] for line in bodies.read_bytes().splitlines()]
+        bodies.write_bytes(mixed(sentences, options.mix, options.delta))
         with serving("ours", bodies, 18130) as server:
-            sent = requests(bodies.read_bytes().splitlines(), 60_000)
+            lines = bodies.read_bytes().splitlines()
+            sent = requests(lines, 60_000)
             os.sched_setaffinity(0, {int(ASKING)})
             alone = np.median(one_by_one(server.port, sent, 7), axis=0)  # a stall of the machine is no text's
             before = server.cpu_seconds()
@@ -307,21 +337,24 @@ def measured(data: Path, seconds: float) -> tuple[Service, list[dict[str, float]
             elsewhere = float(alone.mean()) - busy  # on the wire, and at the client
             service = Service(times)
             for load in LOADS:
-                rate = load / busy
-                found = open_loop(server, rate, seconds)
-                sojourn = simulated_like(rate, seconds, times) + elsewhere
-                checks.append(
-                    {
-                        "load": load,
-                        "mean_wait_ms": 1000 * mean_wait(rate, service),
-                        "simulated_p99_ms": 1000 * float(np.percentile(sojourn, 99)),
-                        "measured_p99_ms": found["p99_ms"],
-                        "simulated_p50_ms": 1000 * float(np.percentile(sojourn, 50)),
-                        "measured_p50_ms": found["p50_ms"],
-                        "right": found["ok"] / found["offered"],
-                    }
-                )
-    return service, checks
+                checks.append(checked(server, service, load, seconds, elsewhere))
+            return service, checks, cpu_of_batches(server, lines)
+
+
+def checked(server: Server, service: Service, load: float, seconds: float, elsewhere: float) -> dict[str, float]:
+    """A real run at a load, and the same simulated; `elsewhere`: seconds that a text takes outside of the process."""
+    rate = load * service.capacity
+    found = open_loop(server, rate, seconds)
+    sojourn = 1000 * (simulated_like(rate, seconds, service.seconds) + elsewhere)
+    return {
+        "load": load,
+        "mean_wait_ms": 1000 * mean_wait(rate, service),
+        "simulated_p99_ms": float(np.percentile(sojourn, 99)),
+        "measured_p99_ms": found["p99_ms"],
+        "simulated_p50_ms": float(np.percentile(sojourn, 50)),
+        "measured_p50_ms": found["p50_ms"],
+        "right": found.get("ok", 0) / found["offered"],
+    }
 
 
 def simulated_like(rate: float, seconds: float, times: np.ndarray) -> np.ndarray:
@@ -444,10 +477,11 @@ def main() -> int:
     if options.self_check:
         return check_itself(console)
     checks: list[dict[str, float]] = []
+    batched = 0.0
     if options.service_ms:
         service = Service(np.array([float(ms) / 1000 for ms in options.service_ms.split(",")]))
     elif options.data:
-        service, checks = measured(options.data, options.seconds)
+        service, checks, batched = measured(options)
     else:
         raise SystemExit("give --data to measure, or --service-ms")
     fleets = [plan(rate, service, options) for rate in options.rate]
@@ -461,11 +495,13 @@ def main() -> int:
         if rows:
             console.print(shown(title, columns, rows))
     stated = {"service_ms": round(1000 * service.mean, 4), "squared_variation": round(service.squared_variation, 3)}
+    stated |= {"batched_ms": round(1000 * batched, 4), "mix": options.mix, "delta": options.delta}
     stated |= {"machine": machine(), "date": today()}
     if options.write:
         about = (
             f"On {stated['date']}, {stated['machine']}: a process is busy for {stated['service_ms']} ms with a text "
-            f"(SST-2, delta 1e-4, over HTTP), squared coefficient of variation {stated['squared_variation']}; "
+            f"(SST-2, lengths {options.mix}, delta {options.delta:g}, over HTTP), squared coefficient of variation "
+            f"{stated['squared_variation']}; with {stated['batched_ms']} ms of CPU in batches of {BATCH}. "
             f"{options.zones} zones, no process above {options.load:.0%} with a zone lost, "
             f"${options.core_dollars:g} for a core an hour."
         )

@@ -179,9 +179,14 @@ class Clients:
         return {**found, "slowest_ms": round(1000 * slowest)}
 
 
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def proxy(folder: Path, pods: list[Pod], mode: str) -> Iterator[int]:
-    """HAProxy before `pods`, whichever of them are ready; its port."""
+def proxy(folder: Path, pods: list[Pod], mode: str) -> Iterator[tuple[int, int]]:
+    """HAProxy before `pods`, whichever of them are ready; its port and its process."""
     port, of_requests = free_port(), mode == "http"
     config = folder / f"haproxy-{mode}.cfg"
     config.write_text(
@@ -199,7 +204,7 @@ def proxy(folder: Path, pods: list[Pod], mode: str) -> Iterator[int]:
         process = subprocess.Popen(["haproxy", "-db", "-f", config], stdout=log, stderr=log)
         try:
             until(lambda: urlopen_status(port) == 200)
-            yield port
+            yield port, process.pid
         finally:
             process.terminate()
             process.wait()
@@ -212,7 +217,7 @@ def urlopen_status(port: int) -> int:
         return 0
 
 
-def balanced_requests(folder: Path, pods: list[Pod], clients: Clients, seconds: float) -> dict[str, Any]:
+def balanced_requests(pods: list[Pod], clients: Clients, seconds: float) -> dict[str, Any]:
     """Kill, roll and add. pods[:2] run, the others don't yet."""
     found = {}
     clients.start()
@@ -272,14 +277,25 @@ def main() -> None:
         for pod in pods[:2]:
             pod.start()
         expected = {text: undisturbed(pods[0].port, text) for text in TEXTS}
-        with proxy(folder, pods[:4], "http") as port:
+        with proxy(folder, pods[:4], "http") as (port, pid):
             clients = Clients(port, asked.connections, asked.rate, expected)
-            found: dict[str, Any] = {"requests": balanced_requests(folder, pods, clients, asked.seconds)}
-        with proxy(folder, [pods[0], pods[2], pods[4]], "tcp") as port:
+            found: dict[str, Any] = {"requests": balanced_requests(pods, clients, asked.seconds)}
+            found["proxy_cpu_us"] = round(proxy_cost(port, pid, expected))
+        with proxy(folder, [pods[0], pods[2], pods[4]], "tcp") as (port, _):
             pods[3].end()
             clients = Clients(port, asked.connections, asked.rate, expected)
             found["connections"] = balanced_connections([pods[0], pods[2]], pods[4], clients)
     print(json.dumps({**found, "machine": machine(), "date": today()}))
+
+
+def proxy_cost(port: int, pid: int, expected: dict[str, Any]) -> float:
+    """CPU microseconds of the proxy a request, of eight connections that send all the time."""
+    before = cpu_seconds(pid)
+    clients = Clients(port, 8, 1e6, expected)
+    clients.start()
+    time.sleep(5)
+    clients.stop()
+    return 1e6 * (cpu_seconds(pid) - before) / clients.outcomes["right"]
 
 
 def undisturbed(port: int, text: str) -> Any:

@@ -132,7 +132,7 @@ def offer(port: int, sent: list[bytes], answers: list[bytes], dues: np.ndarray, 
                 busy -= 1
                 close(connection)
         wait = max(0.0, min(0.05, times[sending] - time.perf_counter())) if sending < len(times) else 0.05
-        for number, _ in poll.poll(wait if wait > 0.001 or not busy else 0):
+        for number, _ in poll.poll(max(0.0, wait - 0.001)):  # it rounds up to milliseconds: the last one is spun
             connection = connections[number]
             try:
                 part = connection.socket.recv(65536)
