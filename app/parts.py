@@ -67,7 +67,7 @@ class Output:
     def write(self, number: int, rows: Sequence[tables.Row], outcomes: Sequence[Outcome]) -> None:
         """Write a part: an outcome for each row."""
         records = [
-            [*(row.get(column) for column in self.columns), *self._found(outcome)]
+            [*(row.get(column) for column in self.columns), *self.found(outcome)]
             for row, outcome in zip(rows, outcomes, strict=True)
         ]
         bad = sum(isinstance(outcome, str) for outcome in outcomes)
@@ -97,7 +97,7 @@ class Output:
         hidden.rename(self.out)
         return sum(int(path.stem.split("-")[1]) for path in parts.values())
 
-    def _found(self, outcome: Outcome) -> list[Any]:
+    def found(self, outcome: Outcome) -> list[Any]:
         """The values of SEVERAL, where it is there, and of FOUND."""
         if isinstance(outcome, str):
             return [*([None] * self.several), None, None, None, None, None, outcome]

@@ -32,9 +32,8 @@ import ray
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
-from beexformer.app.parts import FOUND, found_types, found_values
+from beexformer.app.parts import Output, found_types
 from beexformer.app.scoring import Scoring, answer
-from beexformer.model import tables
 from beexformer.model.checkpoint import SHIPPED
 from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError, DataError
@@ -56,12 +55,14 @@ class Scorer:
         self.engine.warm()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """The table with the columns FOUND behind its own."""
+        """The table with the columns of the command line's output behind its own."""
         rows = table.select(self.scoring.inputs).to_pylist()
-        values = [found_values(outcome) for outcome in answer(self.scoring, self.engine, rows)]
-        names = tables.distinct([*table.column_names, *FOUND])[table.num_columns :]
-        columns = zip(*values, strict=True) if values else ([] for _ in FOUND)
-        for name, column, type_ in zip(names, columns, found_types(), strict=True):
+        several = self.engine.thresholds is not None
+        output = Output(Path("scored.parquet"), self.scoring.source, tuple(table.column_names), several)
+        values = [output.found(outcome) for outcome in answer(self.scoring, self.engine, rows)]
+        names, types = output.names[table.num_columns :], found_types(several)
+        columns = zip(*values, strict=True) if values else ([] for _ in names)
+        for name, column, type_ in zip(names, columns, types, strict=True):
             table = table.append_column(name, pa.array(column, type_))
         return table
 

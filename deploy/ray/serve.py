@@ -57,7 +57,7 @@ def free_port() -> socket.socket:
 class BEExformer:
     """A replica."""
 
-    async def __init__(self) -> None:
+    async def __init__(self) -> None:  # type: ignore[misc]  # Ray awaits it
         refuse_keys_in_runtime_env()
         self._service_app = create_app(warm=True)
         config = uvicorn.Config(self._service_app, lifespan="off", log_config=None, access_log=False)
@@ -72,4 +72,4 @@ class BEExformer:
             raise RuntimeError("an engine does not answer")
 
 
-app = BEExformer.bind()
+app = BEExformer.bind()  # type: ignore[attr-defined]  # what the decorators make of the class has it
