@@ -19,7 +19,7 @@ test: .venv/dev check  ## set up with torch, then every check and every test but
 quick: .venv/dev check  ## the same without what takes more than a few seconds
 	$(BIN)/pytest -m "not slow and not soak"
 
-soak: .venv/dev  ## minutes of load, killed workers, SIGTERM trials and hostile clients against a real service
+soak: .venv/dev  ## half an hour of load, killed workers, SIGTERM trials and hostile clients against a real service
 	$(BIN)/pytest -m soak
 
 mutations: .venv/dev  ## put known faults into a copy, one by one, and see that a test fails for each
