@@ -237,10 +237,12 @@ def _descriptions(engines: Collection[Engine]) -> list[Metric]:
 
 
 def training_exits(engine: Engine) -> list[int]:
-    """Rows of the dev set by exit at the model's own delta; [] where the checkpoint doesn't say that.
+    """Rows of the dev set by exit with the options in effect; [] where the checkpoint doesn't say that.
 
     A checkpoint's evaluation is free text to everything else, so nothing is taken for granted here."""
     dev = engine.description["evaluation"].get("dev")
+    if engine.resolve(NOTHING_ASKED) != engine.exported:  # BEE_MODEL_DEFAULTS: texts leave elsewhere, as was wished
+        return []
     if not isinstance(dev, dict) or dev.get("delta") != engine.default_delta:
         return []
     counts = dev.get("exits")

@@ -74,6 +74,7 @@ class Engine:
         self.cost = cost.assumed(self.config.d_model, target.level)  # until `calibrate`
         self._flops: dict[int, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
         self._fit_budgets()
+        self.exported = self.resolve(NOTHING_ASKED)  # in effect when its evaluation was made
         self.pool = ScratchPool(self.config)
         self._candidates: CandidateLabels | None = None
         if checkpoint.candidate_labels:

@@ -21,6 +21,7 @@ from beexformer.app.schemas import ANSWER, PROBLEM, ClassifyRequest, Problem
 from beexformer.model.answer import Answer
 from beexformer.model.checkpoint import read
 from beexformer.model.engine import Engine
+from beexformer.model.options import ExitOptions
 
 NAMES = {  # what DESIGN and docs promise, and dashboards use
     "bee_requests": "counter",
@@ -166,6 +167,14 @@ def test_the_exits_of_training_are_exported() -> None:
         counted = samples(client.get("/metrics").text)
     exported = {key[1]: value for key, value in counted.items() if key[0] == "bee_exit_training_rows"}
     assert exported == {f"exit={i}": rows for i, rows in enumerate(dev["exits"], start=1)}
+
+
+def test_rows_that_left_with_other_options_are_not_compared_with() -> None:
+    engine = with_evaluation({"dev": {"delta": 0.0001, "exits": [4, 446, 292, 64, 57, 9]}})(GOLDEN)
+    engine.set_defaults(ExitOptions(delta=0.0001))  # what it has anyway
+    assert training_exits(engine)
+    engine.set_defaults(ExitOptions(max_blocks=2))  # the delta is the same
+    assert training_exits(engine) == []
 
 
 @pytest.mark.parametrize(
