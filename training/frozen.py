@@ -123,6 +123,10 @@ def _names(
     """(readers that the checkpoint is to have, heads of what its classes are called): both where the owner described
     them; the heads alone where rows are few and labels are words; else neither."""
     described = recipe.data.described
+    if described and data.config.multi_label:
+        raise TrainingError(
+            "--labels describes classes of which a text has one, and these texts have several; leave it out"
+        )
     few = len(data.train) <= FEW * len(data.labels)
     if (
         data.train.pairs

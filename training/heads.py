@@ -88,14 +88,14 @@ class Discriminant:
         self.means = t.T @ x / count[:, None]  # [m, D]
         seen = count if names is None else count + 1
         self.prior = np.log((seen / seen.sum()).clip(1e-9))
-        self.names = None if names is None else Linear(names, -names @ self.center)
+        self.names = None if names is None else Linear.through_origin(names)
         within = (x.T @ x - (self.means * count[:, None]).T @ self.means) / len(x)
         self.variances, self.axes = np.linalg.eigh(within)
         self.variances = self.variances.clip(0)
         self.unit = float(self.variances.mean()) or 1.0
 
     def __call__(self, shrinkage: float, share: float = 0.0) -> Linear:
-        """With `share` of the heads of names, whose logits of the mean of all rows are 0."""
+        """With `share` of the heads of names."""
         turned = self.means @ self.axes
         weight = turned / (self.variances + shrinkage * self.unit) @ self.axes.T
         bias = self.prior - (weight * self.means).sum(1) / 2

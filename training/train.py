@@ -117,7 +117,7 @@ def _phases(recipe: Recipe, data: Prepared) -> dict[str, float]:
     if recipe.heads:
         fitting = 2 + 2e-5 * len(data.train) * m
         return {frozen.READING: 0.2 + 3e-5 * tokens, frozen.LEARNING: fitting, CHECKING: 5.0, **words}
-    return {"training": recipe.optim.epochs * 1e-3 * tokens, CHECKING: 10.0, **words}
+    return {"training": recipe.optim.epochs * 1e-3 * tokens, CHECKING: 4.0, **words}
 
 
 def _conclude(data: Prepared, evaluation: dict[str, Any], out: Path, progress: RunProgress) -> None:
