@@ -34,7 +34,7 @@ from sklearn.pipeline import make_pipeline
 from timing import interleaved, machine, pin, today
 
 from beexformer.model import checkpoint, kernels
-from beexformer.model.engine import Engine, Row
+from beexformer.model.engine import NO_STATES, Engine, Row
 from beexformer.model.options import ExitOptions
 from beexformer.training import data
 
@@ -185,7 +185,7 @@ class Bench:
         scratch, found = engine.pool.take(25), {}
         for name, low in (("delta", 1), ("full depth", C)):
             ids = typed.List([row.ids for row in rows])
-            fixed = (DELTA, 0.0, low, C, engine._table, *scratch.arguments, float(C))
+            fixed = (DELTA, 0.0, low, C, engine._table, *scratch.arguments, float(C), 0, 0, NO_STATES)
 
             def requests(low: int = low) -> None:
                 for text in texts:
@@ -250,7 +250,7 @@ def full_depth(row: Row, blocks: int) -> Row:
 @njit(nogil=True)
 def _walks(rows: list[np.ndarray], *fixed: object) -> None:
     for ids in rows:
-        fixed[-2][:] = 0  # nothing is done yet
+        fixed[-5][:] = 0  # nothing is done yet
         kernels.early_exit_forward(ids, *fixed)
 
 

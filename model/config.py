@@ -25,8 +25,9 @@ CHOICES = {
     "embedding": ("int8", "int4+2"),
     "carry": ("x", "h"),
     "slfn": ("depth", "time"),
+    "pairs": ("together", "apart"),
 }
-LATER = {"multi_label": False}
+LATER = {"multi_label": False, "pairs": "together"}
 """Fields that older releases don't know, and what these do: unstated in a file where it is just that."""
 
 
@@ -49,6 +50,7 @@ class BEEConfig:
     slfn: Literal["depth", "time"] = "depth"  # what "step" means in eq. 20-23; the engine runs depth
     binary: bool = True  # False: the paper's FP variants
     early_exit: bool = True  # False: the paper's WEE variants, one head after the last block
+    pairs: Literal["together", "apart"] = "together"  # apart: each text by itself, heads read |a - b| and a * b
     multi_label: bool = False  # each class has a sigmoid of its own, and any number of them apply to a text
 
     def __post_init__(self) -> None:
@@ -71,6 +73,8 @@ class BEEConfig:
             raise ValueError(
                 f"d_model * head_thresholds={k} must be at most {MOST_SIGNS}, what a product of signs can count"
             )
+        if self.pairs == "apart" and (self.head != "linear" or self.exact_match or not self.early_exit):
+            raise ValueError('pairs="apart" goes with linear heads at every exit, and without exact_match')
         if self.d_model % self.n_head:
             raise ValueError(f"d_model={self.d_model} is not divisible by n_head={self.n_head}")
 
@@ -78,6 +82,11 @@ class BEEConfig:
     def exits(self) -> tuple[int, ...]:
         """Blocks (1-based) that have a head."""
         return tuple(range(1, self.n_block + 1)) if self.early_exit else (self.n_block,)
+
+    @property
+    def head_inputs(self) -> int:
+        """Numbers that an exit's head reads: a mean state, or of two |a - b| and a * b."""
+        return 2 * self.d_model if self.pairs == "apart" else self.d_model
 
     @property
     def max_entropy(self) -> float:

@@ -7,7 +7,6 @@ The engine: a checkpoint folder in, answers out. Knows tokens, blocks and exits;
   stops on its way: kernels never mix rows, and each has a workspace of its own
 """
 
-import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -23,19 +22,39 @@ from beexformer.model.checkpoint import Checkpoint, read
 from beexformer.model.config import BEEConfig
 from beexformer.model.embedding import SCALES, sinusoid
 from beexformer.model.errors import BEEError, CheckpointError, InputError
-from beexformer.model.forward import Forward, Scratch, ScratchPool
+from beexformer.model.forward import Forward, PairForward, Scratch, ScratchPool
 from beexformer.model.options import NOTHING_ASKED, ExitOptions, ExitSettings, resolve
 from beexformer.model.tensors import READERS
+from beexformer.model.text import check
+
+NO_STATES = np.empty((0, 0), np.float32)
+"""Where a row is all there is, see `kernels.early_exit_forward`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row:
-    """One row ready to run; made by `Engine.encode` only. `ids` is [L] int32, special tokens included."""
+    """One row ready to run; made by `Engine.encode` only. `ids` is [L] int32, special tokens included; `pair_ids` are
+    the second text's where the two are read apart."""
 
     ids: np.ndarray
     truncated: bool
     exit: ExitSettings
     unknown_ratio: float = 0.0
+    pair_ids: np.ndarray | None = None
+
+    @property
+    def every_id(self) -> np.ndarray:
+        """The ids of one text after the other's [L] int32."""
+        return self.ids if self.pair_ids is None else np.concatenate([self.ids, self.pair_ids])
+
+    @property
+    def lengths(self) -> flops.Tokens:
+        """Tokens, of two texts that are read apart of each."""
+        return len(self.ids) if self.pair_ids is None else (len(self.ids), len(self.pair_ids))
+
+    @property
+    def tokens(self) -> int:
+        return sum(flops.each_of(self.lengths))
 
 
 class Engine:
@@ -72,7 +91,7 @@ class Engine:
             self._network, self.config.n_head, self.config.carry == "x", self.config.multi_label
         )
         self.cost = cost.assumed(self.config.d_model, target.level)  # until `calibrate`
-        self._flops: dict[int, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
+        self._flops: dict[flops.Tokens, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
         self._fit_budgets()
         self.exported = self.resolve(NOTHING_ASKED)  # in effect when its evaluation was made
         self.pool = ScratchPool(self.config)
@@ -108,7 +127,9 @@ class Engine:
 
         def run(tokens: int, blocks: int) -> None:
             ids = np.arange(tokens, dtype=np.int32) % self.config.vocab_size
-            self.predict([Row(ids, False, ExitSettings(0.0, 0.0, blocks, blocks))])
+            half = len(ids) // 2
+            first, second = (ids[:half], ids[half:]) if self.config.pairs == "apart" else (ids, None)
+            self.predict([Row(first, False, ExitSettings(0.0, 0.0, blocks, blocks), pair_ids=second)])
 
         C = self.config.n_block
         return cost.calibrate(run, self.config.max_tokens, (1, C) if self.config.early_exit else (C,))
@@ -165,6 +186,12 @@ class Engine:
         if self.input == "text" and text_pair is not None:
             raise InputError(f"model {self.name!r} classifies single texts; send no text_pair")
         settings = self.resolve(options)
+        if self.config.pairs == "apart" and text_pair is not None:
+            check("text_pair", text_pair)
+            texts = [self._tokenizer.encode(each, truncate=truncate) for each in (text, text_pair)]
+            unknown = sum(found.unknown_ratio * len(found.ids) for found in texts) / sum(len(f.ids) for f in texts)
+            cut = any(found.truncated for found in texts)
+            return Row(texts[0].ids, cut, settings, unknown, texts[1].ids)
         tokens = self._tokenizer.encode(text, text_pair, truncate=truncate)
         return Row(tokens.ids, tokens.truncated, settings, tokens.unknown_ratio)
 
@@ -172,7 +199,7 @@ class Engine:
         """Answers in the order of `rows`; `on_exit(i, answer)` is called for row i as soon as it has left."""
         answers = []
         for i, row in enumerate(rows):
-            forward = Forward(self, row)
+            forward = _forward(self, row)
             forward.advance()
             answers.append(answer := forward.answer())
             if on_exit:
@@ -181,34 +208,46 @@ class Engine:
 
     def begin(self, row: Row) -> Forward:
         """The forward pass of a row, to be run in slices; its answer is that of `predict`, to the bit."""
-        return Forward(self, row)
+        return _forward(self, row)
 
     def logits(self, rows: Sequence[Row]) -> np.ndarray:
         """Logits of every exit at full depth, whatever the rows' own bounds: [rows, exits, m] float32."""
         C, m = self.config.n_block, self.config.n_class
         out = np.empty((len(rows), len(self.config.exits), m), np.float32)
         for i, row in enumerate(rows):
-            scratch = self.pool.take(len(row.ids))
-            self.run(Row(row.ids, False, ExitSettings(0.0, 0.0, C, C)), scratch, math.inf)
-            out[i] = scratch.logits[:, :m]
-            self.pool.give_back(scratch, len(row.ids))
+            forward = _forward(self, replace(row, exit=ExitSettings(0.0, 0.0, C, C)))
+            forward.advance()
+            out[i] = forward.logits()
         return out
 
     def reference_logits(self, row: Row) -> np.ndarray:
         """`logits` of one row [exits, m] by the reference implementations of the kernels: slow, to compare with."""
-        return reference.logits(self._network, self.config, row.ids)
+        ids = (row.ids,) if row.pair_ids is None else (row.ids, row.pair_ids)
+        return reference.logits(self._network, self.config, *ids)
 
-    def run(self, row: Row, scratch: Scratch, blocks: float) -> int:
-        """Go on with a row: `kernels.early_exit_forward`. For `Forward`."""
+    def run(
+        self,
+        ids: np.ndarray,
+        exit_: ExitSettings,
+        scratch: Scratch,
+        blocks: float,
+        side: int = 0,
+        ready: int = 0,
+        states: np.ndarray = NO_STATES,
+    ) -> int:
+        """Go on with a text: `kernels.early_exit_forward`. For `Forward`."""
         return kernels.early_exit_forward(  # type: ignore[no-any-return]
-            row.ids,
-            row.exit.delta,
-            row.exit.entropy_threshold,
-            row.exit.min_blocks,
-            row.exit.max_blocks,
+            ids,
+            exit_.delta,
+            exit_.entropy_threshold,
+            exit_.min_blocks,
+            exit_.max_blocks,
             self._table,
             *scratch.arguments,
             blocks,
+            side,
+            ready,
+            states,
         )
 
     def answer(self, row: Row, exit_index: int, scratch: Scratch) -> Answer:
@@ -216,7 +255,7 @@ class Engine:
         C, settings = self.config.n_block, row.exit
         values = scratch.scores.tolist()
         best = values.index(max(values))
-        costs = self._costs(len(row.ids))
+        costs = self._costs(row.lengths)
         executed, full = costs[exit_index - 1], costs[-1]
         return Answer(
             label=self.labels[best],
@@ -236,7 +275,7 @@ class Engine:
             max_blocks=settings.max_blocks if settings.max_blocks < C else None,
             profile=settings.profile,
             model=self.name,
-            tokens=len(row.ids),
+            tokens=row.tokens,
             truncated=row.truncated,
             unknown_ratio=row.unknown_ratio or None,
         )
@@ -248,11 +287,15 @@ class Engine:
         each = zip(self.labels, scores, self.thresholds, strict=True)
         return tuple(label for label, score, threshold in each if score >= threshold)
 
-    def _costs(self, tokens: int) -> list[float]:
+    def _costs(self, tokens: flops.Tokens) -> list[float]:
         if tokens not in self._flops:  # two threads that meet here write the same
             C = self.config.n_block
             self._flops[tokens] = [flops.forward(self.config, tokens, c).flops for c in range(1, C + 1)]
         return self._flops[tokens]
+
+
+def _forward(engine: Engine, row: Row) -> Forward:
+    return Forward(engine, row) if row.pair_ids is None else PairForward(engine, row)
 
 
 def _network(checkpoint: Checkpoint) -> kernels.Network:

@@ -67,27 +67,44 @@ def block(config: BEEConfig, tokens: int) -> Count:
     return attention(config, tokens) + slfn(config, tokens) + norms
 
 
-def head(config: BEEConfig, tokens: int) -> Count:
+Tokens = int | tuple[int, int]
+"""Of a row: how many, or of two texts that are read apart how many each has."""
+
+
+def head(config: BEEConfig, tokens: Tokens) -> Count:
     """Phi_c: mean over tokens, its layers, entropy of the answer (eq. 13: shift, exp, two sums of products, a division,
     a logarithm and a difference). Of several labels a text each has a sigmoid (size and sign of z, exp, 1 + e, a
     comparison, a division) and its binary entropy (a logarithm, a product, a division, two sums).
 
     Of a binary head two binarized layers with a clip (2) between, a mean with T thresholds being an input T times as
     wide. Of a linear one a multiplication and an addition for each weight, and a scale and a bias per class; an 8-bit
-    weight is read as a real number, which is no operation."""
+    weight is read as a real number, which is no operation. Of two texts apart two means, |a - b| (2 D) and a * b (D).
+    """
     D, m, T = config.d_model, config.n_class, config.head_thresholds
-    pooling, answer = Count(0, tokens * D + D), Count(0, 11 * m if config.multi_label else 6 * m + 3)
+    pooling, answer = (
+        Count(0, sum(n * D + D for n in each_of(tokens))),
+        Count(0, 11 * m if config.multi_label else 6 * m + 3),
+    )
+    if config.pairs == "apart":
+        pooling += Count(0, 3 * D)
     if config.head == "linear":
-        return pooling + Count(0, 2 * D * m + 2 * m) + answer
+        return pooling + Count(0, 2 * config.head_inputs * m + 2 * m) + answer
     layers = binary_linear(1, T * D, config.d_head) + Count(0, 2 * config.d_head) + binary_linear(1, config.d_head, m)
     return pooling + layers + answer
 
 
-def forward(config: BEEConfig, tokens: int, exit_index: int) -> Count:
+def each_of(tokens: Tokens) -> tuple[int, ...]:
+    return (tokens,) if isinstance(tokens, int) else tokens
+
+
+def forward(config: BEEConfig, tokens: Tokens, exit_index: int) -> Count:
     """A row of `tokens` tokens that ran `exit_index` blocks and every head among them."""
-    total = embedding(config, tokens)
+    total = Count()
+    for n in each_of(tokens):
+        total += embedding(config, n)
     for c in range(1, exit_index + 1):
-        total += block(config, tokens)
+        for n in each_of(tokens):
+            total += block(config, n)
         if c in config.exits:
             total += head(config, tokens)
     return total

@@ -7,6 +7,7 @@ Scratches of ordinary texts are kept for the next rows; those of long ones are g
 
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +35,10 @@ class Scratch:
         self.logits = np.empty((E, -(-m // bits.GROUP) * bits.GROUP), np.float32)
         self.scores, self.entropies, self.done = np.empty(m), np.empty(E), np.zeros(2, np.int64)
         self.arguments = (kernels.addresses(self.work), self.logits, self.scores, self.entropies, self.done)
+
+    def progress(self, tokens: int) -> float:
+        """Blocks that a row of so many tokens is through, the last perhaps in part."""
+        return float(self.done[0] + self.done[1] / (2 * kernels.count_groups(tokens)))
 
 
 class ScratchPool:
@@ -78,7 +83,8 @@ class Forward:
         if not self._exit_index:
             assert self._scratch, "a row that has not left has no answer yet"
             start = time.perf_counter()
-            self._exit_index = self._engine.run(self._row, self._scratch, self._blocks(milliseconds))
+            row = self._row
+            self._exit_index = self._engine.run(row.ids, row.exit, self._scratch, self._blocks(milliseconds))
             self._seconds += time.perf_counter() - start
         return self._exit_index > 0
 
@@ -98,15 +104,74 @@ class Forward:
                 raise RuntimeError("the row has not left yet; call advance until it returns True")
             assert self._scratch
             self._answer = self._engine.answer(self._row, self._exit_index, self._scratch)
-            tokens = len(self._row.ids)
-            self._engine.pool.give_back(self._scratch, tokens)
-            self._scratch = None
-            self._engine.cost.observe(tokens, self._exit_index, 1000 * self._seconds)
+            self._give_back()
+            self._engine.cost.observe(self._row.tokens, self._exit_index, 1000 * self._seconds)
         return self._answer
+
+    def logits(self) -> np.ndarray:
+        """Of every exit that was passed [exits, m] float32, in place of an answer; nothing comes after it."""
+        assert self._scratch
+        found = self._scratch.logits[:, : self._engine.config.n_class].copy()
+        self._give_back()
+        return found
+
+    def _give_back(self) -> None:
+        assert self._scratch
+        self._engine.pool.give_back(self._scratch, len(self._row.ids))
+        self._scratch = None
 
     def _blocks(self, milliseconds: float) -> float:
         """How many blocks that is enough for, as a fraction."""
-        if milliseconds == math.inf:
-            return math.inf
-        cost, tokens = self._engine.cost, len(self._row.ids)
-        return milliseconds / max(cost.milliseconds(tokens, 2) - cost.milliseconds(tokens, 1), 1e-6)
+        return milliseconds / self._of_block(len(self._row.ids))
+
+    def _of_block(self, tokens: int) -> float:
+        """Milliseconds that so many tokens take for a block."""
+        cost = self._engine.cost
+        return max(cost.milliseconds(tokens, 2) - cost.milliseconds(tokens, 1), 1e-6)
+
+
+class PairForward(Forward):
+    """The same of two texts that are read apart: the first goes through a block, then the second, whose exits read both
+    texts' mean states; until the pair has left."""
+
+    def __init__(self, engine: "Engine", row: "Row") -> None:
+        assert row.pair_ids is not None
+        self._engine, self._row, self._second = engine, row, row.pair_ids
+        self._first_scratch = engine.pool.take(len(row.ids))
+        self._scratch = engine.pool.take(len(row.pair_ids))
+        self._states = np.empty((len(engine.config.exits), engine.config.d_model), np.float32)
+        self._exit_index = 0
+        self._seconds = 0.0
+        self._answer: Answer | None = None
+
+    def advance(self, milliseconds: float = math.inf) -> bool:
+        start = time.perf_counter()
+        while not self._exit_index:
+            milliseconds -= self._step(milliseconds)
+            if milliseconds <= 0:
+                break
+        self._seconds += time.perf_counter() - start
+        return self._exit_index > 0
+
+    def _step(self, milliseconds: float) -> float:
+        """One of the texts through a block, or as far as that is enough for, but at least for one slice of work; the
+        milliseconds that it takes by the cost model."""
+        assert self._scratch
+        first, second = self._first_scratch, self._scratch
+        ready, settings = int(first.done[0]), self._row.exit
+        if ready == second.done[0]:
+            ids, scratch, side = self._row.ids, first, 1
+            settings = replace(settings, max_blocks=ready + 1)
+        else:
+            ids, scratch, side = self._second, second, 2
+        before, of_block = scratch.progress(len(ids)), self._of_block(len(ids))
+        left = self._engine.run(ids, settings, scratch, milliseconds / of_block, side, ready, self._states)
+        if side == 2:
+            self._exit_index = left
+        return of_block * (scratch.progress(len(ids)) - before)
+
+    def _give_back(self) -> None:
+        assert self._scratch
+        self._engine.pool.give_back(self._scratch, len(self._second))
+        self._engine.pool.give_back(self._first_scratch, len(self._row.ids))
+        self._scratch = None

@@ -625,10 +625,12 @@ def block(h: Tiles, L: int, D: int, layers: Block, n_head: int, carry_x: bool, w
         block_rest(h, L, D, first, n, layers, n_head, carry_x, work)
 
 
-@compiled
-def groups(L: int) -> int:
+def count_groups(L: int) -> int:
     """How many groups of rows a text goes through a block in."""
     return max(1, (L - TILE + GROUP - 1) // GROUP)
+
+
+groups = compiled(count_groups)
 
 
 @compiled
@@ -676,16 +678,39 @@ def head_reference(h: np.ndarray, layers: Head) -> np.ndarray:
     return linear_reference(linear_reference(pooled, layers.hidden).clip(-1, 1), layers.out)[0]
 
 
+def pair_features_reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Mean states of two texts [D] each -> what their head reads, |a - b| and a * b [2 D]."""
+    return np.concatenate([np.abs(a - b), a * b])
+
+
+@compiled
+def mean_state(h: Tiles, L: int, D: int, out: Any) -> None:
+    """The mean of L tokens' states into out [D]."""
+    for t in range(D // TILE):
+        s = splat_f16(0.0)
+        for i in range(L):
+            s = s + load_f16(h.numbers, _at(h, t, i))
+        store(out, t * TILE, s / splat_f16(L))
+
+
+@compiled
+def pair_head(h: Tiles, L: int, D: int, first: Any, layers: Head, outputs: int, work: Workspace, out: Any) -> None:
+    """The linear head of a pair: `first` [D] is the first text's mean state, h the second text's states."""
+    x = work.x
+    mean_state(h, L, D, x)
+    for d in range(0, D, TILE):
+        a, b = load_f16(first, d), load_f16(x, d)
+        store(x, D + d, where(a < b, b - a, a - b))
+        store(x, 2 * D + d, a * b)
+    linear_head(address_of_real(x, D), 2 * D, layers.linear, outputs, out)
+
+
 @compiled
 def head(
     h: Tiles, L: int, D: int, layers: Head, thresholds: int, linear_outputs: int, work: Workspace, out: Any
 ) -> None:
     """out is padded as in the reference; `linear_outputs`, padded, are 0 for a binary head."""
-    for t in range(D // TILE):
-        s = splat_f16(0.0)
-        for i in range(L):
-            s = s + load_f16(h.numbers, _at(h, t, i))
-        store(work.x, t * TILE, s / splat_f16(L))
+    mean_state(h, L, D, work.x)
     if linear_outputs:
         linear_head(work.x, D, layers.linear, linear_outputs, out)
     else:
@@ -922,6 +947,9 @@ def early_exit_forward(
     entropies: np.ndarray,
     done: np.ndarray,
     blocks: float,
+    side: int,
+    ready: int,
+    states: np.ndarray,
 ) -> int:
     """Alg. 2 on one row: token ids [L] int32, `table(network)` and `addresses(workspace)` -> the block it leaves after,
     from 1; or 0 where the work of `blocks` blocks, a fraction perhaps, came first. `done` [2] int64 counts blocks, and
@@ -930,6 +958,10 @@ def early_exit_forward(
 
     Exit e (from 0) on the way leaves its logits in logits[e] (float32, padded to a multiple of 64) and its entropy in
     entropies[e] (nats, float64); scores [m] float64 is the softmax of the last one, or the sigmoids of several labels.
+
+    Of two texts that are read apart (`side`; 0 where a row is all there is) the first, 1, leaves its mean state after
+    every block in states [E, D] float32 and nothing else, and stops after block `max_blocks`; the second, 2, reads
+    these, as many as are `ready`, has the heads of the pair, and stops where the first has to go on.
     """
     L, D, C, E, n_head, carry_x = ids.size, table[0], table[1], table[2], table[3], table[4] != 0
     space = Workspace(
@@ -941,6 +973,8 @@ def early_exit_forward(
         embedding = Embedding(table[SIZES], table[SIZES + 1], table[SIZES + 2], table[SIZES + 3])
         embed(ids, embedding, table[9], D // 2, table[10] != 0, h)
     while True:
+        if side == 2 and done[0] >= ready:
+            return 0
         layers = _block_at(table, done[0])
         first, n = rows_of(done[1] % groups(L), L)
         if done[1] < groups(L):
@@ -954,9 +988,17 @@ def early_exit_forward(
             done[0], done[1] = done[0] + 1, 0
             c = done[0]
             e = c - 1 - (C - E)  # without early exit, the only head is the last block's
-            if e >= 0:
+            if side == 1:
+                mean_state(h, L, D, address_of_real(states, e * D))
+                if c >= max_blocks:
+                    return c
+            elif e >= 0:
                 out = address_of_real(logits, e * logits.shape[1])
-                head(h, L, D, _head_at(table, e), table[5], 0 if table[8] else table[7], space, out)
+                if side == 2:
+                    first_state = address_of_real(states, e * D)
+                    pair_head(h, L, D, first_state, _head_at(table, e), table[7], space, out)
+                else:
+                    head(h, L, D, _head_at(table, e), table[5], 0 if table[8] else table[7], space, out)
                 entropies[e] = sigmoids(logits[e], scores) if several else softmax(logits[e], scores)
                 previous = entropies[e - 1] if e else most
                 if c >= max_blocks or (

@@ -85,6 +85,8 @@ class Manifest:
         self._check_thresholds()
         if self.input not in (None, "text", "pair"):
             raise ValueError(f"input is {self.input!r} and must be 'text', 'pair' or null")
+        if (config.pairs == "apart") > (self.input == "pair"):
+            raise ValueError(f"network.pairs is 'apart', so input must be 'pair' and is {self.input!r}")
         if not config.binary or config.slfn != "depth":
             raise ValueError("it is a full-precision or time-reading network, and only 1-bit depth ones are served")
         if self.learned_from not in ("rows", "labels", "labels and rows"):

@@ -64,7 +64,7 @@ def make(engine: "Engine") -> tuple[Probe, ...]:
         logits, reference = engine.logits([row])[0], engine.reference_logits(row)
         if np.abs(logits - reference).max() <= TOLERANCE / 10 * _scale(logits):
             rounded = tuple(tuple(float(f"{z:.7g}") for z in exit_) for exit_ in logits)
-            found.append(Probe(text, text_pair if pairs else None, ids_sha256(row.ids), rounded))
+            found.append(Probe(text, text_pair if pairs else None, ids_sha256(row.every_id), rounded))
         if len(found) == ENOUGH:
             break
     return tuple(found)
@@ -81,7 +81,7 @@ def check_ids(engine: "Engine", probes: Sequence[Probe]) -> None:
             row = engine.encode(probe.text, probe.text_pair)
         except InputError as error:
             raise CheckpointError(f"checkpoint {engine.name!r} refuses its own probe: {error}") from None
-        if ids_sha256(row.ids) != probe.ids_sha256:
+        if ids_sha256(row.every_id) != probe.ids_sha256:
             raise CheckpointError(
                 f"checkpoint {engine.name!r} reads {probe.text!r} otherwise than when it was exported: "
                 "tokenizer.json is another one, or the tokenizers package has changed; copy it again, or export "

@@ -53,7 +53,7 @@ def spec(config: BEEConfig, readers: bool = False) -> Spec:
         found[f"blocks.{norm}.weight"] = found[f"blocks.{norm}.bias"] = ("float32", (C, config.d_model))
     if config.head == "linear":
         width = _up(config.n_class, bits.TILE)
-        found["heads.weight"] = ("int8", (E, width // bits.TILE, config.d_model, bits.TILE))
+        found["heads.weight"] = ("int8", (E, width // bits.TILE, config.head_inputs, bits.TILE))
         found["heads.scale"] = found["heads.bias"] = ("float32", (E, width))
     else:
         layer("heads.hidden", E, config.d_model, config.d_head, T)
@@ -81,7 +81,7 @@ def named_spec(config: BEEConfig) -> Spec:
             found[f"blocks.{c}.{norm}.weight"] = found[f"blocks.{c}.{norm}.bias"] = ("float32", (config.d_model,))
     for c in config.exits:
         if config.head == "linear":
-            found[f"heads.{c}.weight"] = ("int8", (config.n_class, config.d_model))
+            found[f"heads.{c}.weight"] = ("int8", (config.n_class, config.head_inputs))
             found[f"heads.{c}.scale"] = found[f"heads.{c}.bias"] = ("float32", (config.n_class,))
         else:
             layer(f"heads.{c}.hidden", config.d_model, config.d_head, config.head_thresholds)

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from tiny import WORDS, random_texts
 
+from beexformer.model import checkpoint
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
@@ -171,6 +172,54 @@ def test_a_profile_of_several_labels_states_its_loss(root: Path) -> None:
     )
     assert {answer.profile for answer in named} == {cheap.name}
     assert {answer.profile for answer in plain} == {None}
+
+
+def write_pairs(path: Path, count: int, seed: int = 0) -> None:
+    """Pairs of which half are of the same text."""
+    a, b = random_texts(count, seed, longest=8), random_texts(count, seed + 50, longest=8)
+    same = np.random.default_rng(seed).random(count) < 0.5
+    rows = [f"{x},{x if s else y},{'same' if s else 'other'}" for x, y, s in zip(a, b, same, strict=True)]
+    path.write_text("one,two,label\n" + "\n".join(rows) + "\n")
+
+
+def pair_plan(**data: Any) -> recipe.Recipe:
+    content: dict[str, Any] = {**recipe.OWN_PAIRS, "start": {"backbone": "tiny"}}
+    asked = {"train": "pairs.csv", "text": "one", "text_pair": "two", **data}
+    return recipe.parse({"name": "toy", "data": asked, **content}, "test", recipe.Recipe)
+
+
+def test_heads_of_pairs_read_both_texts_apart(root: Path) -> None:
+    write_pairs(root / "pairs.csv", 200)
+    write_pairs(root / "test.csv", 100, seed=7)
+    evaluation = run(pair_plan(test="test.csv"), root)
+    assert evaluation["dev"]["score"] > 0.9, "a network that reads a pair as one text has no such heads"
+    assert evaluation["test"]["score"] > 0.9
+    assert evaluation["dev"]["flops_saved_ratio"] > 0
+    engine = Engine.load(root / "out")
+    assert (engine.config.pairs, engine.input) == ("apart", "pair")
+    rows = evaluate.read_labelled(engine, root / "test.csv", Columns("one", "two"))
+    found = evaluate.evaluate(engine, rows)
+    answers = engine.predict(evaluate.encode_rows(engine, rows))
+    right = [engine.labels.index(answer.label) == label for answer, label in zip(answers, rows.labels, strict=True)]
+    assert found["score"] == np.mean(right)
+    assert found["flops_saved_ratio"] == pytest.approx(np.mean([answer.flops_saved_ratio for answer in answers]))
+    tuned = profiles.run(root / "out", root / "test.csv", Columns("one", "two"), "flops", 0.7, labelled=True)
+    assert tuned.evidence["tokens_mean"] == pytest.approx(np.mean([answer.tokens for answer in answers]), abs=0.1)
+
+
+def test_features_are_those_that_the_engine_reads(root: Path) -> None:
+    write_pairs(root / "pairs.csv", 60)
+    run(pair_plan(), root)
+    engine = Engine.load(root / "out")
+    start = backbone.read("tiny", root)
+    network = mean_states.network_of(start, engine.config)
+    pairs: list[Any] = [("a warm film", "it is dull"), ("the worst movie ever", "the worst movie")]
+    states = mean_states.features(mean_states.engine_of(network, JSON), pairs, True, 1)
+    logits = engine.logits([engine.encode(*pair) for pair in pairs])
+    heads = export.network_of(checkpoint.read(root / "out")).heads
+    with torch.no_grad():
+        ours = torch.stack([head(torch.from_numpy(states[:, c])) for c, head in enumerate(heads.values())], 1).numpy()
+    np.testing.assert_allclose(logits, ours, atol=1e-3 * max(1, np.abs(ours).max()))
 
 
 def test_what_several_labels_do_not_go_with_is_refused_before_training(root: Path) -> None:

@@ -12,7 +12,7 @@ from tiny import random_checkpoint
 from beexformer.model import bits, exits, kernels
 from beexformer.model.embedding import SCALES, embed, token_types
 from beexformer.model.embedding import real as real_rows
-from beexformer.model.engine import Engine, Row
+from beexformer.model.engine import NO_STATES, Engine, Row
 from beexformer.model.kernels import Linear, Tiles, rows, tiles
 from beexformer.model.options import ExitSettings
 
@@ -249,7 +249,21 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
     ids[-1] = ids[L // 2]  # a pair, from three tokens on
     done = np.zeros(2, int)
     kernels.early_exit_forward(
-        ids, 0.0, 0.0, 2, 2, engine._table, kernels.addresses(work), logits, scores, entropies, done, 2.0
+        ids,
+        0.0,
+        0.0,
+        2,
+        2,
+        engine._table,
+        kernels.addresses(work),
+        logits,
+        scores,
+        entropies,
+        done,
+        2.0,
+        0,
+        0,
+        NO_STATES,
     )
     assert all((part[-guard:] == 7).all() for part in behind)
     row = Row(ids, False, ExitSettings(0.0, 0.0, 2, 2))

@@ -70,7 +70,9 @@ def test_a_model_is_named_after_its_folder() -> None:
     assert recipe.own_rows("my-reviews", {"train": "x"}).name == "my-reviews"
     assert not recipe.own_rows("my-reviews", {"train": "x"}).network.exact_match
     pairs = recipe.own_rows("my-questions", {"train": "x", "text_pair": "other"})
-    assert (pairs.network.exact_match, pairs.heads) == (True, None)
+    assert (pairs.network.pairs, pairs.heads is None) == ("apart", False)
+    trained = recipe.own_rows("my-questions", {"train": "x", "text_pair": "other"}, trained=True)
+    assert (trained.network.exact_match, trained.heads) == (True, None)
     assert recipe.own_rows("my-reviews", {"train": "x"}).heads is not None
     further = recipe.own_rows("my-reviews", {"train": "x"}, "sst2")
     assert (further.start.checkpoint, further.start.backbone, further.full_precision) == ("sst2", None, None)

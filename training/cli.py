@@ -106,8 +106,8 @@ def train(
 ) -> None:
     """Train a network and write its checkpoint; the same command again goes on where a killed run stopped.
 
-    Rows of your own (--train) of single texts get heads on a backbone that has read English, in seconds; pairs train a
-    network. --labels alone makes a model of what classes are called, without a row."""
+    Rows of your own (--train) get heads on a backbone that has read English, in seconds; with --epochs or --teacher
+    pairs train a network. --labels alone makes a model of what classes are called, without a row."""
     own = {"folds": folds, "epochs": epochs, "teacher": teacher, "examples": examples or None}
     if not (recipe or train or labels) or (recipe and train):
         raise BEEError("give --train, a file of rows; --labels, what classes are called; or --recipe")
@@ -168,7 +168,8 @@ def _recipe_of_rows(out: Path | None, columns: dict[str, Any], start: str | None
     if file := own.pop("labels"):
         named = label_names.read(file)
         columns |= {"labels": named.labels, "described": named.described}
-    return own_rows(out.name, columns, start).changed(**own)
+    trained = bool(own["epochs"] or own["teacher"])
+    return own_rows(out.name, columns, start, trained=trained).changed(**own)
 
 
 def _train_from_labels(labels: Path | None, out: Path | None, max_tokens: int | None, others: bool) -> None:

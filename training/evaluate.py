@@ -44,14 +44,19 @@ Progress = Callable[[Sequence[int]], Iterable[int]]
 
 
 @cache
-def _flops(config: BEEConfig, tokens: int, blocks: int) -> float:
+def _flops(config: BEEConfig, tokens: flops.Tokens, blocks: int) -> float:
     return flops.forward(config, tokens, blocks).flops
 
 
+def lengths(tokens: np.ndarray) -> list[flops.Tokens]:
+    """Tokens of rows [N], or of both texts where they are read apart [N, 2], row by row."""
+    return [tuple(n) if isinstance(n, list) else n for n in tokens.tolist()]
+
+
 def flops_saved(config: BEEConfig, tokens: np.ndarray, left: np.ndarray) -> float:
-    """Mean share of FLOPs that rows of so many tokens [N] save by leaving after the blocks `left` [N], each against
-    itself at full depth."""
-    pairs = zip(tokens.tolist(), left.tolist(), strict=True)
+    """Mean share of FLOPs that rows of so many tokens (see `lengths`) save by leaving after the blocks `left` [N], each
+    against itself at full depth."""
+    pairs = zip(lengths(tokens), left.tolist(), strict=True)
     return float(np.mean([1 - _flops(config, n, c) / _flops(config, n, config.n_block) for n, c in pairs]))
 
 
@@ -200,10 +205,10 @@ def encode_rows(engine: Engine, rows: Rows) -> list[Row]:
 
 
 def logits_of(engine: Engine, rows: Rows, progress: Progress = iter) -> tuple[np.ndarray, np.ndarray]:
-    """Rows through every exit of an engine: logits [N, exits, m] float32 and tokens [N] int64."""
+    """Rows through every exit of an engine: logits [N, exits, m] float32 and tokens int64, see `lengths`."""
     encoded = encode_rows(engine, rows)
     logits = [engine.logits(encoded[start : start + 64]) for start in progress(range(0, len(encoded), 64))]
-    return np.concatenate(logits), np.array([len(row.ids) for row in encoded], dtype=np.int64)
+    return np.concatenate(logits), np.array([row.lengths for row in encoded], dtype=np.int64)
 
 
 def evaluate(engine: Engine, rows: Rows, metric: str | None = None, *, progress: Progress = iter) -> dict[str, Any]:

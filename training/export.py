@@ -106,13 +106,17 @@ def _file_name(module: str) -> str:
 
 
 @torch.inference_mode()
-def network_logits(network: BEExformer, ids: list[np.ndarray], batch_size: int = 64) -> np.ndarray:
-    """Logits of every exit for ragged rows of token ids: [rows, exits, m] float32."""
+def network_logits(
+    network: BEExformer, ids: list[np.ndarray], batch_size: int = 64, pair_ids: list[np.ndarray] | None = None
+) -> np.ndarray:
+    """Logits of every exit for ragged rows of token ids, of pairs that are read apart with those of the second texts:
+    [rows, exits, m] float32."""
     out = np.empty((len(ids), len(network.config.exits), network.config.n_class), np.float32)
     training = network.training
     network.eval()
     for batch in sorted_batches(np.array([len(row) for row in ids]), batch_size):
-        out[batch] = network(*pad([ids[i] for i in batch])).numpy()
+        second = pad([pair_ids[i] for i in batch]) if pair_ids else ()
+        out[batch] = network(*pad([ids[i] for i in batch]), *second).numpy()
     network.train(training)
     return out
 
@@ -146,7 +150,8 @@ class Parity:
 def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     """Run the exported file's network and the engine on the same rows and compare every exit of every row."""
     ours = engine.logits(rows)
-    theirs = network_logits(network_of(checkpoint), [row.ids for row in rows])
+    second = [row.pair_ids for row in rows if row.pair_ids is not None]
+    theirs = network_logits(network_of(checkpoint), [row.ids for row in rows], pair_ids=second)
     temperatures = calibrate.recorded(checkpoint.evaluation, ours.shape[1])
     apart = calibrate.unscaled(np.abs(ours - theirs), temperatures)
     # rounding grows with what is rounded: heads that tell classes apart without a doubt have logits of hundreds
@@ -159,7 +164,7 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
         leave_a, leave_b = (exits.exit_layer(z, policy, row.exit.min_blocks, row.exit.max_blocks) for z in (a, b))
         said_a, said_b = (decide(z[c - 1][None], thresholds) for z, c in ((a, leave_a), (b, leave_b)))
         differ += leave_a != leave_b or not same(said_a, said_b)[0]
-    tokens = sum(len(row.ids) for row in rows)
+    tokens = sum(row.tokens for row in rows)
     return Parity(len(rows), tokens, int((apart > ROUNDING).sum()), int(differ), float(apart.max()))
 
 

@@ -54,17 +54,15 @@ Variant = Annotated[
 Seed = Annotated[int | None, typer.Option(min=0, help="Of initialisation and order; default: the recipe's.")]
 Folds = Annotated[
     int | None,
-    typer.Option(
-        min=2, max=20, help="Single texts: folds of the cross-validation that chooses and judges; default: 5."
-    ),
+    typer.Option(min=2, max=20, help="Folds of the cross-validation that chooses and judges heads; default: 5."),
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option(min=1, help="Pairs, and with --start: how often the rows are read; default: 10. Heads have none."),
+    typer.Option(min=1, help="Of pairs: train a network, which reads the rows so often; with --start too."),
 ]
 TeacherEncoder = Annotated[
     str | None,
-    typer.Option(help="Pairs: minilm or mpnet, an encoder that is fine-tuned first and learned from too."),
+    typer.Option(help="Of pairs: train a network, beside minilm or mpnet, an encoder that is fine-tuned first."),
 ]
 TakeAtOnce = Annotated[
     bool, typer.Option("--take", help="Make the exit options that the run recommends the checkpoint's default.")

@@ -78,7 +78,7 @@ def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgres
 def _some(rows: list[Row]) -> list[Row]:
     """VERIFIED of them, fewer where they are long."""
     some = rows[:: max(1, len(rows) // VERIFIED)]
-    share = TOKENS / sum(len(row.ids) for row in some)
+    share = TOKENS / sum(row.tokens for row in some)
     return some if share >= 1 else some[:: math.ceil(1 / share)]
 
 
@@ -90,7 +90,8 @@ def _fitted(recipe: Recipe, data: Prepared, progress: RunProgress) -> Fitted:
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     network = mean_states.network_of(start, data.config)
     engine = mean_states.engine_of(network, data.tokenizer)
-    states = mean_states.of(engine, data.train.inputs(), threads, progress.stage(READING))
+    apart = data.config.pairs == "apart"
+    states = mean_states.features(engine, data.train.inputs(), apart, threads, progress.stage(READING))
     readers, names = _names(recipe, data, start, network)
     report, chosen = progress.stage(LEARNING), {"folds": recipe.heads.folds, "seed": recipe.optim.seed}
     if data.config.multi_label:
@@ -103,7 +104,7 @@ def _fitted(recipe: Recipe, data: Prepared, progress: RunProgress) -> Fitted:
     kind = "per_label" if data.config.multi_label else "per_exit"
     pairs, temperatures = bool(data.train.pairs), {"kind": kind, "temperatures": found.temperatures.tolist()}
     checkpoint = export.packed(network, recipe.name, data.labels, data.tokenizer, pairs, {"calibration": temperatures})
-    tokens = np.array([len(row) for row in data.ids], dtype=np.int64)
+    tokens = np.array([row.lengths for row in encode_rows(Engine(checkpoint), data.train)], dtype=np.int64)
     seen = Observed(data.config, found.cross_validated, tokens, data.train.labels, found.unseen)
     checkpoint = replace(
         checkpoint,

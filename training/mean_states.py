@@ -17,7 +17,7 @@ from beexformer.model.checkpoint import Checkpoint
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.training.backbone import Backbone
-from beexformer.training.data import Input
+from beexformer.training.data import Input, sides
 from beexformer.training.export import tensors_of
 from beexformer.training.network import BEExformer
 
@@ -40,7 +40,7 @@ def network_of(backbone: Backbone, config: BEEConfig) -> BEExformer:
 def engine_of(network: BEExformer, tokenizer: str) -> Engine:
     """An engine whose logits [N, exits, D] are the mean states of a 1-bit network."""
     D = network.config.d_model
-    probe = BEExformer(replace(network.config, head="linear", n_class=D, multi_label=False))
+    probe = BEExformer(replace(network.config, head="linear", n_class=D, multi_label=False, pairs="together"))
     found = network.state_dict()
     with torch.no_grad():
         for name, tensor in probe.state_dict().items():
@@ -81,3 +81,19 @@ def of(
             done += len(batch)
             report(done, len(rows), "")
     return found
+
+
+def features(
+    engine: Engine,
+    inputs: list[Input],
+    apart: bool,
+    threads: int,
+    report: Callable[[int, int, str], None] = lambda *_: None,
+) -> np.ndarray:
+    """What linear heads read of rows [N, exits, head_inputs] float32: mean states, of pairs `apart` |a - b| and a * b
+    of those of their texts."""
+    if not apart:
+        return of(engine, inputs, threads, report)
+    states = of(engine, [side for row in inputs for side in sides(row)], threads, report)
+    a, b = states[::2], states[1::2]
+    return np.concatenate([np.abs(a - b), a * b], 2)

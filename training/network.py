@@ -107,7 +107,8 @@ class Head(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """Phi_c of one layer: mean over real tokens [B, D] -> logits [B, m] (float32).
+    """Phi_c of one layer: mean over real tokens [B, D], of two texts apart their features [B, 2 D] -> logits [B, m]
+    (float32).
 
     A binary network has its weights as its file will have them, int8 rows with a scale each; their gradient goes to the
     real numbers behind them (straight-through, Bengio et al. 2013). A full-precision one has these themselves."""
@@ -115,7 +116,7 @@ class LinearHead(nn.Module):
     def __init__(self, config: BEEConfig, dropout: float) -> None:
         super().__init__()
         self.quantized = config.binary
-        self.out = nn.Linear(config.d_model, config.n_class)
+        self.out = nn.Linear(config.head_inputs, config.n_class)
         self.dropout = _dropout(dropout)
 
     def stored_weight(self) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +131,8 @@ class LinearHead(nn.Module):
 
 
 class BEExformer(nn.Module):
-    """ids [B, L] int64 (0 pads), mask of real tokens [B, L] -> logits of every exit [B, exits, m] (float32)."""
+    """ids [B, L] int64 (0 pads), mask of real tokens [B, L] -> logits of every exit [B, exits, m] (float32). Of two
+    texts that are read apart it takes those of the second too."""
 
     positions: Tensor
     embedding_step: Tensor  # of int4+2 alone; training keeps rows and steps as they were set at its start
@@ -199,8 +201,18 @@ class BEExformer(nn.Module):
         """h_1 .. h_C -> logits of every exit [B, exits, m] (eq. 14)."""
         return torch.stack([self.heads[str(c)](mean_state(states[c - 1], mask)) for c in self.config.exits], 1)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.read(self.states(self.embed(ids), mask), mask)  # eq. 3-4
+    def forward(
+        self, ids: Tensor, mask: Tensor, pair_ids: Tensor | None = None, pair_mask: Tensor | None = None
+    ) -> Tensor:
+        states = self.states(self.embed(ids), mask)  # eq. 3-4
+        if pair_ids is None or pair_mask is None:
+            return self.read(states, mask)
+        second = self.states(self.embed(pair_ids), pair_mask)
+        found = []
+        for c in self.config.exits:
+            a, b = mean_state(states[c - 1], mask), mean_state(second[c - 1], pair_mask)
+            found.append(self.heads[str(c)](torch.cat([(a - b).abs(), a * b], -1)))
+        return torch.stack(found, 1)
 
     def binary_layers(self) -> Iterator[tuple[str, BinaryLinear]]:
         return ((name, layer) for name, layer in self.named_modules() if isinstance(layer, BinaryLinear))

@@ -16,7 +16,7 @@ from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
 from beexformer.training import backbone, data, teaching, warm_start
 from beexformer.training.backbone import Backbone
-from beexformer.training.data import Input, Rows
+from beexformer.training.data import Input, Rows, sides
 from beexformer.training.encoders import locate
 from beexformer.training.overview import Overview
 from beexformer.training.progress import RunProgress
@@ -63,9 +63,9 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
         config = network.config(tokenizer.vocab_size, len(labels), variant, multi_label=train.multi_label)
     except ValueError as error:
         raise TrainingError(f"recipe {recipe.name}: {error}") from None
-    overview = Overview(
-        train, None if cross_validated else dev, labels, tokenizer.count_cut(train.inputs()), network.max_tokens
-    )
+    read = [side for row in train.inputs() for side in sides(row)] if config.pairs == "apart" else train.inputs()
+    cut = tokenizer.count_cut(read)
+    overview = Overview(train, None if cross_validated else dev, labels, cut, network.max_tokens)
     progress.console.print(overview.table())
     targets = _targets(recipe, train, len(labels))
     unlabelled: list[Input] = []

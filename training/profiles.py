@@ -71,7 +71,7 @@ def observed(engine: Engine, inputs: Sequence[Input], labels: np.ndarray | None,
     encoded = [engine.encode(row) if isinstance(row, str) else engine.encode(*row) for row in inputs]
     batches: Iterable[int] = progress(range(0, len(encoded), 64))
     logits = np.concatenate([engine.logits(encoded[start : start + 64]) for start in batches])
-    tokens = np.array([len(row.ids) for row in encoded], dtype=np.int64)
+    tokens = np.array([row.lengths for row in encoded], dtype=np.int64)
     thresholds = None if engine.thresholds is None else np.array(engine.thresholds)
     return Observed(engine.config, logits, tokens, labels, thresholds)
 
@@ -107,14 +107,14 @@ def run(
     evidence |= {
         "rows": len(seen),
         "labelled": labelled,
-        "tokens_mean": round(float(seen.tokens.mean()), 1),
+        "tokens_mean": round(float(seen.tokens.sum()) / len(seen), 1),
         "data": rows.name,
         "data_sha256": digest("\t".join(sides(row)) for row in inputs),
         "date": datetime.date.today().isoformat(),
     }
     budget = None
     if want == "ms":
-        budget = Budget(value, round(float(seen.tokens.mean())), ladder(seen))
+        budget = Budget(value, round(float(seen.tokens.sum()) / len(seen)), ladder(seen))
     store(found, out or folder, name, Profile(options, evidence, budget), default)
     return Tuned(name, options, evidence, out or folder)
 

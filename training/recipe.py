@@ -299,8 +299,8 @@ class Recipe(Section):
         if not self.heads and (folds or self.data.described):
             flag = "--folds" if folds else "--labels"
             raise TrainingError(
-                f"{flag} goes with single texts alone: with pairs or --start a network is trained, once, and judged by "
-                "a tenth of the rows or by --dev; leave it out"
+                f"{flag} goes with heads alone: with --epochs, --teacher or --start a network is trained, once, and "
+                "judged by a tenth of the rows or by --dev; leave it out"
             )
         found = self.reading(max_tokens) if max_tokens else self
         content = found.model_dump(exclude_unset=True)
@@ -371,13 +371,15 @@ OWN_OPTIM = {
     "average_from": 0.8,
 }
 
-OWN_PAIRS: dict[str, Any] = {
+OWN_PAIRS: dict[str, Any] = {**OWN_TEXTS, "network": {**OWN_TEXTS["network"], "pairs": "apart"}}
+"""The same of pairs: each text by itself, so that heads see what the two have in common and what they have not."""
+
+OWN_TRAINED_PAIRS: dict[str, Any] = {
     "start": {"backbone": "english"},
     "network": {"head_thresholds": 4, "embedding": "int4+2", "exact_match": True},
     "optim": OWN_OPTIM,
 }
-"""Where pairs come without a recipe: mean states of a pair say little of what its texts have in common until the
-network has been trained on such pairs."""
+"""Where an owner's flags ask for a network that is trained on pairs, read as one text."""
 
 
 def own_name(name: str) -> None:
@@ -386,11 +388,13 @@ def own_name(name: str) -> None:
         raise TrainingError(f"a model is named after --out, and {name!r} is no name: a-z, 0-9, - and _ make one")
 
 
-def own_rows(name: str, columns: dict[str, Any], start: str | None = None) -> Recipe:
-    """The recipe of rows that come without one; `columns` are fields of [data], `start` is a checkpoint to go on from.
-    Raises TrainingError as `parse`."""
+def own_rows(name: str, columns: dict[str, Any], start: str | None = None, *, trained: bool = False) -> Recipe:
+    """The recipe of rows that come without one; `columns` are fields of [data], `start` is a checkpoint to go on from;
+    `trained`: pairs are to train a network. Raises TrainingError as `parse`."""
     own_name(name)
-    content = OWN_PAIRS if columns.get("text_pair") else OWN_TEXTS
+    content = OWN_TEXTS
+    if columns.get("text_pair"):
+        content = OWN_TRAINED_PAIRS if trained else OWN_PAIRS
     if start:
         content = {"start": {"checkpoint": start}, "optim": {**OWN_OPTIM, "learning_rate": 5e-4}}
     return parse({"name": name, "data": columns, **content}, "arguments", Recipe)

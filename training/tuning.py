@@ -22,7 +22,7 @@ from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions
 from beexformer.training.decisions import decide, same
-from beexformer.training.evaluate import DELTAS, METRICS, NO_DELTA, flops_saved
+from beexformer.training.evaluate import DELTAS, METRICS, NO_DELTA, flops_saved, lengths
 
 STEPS = 50  # of the entropy threshold, from 0 to 1
 Want = Literal["flops", "ms", "agree", "risk"]
@@ -102,7 +102,8 @@ class Observed:
     def milliseconds(self, options: ExitOptions, cost: Callable[[int, int], float]) -> float:
         """Mean time of a row, by a cost model's `milliseconds(tokens, blocks)`."""
         left = np.array(self.config.exits)[self.taken(options) - 1]
-        return float(np.mean([cost(n, c) for n, c in zip(self.tokens.tolist(), left.tolist(), strict=True)]))
+        tokens = (sum(flops.each_of(n)) for n in lengths(self.tokens))
+        return float(np.mean([cost(n, c) for n, c in zip(tokens, left.tolist(), strict=True)]))
 
 
 def path(config: BEEConfig) -> list[ExitOptions]:
@@ -182,7 +183,8 @@ def tune(
 def ladder(observed: Observed) -> tuple[Rung, ...]:
     """The candidates that are worth their FLOPs: these rise, and so does the score (agreement, without labels). For
     machines that convert FLOPs to milliseconds themselves."""
-    full = np.mean([flops.forward(observed.config, n, observed.config.n_block).flops for n in observed.tokens.tolist()])
+    config = observed.config
+    full = np.mean([flops.forward(config, n, config.n_block).flops for n in lengths(observed.tokens)])
     score = _score_of(observed)
     found = [(options, observed.measure(options)) for options in candidates(observed.config)]
     rungs, best = [], -1.0
