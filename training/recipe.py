@@ -71,7 +71,7 @@ class Data(Section):
         return Columns(self.text, self.text_pair, self.label, self.encoding, self.label_separator)
 
     def metric_of(self, multi_label: bool) -> str:
-        """The metric; of several labels a text micro F1 in place of accuracy, which few texts would meet."""
+        """Of several labels a text micro F1 in place of accuracy, which few would meet."""
         return "micro_f1" if multi_label and self.metric == "accuracy" else self.metric
 
 
@@ -296,6 +296,8 @@ class Recipe(Section):
                 f"{flag} means nothing for single texts: their heads are computed, not trained step by step. It goes "
                 f"with pairs and with --start{also}"
             )
+        if self.data.text_pair and self.data.described:
+            raise TrainingError("--labels goes with single texts alone; leave it out")
         if not self.heads and (folds or self.data.described):
             flag = "--folds" if folds else "--labels"
             raise TrainingError(
@@ -359,21 +361,12 @@ OWN_TEXTS: dict[str, Any] = {
 """Where rows of single texts come without a recipe: the backbone knows English, and a thousand rows find its heads."""
 
 OWN_OPTIM = {
-    "epochs": 10,
-    "patience": 10,
-    "learning_rate": 1e-3,
-    "min_learning_rate": 1e-5,
-    "schedule": "linear",
-    "warmup": 0.05,
-    "dropout": 0.1,
-    "embedding": "frozen",
-    "precision": "auto",
-    "average_from": 0.8,
+    **{"epochs": 10, "patience": 10, "learning_rate": 1e-3, "min_learning_rate": 1e-5, "schedule": "linear"},
+    **{"warmup": 0.05, "dropout": 0.1, "embedding": "frozen", "precision": "auto", "average_from": 0.8},
 }
 
 OWN_PAIRS: dict[str, Any] = {**OWN_TEXTS, "network": {**OWN_TEXTS["network"], "pairs": "apart"}}
 """The same of pairs: each text by itself, so that heads see what the two have in common and what they have not."""
-
 OWN_TRAINED_PAIRS: dict[str, Any] = {
     "start": {"backbone": "english"},
     "network": {"head_thresholds": 4, "embedding": "int4+2", "exact_match": True},
