@@ -268,7 +268,7 @@ def evaluated(query: str, tmp_path: Path) -> float:
     ]
     (tmp_path / "test.yml").write_text(yaml.safe_dump({"tests": tests}))
     ran = subprocess.run(["promtool", "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True)
-    found = re.search(r"got:\[?\s*(?:Labels:)?\s*\{[^}]*\}\s*(?:Value:)?\s*([0-9.E+]+)", ran.stdout + ran.stderr)
+    found = re.search(r"got:\[?\s*(?:Labels:)?\s*\{[^}]*\}\s*(?:Value:)?\s*([0-9.E+-]+)", ran.stdout + ran.stderr)
     assert found, ran.stdout + ran.stderr
     return float(found[1])
 
@@ -277,6 +277,17 @@ def evaluated(query: str, tmp_path: Path) -> float:
 def test_saturation_is_what_event_loops_are_busy_and_late(helm: str, tmp_path: Path) -> None:
     trigger = only(render(helm, SETS["scaled by KEDA"]), "ScaledObject")["spec"]["triggers"][1]
     assert evaluated(trigger["metadata"]["query"], tmp_path) == pytest.approx(2 * 0.6), "of both pods together"
+
+    scaling = (ROOT / "docs/scaling.md").read_text()
+    [adapter] = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(rules:.*?)```", scaling, re.DOTALL)]
+    [rule] = adapter["rules"]["custom"]
+    series = rule["seriesQuery"].split("{")[0]
+    query = rule["metricsQuery"].replace("<<.Series>>", series).replace("<<.GroupBy>>", "pod")
+    query = query.replace(
+        "<<.LabelMatchers>>", 'namespace="text",pod="a"'
+    )  # the adapter asks for one pod after another
+    assert evaluated(query, tmp_path) == pytest.approx(0.6)
+    assert rule["name"]["as"] == "bee_saturation"
 
 
 def test_the_saturation_of_the_hpa_is_a_share(helm: str) -> None:
