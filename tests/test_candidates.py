@@ -6,25 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import random_checkpoint, random_texts
+from tiny import random_checkpoint, random_texts, with_readers
 
 from beexformer.model import candidates, checkpoint, flops
-from beexformer.model.checkpoint import Checkpoint
-from beexformer.model.embedding import quantize
 from beexformer.model.engine import Engine
 from beexformer.model.errors import CheckpointError, InputError
 from beexformer.model.options import ExitOptions
 from beexformer.model.tensors import READERS
 
 DEEP = ExitOptions(min_blocks=6)
-
-
-def with_readers(seed: int = 0) -> Checkpoint:
-    found = random_checkpoint(head="linear", input="text")
-    rows = np.random.default_rng(seed).normal(size=(6, 128, 128)).astype(np.float32)
-    weight, scale = zip(*map(quantize, rows), strict=True)
-    tensors = {**found.tensors, READERS[0]: np.stack(weight), READERS[1]: np.stack(scale)}
-    return replace(found, candidate_labels=True, learned_from="labels", tensors=tensors)
 
 
 @pytest.fixture

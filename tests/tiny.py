@@ -1,5 +1,7 @@
 """Small networks and texts made from a seed, for the tests of `model`. Nothing comes from elsewhere."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from beexformer.model import bits
@@ -7,7 +9,7 @@ from beexformer.model.checkpoint import Checkpoint
 from beexformer.model.config import BEEConfig
 from beexformer.model.embedding import pack, quantize, steps
 from beexformer.model.manifest import Input
-from beexformer.model.tensors import named_spec, stack
+from beexformer.model.tensors import READERS, named_spec, stack
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
 
 WORDS = [
@@ -77,6 +79,15 @@ def random_checkpoint(
         tokenizer=tokenizer,
         card="# tiny\n",
     )
+
+
+def with_readers(seed: int = 0) -> Checkpoint:
+    """One of which requests may name classes of their own."""
+    found = random_checkpoint(head="linear", input="text")
+    rows = np.random.default_rng(seed).normal(size=(6, 128, 128)).astype(np.float32)
+    weight, scale = zip(*map(quantize, rows), strict=True)
+    tensors = {**found.tensors, READERS[0]: np.stack(weight), READERS[1]: np.stack(scale)}
+    return replace(found, candidate_labels=True, learned_from="labels", tensors=tensors)
 
 
 def random_texts(count: int, seed: int = 0, longest: int = 30) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from browsing import Opened, screenshots
 from playwright.sync_api import Page, expect
 from running import BEEXFORMER, Server, server_of
-from tiny import random_checkpoint, random_texts
+from tiny import random_checkpoint, random_texts, with_readers
 
 from beexformer.model.checkpoint import save
 from beexformer.model.manifest import Example
@@ -33,6 +33,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     save(replace(named, name="named", input="text", learned_from="labels"), folder / "models" / "named")
     tags = random_checkpoint(4, ("praise", "price", "delivery"), head="linear", multi_label=True)
     save(replace(tags, name="tags", input="text"), folder / "models" / "tags")
+    save(replace(with_readers(), name="your-own"), folder / "models" / "your-own")
     with server_of(folder, BEEXFORMER, "serve", "--port", "0", "--checkpoints", str(folder / "models")) as server:
         yield server
 
@@ -80,6 +81,23 @@ def test_a_model_that_saw_no_row_says_so(opened: Opened, bank: Server) -> None:
     expect(page.locator("#about")).not_to_contain_text("nothing of it was measured")
     page.get_by_label("Model").select_option("named")
     expect(page.locator("#about")).to_contain_text("nothing of it was measured")
+
+
+def test_classes_of_ones_own_are_asked_for(opened: Opened, bank: Server) -> None:
+    page = opened(bank.url)
+    answered(page)
+    own = page.get_by_label("Classes of your own")
+    expect(own).to_be_hidden()
+    page.get_by_label("Model").select_option("your-own")
+    expect(own).to_be_visible()
+    answered(page)
+    own.fill("a warm film, the worst, ")
+    expect(page.locator("#scores li")).to_have_count(2)
+    expect(page.locator("#scores")).to_contain_text("a warm film")
+    expect(page.locator("#same")).to_contain_text("Full depth")
+    page.screenshot(path=screenshots() / "page-own-classes.png", full_page=True)
+    own.fill("")
+    expect(page.locator("#scores")).to_contain_text("positive")
 
 
 def test_a_model_of_pairs_gets_pairs(opened: Opened, bank: Server) -> None:

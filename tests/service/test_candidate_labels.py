@@ -1,6 +1,5 @@
 """Classes that a request names, over HTTP: answered by a model that takes them, refused by others, counted."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,11 @@ from typing import Any
 import pytest
 from running import GOLDEN, problem, samples, wait_until
 from starlette.testclient import TestClient
+from tiny import with_readers
 
 from beexformer.app.main import create_app
 from beexformer.app.settings import Settings
 from beexformer.model.checkpoint import save
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_candidates import with_readers
 
 TEXT = {"text": "a warm and funny film", "model": "tiny"}
 LABELS = ["warm film", "the worst", "dull"]
