@@ -328,17 +328,23 @@ def measured(options: argparse.Namespace) -> tuple[Service, list[dict[str, float
             lines = bodies.read_bytes().splitlines()
             sent = requests(lines, 60_000)
             os.sched_setaffinity(0, {int(ASKING)})
-            alone = np.median(one_by_one(server.port, sent, 7), axis=0)  # a stall of the machine is no text's
-            before = server.cpu_seconds()
-            thin = open_loop(server, THIN / float(alone.mean()), seconds)
-            # what asks for each answer once before it begins is of the same kind
-            busy = (server.cpu_seconds() - before) / (thin["offered"] + len(sent))
-            times = np.maximum(alone - alone.mean() + busy, 0.2 * busy)
-            elsewhere = float(alone.mean()) - busy  # on the wire, and at the client
-            service = Service(times)
-            for load in LOADS:
+            services = []
+            for load in LOADS:  # each with the machine's speed of its minute
+                service, elsewhere = busy_with(server, sent, seconds / 2)
+                services.append(service)
                 checks.append(checked(server, service, load, seconds, elsewhere))
-            return service, checks, cpu_of_batches(server, lines)
+            middle = sorted(services, key=lambda one: one.mean)[len(services) // 2]
+            return middle, checks, cpu_of_batches(server, lines)
+
+
+def busy_with(server: Server, sent: list[bytes], seconds: float) -> tuple[Service, float]:
+    """Service times of these texts, and the seconds that a text takes on the wire and at the client."""
+    alone = np.median(one_by_one(server.port, sent, 5), axis=0)  # a stall of the machine is no text's
+    before = server.cpu_seconds()
+    thin = open_loop(server, THIN / float(alone.mean()), seconds)
+    # what asks for each answer once before it begins is of the same kind
+    busy = (server.cpu_seconds() - before) / (thin["offered"] + len(sent))
+    return Service(np.maximum(alone - alone.mean() + busy, 0.2 * busy)), float(alone.mean()) - busy
 
 
 def checked(server: Server, service: Service, load: float, seconds: float, elsewhere: float) -> dict[str, float]:
@@ -348,7 +354,8 @@ def checked(server: Server, service: Service, load: float, seconds: float, elsew
     sojourn = 1000 * (simulated_like(rate, seconds, service.seconds) + elsewhere)
     return {
         "load": load,
-        "mean_wait_ms": 1000 * mean_wait(rate, service),
+        "formula_mean_ms": 1000 * (mean_wait(rate, service) + service.mean + elsewhere),
+        "measured_mean_ms": found["mean_ms"],
         "simulated_p99_ms": float(np.percentile(sojourn, 99)),
         "measured_p99_ms": found["p99_ms"],
         "simulated_p50_ms": float(np.percentile(sojourn, 50)),
@@ -382,15 +389,7 @@ def check_itself(console: Console) -> int:
     return int(worst > 0.05)
 
 
-CHECKS = (
-    "load of one process",
-    "mean wait, ms (formula)",
-    "p50 ms, simulated",
-    "measured",
-    "p99 ms, simulated",
-    "measured",
-    "apart",
-)
+CHECKS = ("load of one process", "mean ms, formula", "measured", "p99 ms, simulated", "measured", "apart")
 FLEETS = ("texts a second", "pods", "cores", "load", "with a zone lost", "p50 ms", "p99 ms", "time series", "$ an hour")
 EVENTS = ("what happens", "p99 ms", "in the worst 5 s", "busiest process", "pods in the end")
 
@@ -399,9 +398,8 @@ def rows_of_checks(checks: Sequence[dict[str, float]]) -> list[list[str]]:
     return [
         [
             f"{one['load']:.0%}",
-            f"{one['mean_wait_ms']:.2f}",
-            f"{one['simulated_p50_ms']:.2f}",
-            f"{one['measured_p50_ms']:.2f}",
+            f"{one['formula_mean_ms']:.2f}",
+            f"{one['measured_mean_ms']:.2f}",
             f"{one['simulated_p99_ms']:.2f}",
             f"{one['measured_p99_ms']:.2f}",
             f"{one['simulated_p99_ms'] / one['measured_p99_ms'] - 1:+.0%}",

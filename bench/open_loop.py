@@ -209,6 +209,7 @@ def main() -> None:
     outcomes = offer(arguments.port, sent, answers, times, arguments.timeout_ms / 1000)
     found: dict[str, Any] = {"offered": len(times), **outcomes.counts}
     if outcomes.latencies:
+        found["mean_ms"] = round(1000 * float(np.mean(outcomes.latencies)), 3)
         found["p50_ms"], found["p99_ms"] = (1000 * np.percentile(outcomes.latencies, (50, 99))).round(3).tolist()
     found["ok_per_second"] = round(outcomes.counts["ok"] / float(times[-1]), 1)
     if arguments.service:
