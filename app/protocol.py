@@ -15,7 +15,9 @@ bytes were there to be read; and "bee.refused", an exception, once its body is l
 returns.
 """
 
+import contextlib
 import math
+import os
 import random
 import socket
 import sys
@@ -36,15 +38,42 @@ MAX_TARGET_BYTES = 8 * 1024
 DISCARD_BYTES, DISCARD_SECONDS = 32 * 1024 * 1024, 10.0  # of a refused request
 UNREAD_SECONDS = 30.0  # for a client to take its answer
 TCP_INFO_BYTES, TICK_MS = 56, 10  # up to and with tcpi_last_data_recv, milliseconds since data came
+STATUS = b"HTTP/1.1 "
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _Transport:
-    """The transport as uvicorn's classes see it: only the protocol closes."""
+    """The transport as uvicorn's classes see it: only the protocol closes, and an answer is sent when it is written.
+
+    uvloop sends at the end of a turn of the event loop, in which a busy one answers hundreds of requests: the first of
+    them would wait for the last. A head waits for what comes behind it, so that both are one packet."""
 
     def __init__(self, transport: Any, protocol: "Protocol") -> None:
         self.real, self.protocol = transport, protocol
-        self.write, self.close = transport.write, protocol.close
+        self.close = protocol.close
+        self.descriptor = protocol.socket.fileno()
+        self.head = b""
+
+    def write(self, data: bytes) -> None:
+        if self.protocol.answering and data.startswith(STATUS) and not self.head:
+            self.head = data
+        else:
+            data, self.head = self.head + data, b""
+            self._send(data)
+
+    def flush(self) -> None:
+        """Send a head that nothing came behind."""
+        if self.head:
+            data, self.head = self.head, b""
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
+        sent = 0
+        if not self.protocol.lost and not self.real.get_write_buffer_size():
+            with contextlib.suppress(OSError):  # full, or gone: the transport will see to it
+                sent = os.write(self.descriptor, data)
+        if sent < len(data):
+            self.real.write(data[sent:])
 
     def is_closing(self) -> bool:
         return self.protocol.closing
@@ -66,13 +95,15 @@ class Protocol(HttpToolsProtocol):
     deaf = False  # what still comes is discarded
     discarded = 0  # bytes
     closing = False  # nothing more is answered
+    lost = False  # and the socket is no longer ours
 
     # called by the transport
 
     def connection_made(self, transport: Any) -> None:
         self.wire = transport
         self.socket = transport.get_extra_info("socket")
-        super().connection_made(_Transport(transport, self))  # type: ignore[arg-type]
+        self.out = _Transport(transport, self)
+        super().connection_made(self.out)  # type: ignore[arg-type]
         limits = self.server_state.limits
         self.received = now = time.monotonic()
         self.deadline = now + limits.head
@@ -81,7 +112,7 @@ class Protocol(HttpToolsProtocol):
         self.server_state.counted(len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closing = True
+        self.closing = self.lost = True
         self.server_state.half_closed.discard(self)
         super().connection_lost(exc)
         self.server_state.counted(len(self.connections))
@@ -173,6 +204,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
+        self.out.flush()
         if self.closing:
             return
         self.flow.resume_reading()
@@ -181,6 +213,11 @@ class Protocol(HttpToolsProtocol):
         elif not self.receiving:
             idle = UNREAD_SECONDS if self.flow.write_paused else self.server_state.limits.keep_alive
             self.deadline = time.monotonic() + idle
+
+    @property
+    def answering(self) -> bool:
+        """An answer has begun and hasn't ended."""
+        return self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
 
     @property
     def idle(self) -> bool:
@@ -201,6 +238,7 @@ class Protocol(HttpToolsProtocol):
         """End the connection after what was written."""
         if self.closing:
             return
+        self.out.flush()
         self.closing = True
         if not self.receiving and not self.deaf:
             self.deadline = time.monotonic() + UNREAD_SECONDS

@@ -5,9 +5,9 @@ An open loop: requests come when they come (Poisson), whether or not the ones be
 
 BODIES has one body a line, posted to /classify in turn; the answer to each, alone, is asked for beforehand, and what
 comes under load has to equal it. A latency counts from the moment at which the request was to be sent, so that nothing
-is hidden by a generator that waits. Connections are kept and more are opened as long as all are busy. Ends with one
-line of JSON. With `--service`, the seconds that each body takes alone, it also has the p99 of a FIFO queue that serves
-the same arrivals.
+is hidden by a generator that waits: `sent_late_p99_ms` says how late it was itself. Connections are kept and more are
+opened as long as all are busy. Ends with one line of JSON. With `--service`, the seconds that each body takes alone, it
+also has the p99 of a FIFO queue that serves the same arrivals.
 """
 
 import argparse
@@ -42,6 +42,7 @@ class Outcomes:
     """What became of the requests."""
 
     latencies: list[float] = field(default_factory=list)  # of right answers, in seconds
+    delays: list[float] = field(default_factory=list)  # seconds by which requests were sent too late
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -124,6 +125,7 @@ def offer(port: int, sent: list[bytes], answers: list[bytes], dues: np.ndarray, 
                 poll.register(connection.socket, select.EPOLLIN)
             connection.index, connection.due = sending % len(sent), times[sending]
             connection.buffer, connection.length = b"", 0
+            outcomes.delays.append(time.perf_counter() - connection.due)
             sending, busy = sending + 1, busy + 1
             try:
                 connection.socket.send(sent[connection.index])
@@ -211,6 +213,7 @@ def main() -> None:
     if outcomes.latencies:
         found["mean_ms"] = round(1000 * float(np.mean(outcomes.latencies)), 3)
         found["p50_ms"], found["p99_ms"] = (1000 * np.percentile(outcomes.latencies, (50, 99))).round(3).tolist()
+    found["sent_late_p99_ms"] = round(1000 * float(np.percentile(outcomes.delays, 99)), 3)
     found["ok_per_second"] = round(outcomes.counts["ok"] / float(times[-1]), 1)
     if arguments.service:
         service = np.array(json.loads(arguments.service.read_text()))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -20,9 +21,11 @@ import numpy as np
 import pytest
 from running import ANSWERS, BEEXFORMER, GOLDEN, PATIENCE, Server, problem, samples, server_of, wait_until
 from safetensors.numpy import load, save
+from traffic import request
 
 from beexformer import cli
 
+HERE = Path(__file__).parent
 ONE = {"text": "a warm film"}
 HEAD = b"POST /classify HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 
@@ -307,3 +310,29 @@ def test_what_a_request_waits_before_anybody_looks_at_it_counts(tmp_path: Path) 
                     assert int(refused.headers["retry-after"]) >= 1
             counted = samples(known.get("/metrics").text)
         assert counted["bee_request_duration_seconds_sum", "model=golden"] > 0.3
+
+
+def test_an_answer_is_sent_before_the_next_text_has_its_turn(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    with server_of(tmp_path, sys.executable, HERE / "second_server.py", GOLDEN, flag) as server:
+        wait_until(lambda: len(children(server.process.pid)) == 1)
+        [worker] = children(server.process.pid)
+        port = int(server.url.rpartition(":")[2])
+        with (
+            socket.create_connection(("127.0.0.1", port), PATIENCE) as one,
+            socket.create_connection(("127.0.0.1", port), PATIENCE) as other,
+        ):
+            for connection in (one, other):  # both are taken
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+            os.kill(worker, signal.SIGSTOP)
+            try:
+                for connection in (one, other):  # they meet in one turn of the event loop
+                    connection.sendall(request())
+            finally:
+                os.kill(worker, signal.SIGCONT)
+            [first] = select.select([one, other], [], [], PATIENCE)[0]  # the other's text waits for the file
+            assert first.recv(65536).startswith(b"HTTP/1.1 200")
+            flag.touch()
+            [second] = {one, other} - {first}
+            assert second.recv(65536).startswith(b"HTTP/1.1 200")
