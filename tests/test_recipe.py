@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,3 +95,33 @@ def test_embeddings_on_a_grid_stand_still() -> None:
     assert (
         recipe.parse({**content, "optim": {"embedding": "frozen"}}, "test", recipe.Recipe).network.embedding == "int4+2"
     )
+
+
+TEXTS, PAIRS = {"train": "rows.csv"}, {"train": "rows.csv", "text_pair": "other"}
+
+
+def test_owners_flags_change_their_run() -> None:
+    texts = recipe.own_rows("toy", TEXTS).changed(max_tokens=64, folds=10, examples=True)
+    assert texts.heads is not None
+    assert (texts.network.max_tokens, texts.heads.folds, texts.data.examples) == (64, 10, True)
+    pairs = recipe.own_rows("toy", PAIRS, trained=True).changed(epochs=20, teacher="minilm")
+    assert pairs.teacher is not None
+    assert (pairs.optim.epochs, pairs.optim.patience, pairs.teacher.encoder) == (20, 20, "minilm")
+    assert recipe.own_rows("toy", TEXTS).changed() == recipe.own_rows("toy", TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("data", "trained", "asked", "said"),
+    [
+        (TEXTS, False, {"epochs": 3}, "--epochs means nothing for single texts"),
+        (TEXTS, False, {"teacher": "minilm"}, "--teacher means nothing for single texts"),
+        (PAIRS, True, {"folds": 3}, "--folds goes with heads alone"),
+        ({**PAIRS, "described": {"a": "b"}}, False, {}, "--labels goes with single texts alone"),
+        (PAIRS, True, {"teacher": "gpt"}, "teacher.encoder"),
+    ],
+)
+def test_a_flag_that_means_nothing_is_refused(
+    data: dict[str, Any], trained: bool, asked: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(TrainingError, match=said):
+        recipe.own_rows("toy", data, trained=trained).changed(**asked)

@@ -1,0 +1,82 @@
+"""`beexformer train` as it is called: what is refused before anything is made, and what flags leave in a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import WORDS, random_texts
+from typer.testing import CliRunner
+
+from beexformer.model import checkpoint
+from beexformer.model.config import BEEConfig
+from beexformer.model.errors import BEEError
+from beexformer.model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.training import backbone, cli, export, recipe
+from beexformer.training.network import BEExformer
+
+JSON = train_wordpiece([" ".join(WORDS)] * 5, 100)
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder: rows, labels, and a tiny backbone in place of the shipped one."""
+    monkeypatch.setattr(export, "FLIPPED", 0.2)
+    torch.manual_seed(0)
+    shape = {"d_model": 128, "n_block": 3, "n_head": 2, "max_tokens": 32, "embedding": "int4+2"}
+    network = BEExformer(BEEConfig(vocab_size=Tokenizer(JSON, 32).vocab_size, n_class=2, **shape))
+    network.fix_embedding(np.ones(network.config.vocab_size))
+    facts = {"encoder": "none", "recipe": {"text": []}}
+    backbone.write(tmp_path / "tiny", network, JSON, facts, readers=[torch.randn(128, 128) for _ in range(3)])
+    monkeypatch.setitem(recipe.OWN_TEXTS, "start", {"backbone": str(tmp_path / "tiny")})
+    lines = [f"{text},{'bad' if 'worst' in text.split() else 'good'}" for text in random_texts(80, longest=9)]
+    (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
+    (tmp_path / "labels.txt").write_text("good: a charming film\nbad: the worst movie\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(*arguments: str) -> Any:
+    found = CliRunner().invoke(cli.app, ["train", *arguments])
+    if found.exception and not isinstance(found.exception, SystemExit):
+        raise found.exception
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give --train"),
+        (("--train", "rows.csv", "--recipe", "x.toml"), "give --train"),
+        (("--recipe", "x.toml", "--folds", "3"), "a recipe says itself"),
+        (("--labels", "labels.txt"), "named after --out"),
+        (("--labels", "labels.txt", "--out", "m", "--balance"), "reads no rows"),
+        (("--train", "none.csv", "--out", "m"), "no such file"),
+        (("--train", "rows.csv", "--labels", "none.txt", "--out", "m"), "none.txt can't be read"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_made(root: Path, arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(BEEError, match=said):
+        train(*arguments)
+    assert not (root / "m").exists()
+    assert not (root / "runs").exists()
+
+
+def test_flags_reach_the_checkpoint(root: Path) -> None:
+    done = train("--train", "rows.csv", "--labels", "labels.txt", "--out", "m", "--folds", "3", "--examples", "--take")
+    assert "comparing" not in done.stdout.splitlines()[-1]
+    found = checkpoint.read(root / "m")
+    assert found.candidate_labels
+    assert found.evaluation["provenance"]["recipe"]["heads"]["folds"] == 3
+    assert 1 <= len(found.examples) <= 2
+    assert all(example.consent for example in found.examples)
+    assert ("recommended" in found.profiles) == ("taken:" in done.output)
+    assert not (root / "runs").exists(), "heads keep no progress"
+    again = train("--train", "rows.csv", "--labels", "labels.txt", "--out", "m", "--folds", "3", "--examples")
+    assert "is finished" in again.stdout
+
+
+def test_labels_alone_are_enough(root: Path) -> None:
+    assert "nothing was measured" in train("--labels", "labels.txt", "--out", "m").stdout
+    assert checkpoint.read(root / "m").learned_from == "labels"
