@@ -95,7 +95,7 @@ class InferResponse(BaseModel):
     outputs: list[InferTensor] = Field(description="the outputs, in the order asked for")
 
 
-_request = TypeAdapter(InferRequest)
+_request, _item = TypeAdapter(InferRequest), TypeAdapter(ClassifyRequest)
 
 
 @router.get("", name="server_metadata", responses=_errors(401))
@@ -227,9 +227,8 @@ def _items(engine: Engine, asked: InferRequest, rest: bytes, most: int) -> list[
         raise HTTPException(400, f"there is no parameter {min(unknown)!r}; known are {', '.join(sorted(ASKED))}")
     options = {name: value for name, value in asked.parameters.items() if name in ASKED}
     try:
-        adapter = TypeAdapter(ClassifyRequest)
         return [
-            adapter.validate_python({"text": text, "text_pair": pair, "model": engine.name, **options})
+            _item.validate_python({"text": text, "text_pair": pair, "model": engine.name, **options})
             for text, pair in zip(texts["text"], pairs, strict=True)
         ]
     except ValidationError as error:
