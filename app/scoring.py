@@ -234,7 +234,8 @@ def answer(scoring: Scoring, engine: Engine, chunk: Sequence[tables.Row]) -> lis
 def _made(scoring: Scoring, engine: Engine) -> dict[str, Any]:
     """What a partial output comes from; one of anything else is not gone on with."""
     stat = scoring.source.stat()
-    logits = engine.logits([engine.encode("a text that tells this network from another")])
+    text = "a text that tells this network from another"
+    logits = engine.logits([engine.encode(text, text if engine.input == "pair" else None)])
     return {
         "source": [str(scoring.source.resolve()), stat.st_size, stat.st_mtime_ns],
         "columns": scoring.inputs,

@@ -13,10 +13,10 @@ from tiny import WORDS, random_texts
 from beexformer.model import checkpoint
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
-from beexformer.model.errors import TrainingError
+from beexformer.model.errors import BEEError, TrainingError
 from beexformer.model.options import ExitOptions
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import backbone, evaluate, export, frozen, mean_states, profiles, recipe, train
+from beexformer.training import backbone, cli, evaluate, examples, export, frozen, mean_states, profiles, recipe, train
 from beexformer.training.batches import pad
 from beexformer.training.data import Columns
 from beexformer.training.network import BEExformer, mean_state
@@ -148,9 +148,31 @@ def test_several_labels_a_text_from_rows_to_answers(root: Path) -> None:
     said = np.array([[label in answer.says for label in engine.labels] for answer in answers])
     assert evaluate.METRICS["micro_f1"](rows.labels, said) == found["score"], "evaluation is of what is served"
     assert [answer.exit_index for answer in answers].count(2) == found["exits"][1]
+    shown = examples.choose(engine, rows)
+    assert shown
+    assert all(each.title in engine.predict([engine.encode(each.text)])[0].says for each in shown)
     card = (root / "out" / "README.md").read_text()
     assert "Any number of them applies to a text" in card
     assert "| cinema |" in card
+
+
+def test_the_verb_evaluates_several_labels_or_says_what_there_is_not(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, out = tagged(root / "train.jsonl", random_texts(200, longest=9)), root / "out"
+    run(plan(train="train.jsonl"), root)
+    capsys.readouterr()
+    cli.evaluate(rows, checkpoint=out, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["metric"], set(found["metrics"])) == ("micro_f1", {"micro_f1", "macro_f1", "accuracy"})
+    cli.evaluate(rows, checkpoint=out, metric="macro_f1")
+    said = capsys.readouterr().out
+    assert "labels, those with the lowest F1 first" in said
+    assert "rows with exactly their labels" in said
+    with pytest.raises(BEEError, match="--confusion is for one label a text"):
+        cli.evaluate(rows, checkpoint=out, confusion=root / "classes.png")
+    with pytest.raises(BEEError, match="metric 'matthews' is for one label a text"):
+        cli.evaluate(rows, checkpoint=out, metric="matthews")
 
 
 def test_a_profile_of_several_labels_states_its_loss(root: Path) -> None:

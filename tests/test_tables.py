@@ -41,7 +41,11 @@ def test_an_awkward_file_trains_or_is_refused_in_one_sentence(name: str) -> None
     skip_without_library(name)
     expected = EXPECTED[name]
     columns = data.Columns(
-        **{key: expected[key] for key in ("text", "text_pair", "label", "encoding") if key in expected}
+        **{
+            key: expected[key]
+            for key in ("text", "text_pair", "label", "encoding", "label_separator")
+            if key in expected
+        }
     )
     if "refused" in expected:
         with pytest.raises(BEEError, match=expected["refused"]) as refusal:
@@ -52,9 +56,12 @@ def test_an_awkward_file_trains_or_is_refused_in_one_sentence(name: str) -> None
     rows, labels = data.read_rows(AWKWARD / name, columns)
     assert (len(rows), labels) == (expected["rows"], expected["labels"])
     assert "first" not in expected or rows.texts[0] == expected["first"]
+    assert rows.labels.tolist() == expected["several"] if "several" in expected else not rows.multi_label
 
 
-@pytest.mark.parametrize("name", [name for name, expected in EXPECTED.items() if "rows" in expected])
+@pytest.mark.parametrize(
+    "name", [name for name, expected in EXPECTED.items() if "rows" in expected and "several" not in expected]
+)
 def test_what_trains_is_read_without_the_training_half(name: str) -> None:
     skip_without_library(name)
     texts, _, labels = read(name, EXPECTED[name])

@@ -127,7 +127,8 @@ def identity(asked: argparse.Namespace, scoring: Scoring, folder: Path) -> bytes
     """What a partial output comes from; one of anything else is not gone on with."""
     engine = Engine.load(folder)
     engine.resolve(scoring.options)  # an option that no row can have is refused before the first one
-    logits = engine.logits([engine.encode("a text that tells this network from another")])
+    text = "a text that tells this network from another"
+    logits = engine.logits([engine.encode(text, text if engine.input == "pair" else None)])
     return json.dumps(
         {
             "input": asked.input,
