@@ -80,3 +80,6 @@ def test_flags_reach_the_checkpoint(root: Path) -> None:
 def test_labels_alone_are_enough(root: Path) -> None:
     assert "nothing was measured" in train("--labels", "labels.txt", "--out", "m").stdout
     assert checkpoint.read(root / "m").learned_from == "labels"
+    with pytest.raises(BEEError, match="has learned nothing yet"):
+        train("--train", "rows.csv", "--start", "m", "--out", "n")
+    assert not (root / "n").exists()

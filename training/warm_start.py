@@ -63,5 +63,7 @@ def read(name: str, root: Path) -> WarmStart:
     found = checkpoint.read(folder)
     if "provenance" not in found.evaluation:  # its card has to name data and licence
         raise TrainingError(f"{folder} doesn't say what it was trained on; export it anew with `beexformer train`")
+    if found.learned_from == "labels":
+        raise TrainingError(f"{folder} has learned nothing yet: give its --labels beside --train, without --start")
     digest = hashlib.sha256((folder / checkpoint.WEIGHTS).read_bytes()).hexdigest()
     return WarmStart(found, {"name": found.name, "sha256": digest, "provenance": found.evaluation["provenance"]})
