@@ -67,6 +67,15 @@ class Scorer:
         return table
 
 
+def located(address: str) -> tuple[pa.fs.FileSystem, str]:
+    """(where a path or URI lies, its path there). Raises DataError."""
+    try:
+        filesystem, path = pa.fs.FileSystem.from_uri(address)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise DataError(f"{address}: {error}; give an absolute path, or an URI that every node can read") from None
+    return filesystem, path
+
+
 def kind_of(filesystem: pa.fs.FileSystem, path: str) -> tuple[str, str]:
     """(the kind of a file, or of the files below a folder, as in KINDS, one of the files). Raises DataError."""
     info = filesystem.get_file_info(path)
@@ -90,7 +99,7 @@ def kind_of(filesystem: pa.fs.FileSystem, path: str) -> tuple[str, str]:
 
 def read(path: str) -> ray.data.Dataset:
     """The rows of a file or folder. CSV has a header, commas and UTF-8; its values stay text. Raises DataError."""
-    filesystem, inside = pa.fs.FileSystem.from_uri(path)
+    filesystem, inside = located(path)
     kind, file = kind_of(filesystem, inside)
     options: dict[str, Any] = {
         "filesystem": filesystem,
@@ -163,7 +172,7 @@ def score(asked: argparse.Namespace) -> dict[str, Any]:
     """Rows in, rows out, rows that could not be answered, and the seconds it took. Raises BEEError."""
     folder = SHIPPED / asked.model if (SHIPPED / asked.model / "config.json").is_file() else Path(asked.model)
     scoring = Scoring(Path(asked.input), Path(asked.out), asked.text, asked.text_pair, options=options_of(asked))
-    filesystem, out = pa.fs.FileSystem.from_uri(asked.out)
+    filesystem, out = located(asked.out.rstrip("/"))
     engines = join_or_start()
     cpus = int(ray.cluster_resources().get("CPU", 0))
     if cpus < LEAST_CPUS:

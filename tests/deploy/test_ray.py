@@ -144,6 +144,7 @@ def test_text_files_are_read_as_they_are(kind: str, expected: "pa.Table", tmp_pa
     [
         (["--text", "text"], "no column 'text'; it has id, review, stars"),
         (["--delta", "3"], "delta"),
+        (["--input", "rows.parquet"], "rows.parquet: "),
         (["--input", "/nowhere/rows.parquet"], "/nowhere/rows.parquet: no such file or folder"),
     ],
     ids=str,
