@@ -13,15 +13,17 @@ The service as an ingress of Ray Serve, for those who run Ray already. It costs 
 
 import asyncio
 import socket
+import sys
 
 import ray
 import uvicorn
 from fastapi import FastAPI
-from ray import serve
+from ray import cloudpickle, serve
 
 from beexformer.app.main import create_app
 from beexformer.model.errors import BEEError
 
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # nodes need not have this file
 PORTS = range(9464, 9564)
 SECRET = ("BEE_API_KEYS", "BEE_ADMIN_KEYS")
 

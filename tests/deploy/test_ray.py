@@ -161,12 +161,14 @@ def test_what_is_wrong_is_one_sentence_and_leaves_nothing(
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
     program = (
-        "import time; from ray import serve; import serve as ours;"
+        f"import sys, time; sys.path.insert(0, {str(ROOT / 'deploy/ray')!r});"
+        "from ray import serve; import serve as ours;"
         "serve.start(http_options={'port': 18151}); serve.run(ours.app); print('up', flush=True); time.sleep(600)"
     )
-    environment = {**os.environ, "BEE_CHECKPOINTS": str(GOLDEN), "BEE_API_KEYS": "secret-key"}
+    patient = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}
+    environment = {**os.environ, **patient, "BEE_CHECKPOINTS": str(GOLDEN), "BEE_API_KEYS": "secret-key"}
     run = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT / "deploy/ray", env=environment, stdout=subprocess.PIPE,
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True, start_new_session=True,
     )  # fmt: skip
     yield run
