@@ -162,3 +162,5 @@ def test_a_class_without_rows_is_answered_by_its_name() -> None:
     states = means[labels] + 0.3 * rng.normal(size=(20, 12))
     found = heads.fit(states[:, None], np.eye(3)[labels], names=means[None])
     assert found.heads[0](means).argmax(1).tolist()[2] == 2
+    even = heads.balanced(found, np.eye(3)[labels])
+    assert even.heads[0](means).argmax(1).tolist() == [0, 1, 2], "nor does it take all where classes are balanced"

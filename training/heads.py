@@ -240,7 +240,7 @@ class Heads:
 def balanced(found: Heads, targets: np.ndarray) -> Heads:
     """The same heads for classes that are equally frequent: less the logarithm of their share in `targets` [N, m], so
     that small classes count for as much as large ones (logit adjustment, Menon et al. 2021)."""
-    share = np.log(targets.sum(0).clip(1e-9) / targets.sum())
+    share = np.log(targets.sum(0).clip(1) / targets.sum())  # a class of none, whose name alone is known, as one of one
     return replace(
         found,
         heads=[Linear(head.weight, head.bias - share) for head in found.heads],
