@@ -29,6 +29,7 @@ from beexformer.app.fast_path import FastPath
 from beexformer.app.metrics import Metrics
 from beexformer.app.middleware import RequestMiddleware, has_texts, log_refused
 from beexformer.app.openapi import describe, operation_id
+from beexformer.app.overdue import Overdue
 from beexformer.app.page import add_page
 from beexformer.app.prefix import Prefix
 from beexformer.app.routes import endpoints, router
@@ -141,8 +142,10 @@ def _work(settings: Settings, registry: Registry, processes: Processes, document
     _tell_ready(service)
     app = _app(service)
     app.openapi_schema = document
+    # what a browser or a trace must see of a refusal is added by other layers
+    plain = not (settings.tracing or settings.cors_origins)
     worker = Worker(
-        app,
+        Overdue(app, service) if plain else app,
         place,
         Connections(Limits.of(settings), refused),
         lifespan=lambda: app.router.lifespan_context(app),

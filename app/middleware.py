@@ -64,7 +64,7 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         headers, path = dict(scope["headers"]), route_path(scope)
-        context = RequestContext.begin(scope, _request_id(headers))
+        context = RequestContext.begin(scope, request_id_of(headers))
         status, received = 0, 0
         unfinished = b"content-length" in headers or b"transfer-encoding" in headers  # more of the body is to come
 
@@ -166,7 +166,7 @@ def _problem(error: Exception, scope: Scope, request_id: str) -> Response:
     return respond(error, scope)
 
 
-def _request_id(headers: Mapping[bytes, bytes]) -> str:
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     """The caller's id where it is short and plain, else one of ours."""
     given = headers.get(b"x-request-id", b"")
     if 0 < len(given) <= 128 and given.isascii() and given.translate(None, b"-_.").isalnum():
