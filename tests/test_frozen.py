@@ -160,7 +160,11 @@ def test_the_verb_evaluates_several_labels_or_says_what_there_is_not(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows, out = tagged(root / "train.jsonl", random_texts(200, longest=9)), root / "out"
-    run(plan(train="train.jsonl"), root)
+    tagged(root / "dev.jsonl", random_texts(40, seed=8, longest=9))
+    evaluation = run(plan(train="train.jsonl", dev="dev.jsonl"), root)
+    measured = evaluate.shipped(Engine.load(out), root)
+    assert (measured["metric"], measured["rows"]) == ("micro_f1", 40)
+    assert measured["full_depth_score"] == evaluation["dev"]["full_depth_score"]
     capsys.readouterr()
     cli.evaluate(rows, checkpoint=out, as_json=True)
     found = json.loads(capsys.readouterr().out)
