@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_checkpoint import redescribe
-from tiny import random_checkpoint, random_texts
+from tiny import random_checkpoint, random_texts, with_median_thresholds
 
 from beexformer.app.schemas import to_json
 from beexformer.model import exits
@@ -21,7 +21,8 @@ LABELS = ("praise", "price", "delivery", "damage", "other")
 
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
-    return random_checkpoint(3, LABELS, input="text", head="linear", multi_label=True)
+    made = random_checkpoint(3, LABELS, input="text", head="linear", multi_label=True)
+    return with_median_thresholds(made, random_texts(40))
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +43,19 @@ def test_scores_are_sigmoids_and_labels_those_that_reach_their_thresholds(engine
         assert answer.labels == tuple(reached) == answer.says
         assert answer.label == LABELS[int(scores.argmax())], "the most probable one, whether it applies or not"
         counts.add(len(reached))
-    assert len(counts) > 2, "some texts have more labels than others"
+    assert len(counts) > 1, "some texts have more labels than others"
 
 
 def test_rows_leave_by_the_entropy_of_label_sets(engine: Engine) -> None:
     left = set()
     for delta, threshold in ((1e-4, 0.0), (-0.1, 0.0), (-1.0, 0.7)):
         policy = exits.entropy_gain(delta, threshold, multi_label=True)
-        for text in random_texts(30):
-            row = engine.encode(text, options=ExitOptions(delta=delta, entropy_threshold=threshold))
+        for i, text in enumerate(random_texts(30)):
+            low = i % 6 + 1
+            options = ExitOptions(delta=delta, entropy_threshold=threshold, min_blocks=low)
+            row = engine.encode(text, options=options)
             [answer], [logits] = engine.predict([row]), engine.logits([row])
-            assert answer.exit_index == exits.exit_layer(logits, policy)
+            assert answer.exit_index == exits.exit_layer(logits, policy, low)
             entropies = exits.entropy_of_label_sets(logits[: answer.exit_index])
             np.testing.assert_allclose(answer.entropies, entropies, rtol=1e-12)
             left.add(answer.exit_index)
@@ -71,10 +74,10 @@ def test_a_row_does_not_feel_its_neighbours_or_its_turns(engine: Engine) -> None
 
 def test_the_engine_is_its_reference_implementation(engine: Engine) -> None:
     agree = 0
-    for text in random_texts(10):
+    for text in random_texts(20, longest=8):
         row = engine.encode(text)
         agree += np.allclose(engine.logits([row])[0], engine.reference_logits(row), atol=1e-3)
-    assert agree >= 8, "a sign that lies near its threshold may flip in another order of summation"
+    assert agree >= 10, "a sign that lies near its threshold may flip in another order of summation"
 
 
 def test_the_file_says_it_and_comes_back_as_it_was(checkpoint: Checkpoint, engine: Engine, tmp_path: Path) -> None:

@@ -90,6 +90,16 @@ def with_readers(seed: int = 0) -> Checkpoint:
     return replace(found, candidate_labels=True, learned_from="labels", tensors=tensors)
 
 
+def with_median_thresholds(checkpoint: Checkpoint, texts: list[str]) -> Checkpoint:
+    """One of several labels a text whose every label applies to about half of these texts, as they are answered: the
+    tokenizer is another one in every process, and so are the scores."""
+    from beexformer.model.engine import Engine
+
+    engine = Engine(checkpoint)
+    scores = [[*answer.scores.values()] for answer in engine.predict([engine.encode(text) for text in texts])]
+    return replace(checkpoint, thresholds=tuple(np.median(scores, 0).tolist()))
+
+
 def random_texts(count: int, seed: int = 0, longest: int = 30) -> list[str]:
     rng = np.random.default_rng(seed)
     return [" ".join(rng.choice(WORDS, rng.integers(1, longest))) for _ in range(count)]
