@@ -77,28 +77,16 @@ def command_line(source: Path, out: Path) -> float:
     return time.perf_counter() - begun
 
 
-def start(source: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        SCORE,
-        "--input",
-        source,
-        "--text",
-        "review",
-        "--id",
-        "id",
-        "--out",
-        out,
-        "--actors",
-        "2",
-    ]
+def start(source: Path, out: Path, block: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, SCORE, "--input", source, "--text", "review", "--id", "id", "--out", out]
+    command += ["--actors", 2, "--rows", block]
     return subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
 
-def on_ray(source: Path, out: Path) -> tuple[float, int]:
+def on_ray(source: Path, out: Path, block: int) -> tuple[float, int]:
     """(seconds, bytes) of one run."""
     begun, most = time.perf_counter(), 0
-    run = start(source, out)
+    run = start(source, out, block)
     while run.poll() is None:
         most = max(most, memory(processes(run.pid)))
         time.sleep(1)
@@ -110,9 +98,9 @@ def parts(out: Path) -> int:
     return len([*out.glob("*.parquet")])
 
 
-def killed_on_ray(source: Path, out: Path, blocks: int) -> dict[str, Any]:
+def killed_on_ray(source: Path, out: Path, block: int, blocks: int) -> dict[str, Any]:
     """Kill an actor after a quarter of the blocks and everything after half; go on."""
-    run = start(source, out)
+    run = start(source, out, block)
     while parts(out) < blocks // 4:
         assert run.poll() is None, "it ended before it was killed"
         time.sleep(0.2)
@@ -129,7 +117,7 @@ def killed_on_ray(source: Path, out: Path, blocks: int) -> dict[str, Any]:
             continue
     run.wait()
     at_second = parts(out)
-    again = start(source, out)
+    again = start(source, out, block)
     printed, _ = again.communicate()
     assert again.returncode == 0
     return {"actor_killed_at": at_first, "driver_killed_at": at_second, **json.loads(printed.splitlines()[-1])}
@@ -139,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--block", type=int, default=10_000, help="rows of a block; there have to be eight or more")
     parser.add_argument("--turns", type=int, default=1, help="of each; the killed run is one")
     parser.add_argument("--only", choices=("killed",), help="no run of Ray that nobody kills")
     asked = parser.parse_args()
@@ -152,11 +141,11 @@ def main() -> None:
             took["command_line"].append(command_line(source, folder / f"whole{turn}.parquet"))
             print(f"command line, two processes: {asked.rows / took['command_line'][-1]:,.0f} rows/s", flush=True)
             if not asked.only:
-                seconds, bytes_ = on_ray(source, folder / f"ray{turn}")
+                seconds, bytes_ = on_ray(source, folder / f"ray{turn}", asked.block)
                 took["ray"].append(seconds)
                 most = max(most, bytes_)
                 print(f"Ray, two actors: {asked.rows / seconds:,.0f} rows/s", flush=True)
-        killed = killed_on_ray(source, folder / "killed", asked.rows // 10_000)
+        killed = killed_on_ray(source, folder / "killed", asked.block, asked.rows // asked.block)
         print(f"killed: {killed}", flush=True)
         whole, of_ray = pq.read_table(folder / "whole0.parquet"), pq.read_table(folder / "killed").sort_by("id")
         equal = whole.equals(of_ray.cast(whole.schema))
