@@ -127,6 +127,7 @@ def test_several_labels_are_all_shown(opened: Opened, bank: Server) -> None:
         expect(page.locator("#label")).to_have_text(", ".join(answer["labels"]) or "no label")
         answered(page)
         expect(page.locator("#scores .top")).to_have_count(len(answer["labels"]))
+    page.screenshot(path=screenshots() / "page-labels.png", full_page=True)
     page.get_by_label("Lines", exact=True).fill("\n".join(texts))
     page.get_by_role("button", name="Classify").click()
     rows = page.locator("#rows tbody tr")
