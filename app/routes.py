@@ -19,7 +19,7 @@ from beexformer.app.classify import Item, Outcome
 from beexformer.app.context import RequestContext
 from beexformer.app.errors import BUG, NotReady, problem, responses
 from beexformer.app.fast_path import Endpoint
-from beexformer.app.scheduler import Draining
+from beexformer.app.scheduler import Draining, Overloaded
 from beexformer.app.schemas import (
     ANSWER,
     BatchAnswer,
@@ -83,8 +83,10 @@ async def classify_batch(body: BatchRequest, request: Request, timeout_ms: Timeo
     limit = request.app.state.service.settings.max_items
     if len(body.items) > limit:
         raise HTTPException(413, f"the batch has {len(body.items)} items and may have {limit}; send several batches")
-    results = []
-    for i, outcome in enumerate(await _outcomes(request, body.items, timeout_ms)):
+    results, outcomes = [], await _outcomes(request, body.items, timeout_ms)
+    for overloaded in (outcome for outcome in outcomes if isinstance(outcome, Overloaded)):
+        raise overloaded  # the batch as a whole would have waited too long
+    for i, outcome in enumerate(outcomes):
         if isinstance(outcome, Answer):
             results.append(to_json(outcome))
         else:

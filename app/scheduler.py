@@ -29,6 +29,7 @@ SHORT = 2.0  # milliseconds left up to which work goes on where it began
 AT_ONCE = 0.001  # seconds that it may have there; it ends with the step in which they are over
 TURN = 0.004  # seconds, likewise, of a turn on the thread
 AGEING = 0.5  # milliseconds that count as less left, for each that has passed since the work came
+LEARNING, SLOWEST = 0.05, 20.0  # of the pace at which work gets done: share of the newest turn, and bound
 
 
 class Overloaded(Exception):
@@ -78,6 +79,8 @@ class Scheduler:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="turns")
         self._heap: list[_Waiting] = []
         self._running: _Waiting | None = None  # it has a turn, and is not in the heap
+        self._began = 0.0  # that turn
+        self._pace = 1.0  # milliseconds that pass for each that is expected: the loop, and others, have the CPU as well
 
     @property
     def waiting(self) -> int:
@@ -88,18 +91,23 @@ class Scheduler:
     def backlog(self) -> float:
         """Seconds in which what waits should be done."""
         running = self._running.left if self._running else 0.0
-        return (running + sum(waiting.left for waiting in self._heap)) / 1000
+        return self._pace * (running + sum(waiting.left for waiting in self._heap)) / 1000
+
+    def _ahead(self, newest: _Waiting) -> float:
+        """Seconds in which what has its turns before that should be done."""
+        running = min(self._running.left, 1000 * TURN) if self._running else 0.0
+        return self._pace * (running + sum(waiting.left for waiting in self._heap if waiting < newest)) / 1000
 
     def admit(self, waited: float, *, behind: bool) -> None:
         """Raise Overloaded where a request that has `waited` seconds should be refused. `behind`: it is so long that
         what waits now is done before it."""
         wait = waited + (self.backlog if behind else 0.0)
         if wait > self.limit:
-            raise Overloaded(wait, max(1, min(60, math.ceil(wait))))
+            raise _overloaded(wait)
 
     def submit(self, work: "Work[Result]", timeout: float) -> "asyncio.Future[Result]":
         """Begin `work`; the future has its result, at once where it is short, or DeadlineExceeded after `timeout`
-        seconds. Cancel it to leave."""
+        seconds; or Overloaded at once, where it isn't short and would wait longer than `limit`. Cancel it to leave."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         if timeout <= 0:
@@ -114,6 +122,11 @@ class Scheduler:
             future.set_result(result)
             return future
         waiting = _Waiting(work, result, loop.time(), future, loop.call_later(timeout, _expire, future))
+        if result > SHORT and (wait := self._ahead(waiting)) > self.limit:
+            waiting.timer.cancel()
+            work.close()
+            future.set_exception(_overloaded(wait))
+            return future
         future.add_done_callback(lambda _: self._leave(waiting))
         heapq.heappush(self._heap, waiting)
         self._next()
@@ -131,12 +144,14 @@ class Scheduler:
         """A turn on the thread for the first in the heap, if there isn't one already."""
         if self._heap and not self._running:
             self._running = waiting = heapq.heappop(self._heap)
+            self._began = waiting.future.get_loop().time()
             turn = asyncio.get_running_loop().run_in_executor(self._thread, _turn, waiting.work, TURN, math.inf)
             turn.add_done_callback(partial(self._turned, waiting))
 
     def _turned(self, waiting: _Waiting, turn: "asyncio.Future[tuple[bool, Any]]") -> None:
         self._running = None
         error = turn.exception()
+        self._learn(waiting, 0.0 if error or turn.result()[0] else turn.result()[1])
         if waiting.future.done():  # late, or its caller left meanwhile
             waiting.work.close()
         elif error:
@@ -149,6 +164,12 @@ class Scheduler:
                 waiting.left = result
                 heapq.heappush(self._heap, waiting)
         self._next()
+
+    def _learn(self, waiting: _Waiting, left: float) -> None:
+        """A turn has left that many milliseconds of what waited."""
+        done, passed = waiting.left - left, 1000 * (waiting.future.get_loop().time() - self._began)
+        if done > 0:
+            self._pace += LEARNING * (min(max(passed / done, 1.0), SLOWEST) - self._pace)
 
     def _leave(self, waiting: _Waiting) -> None:
         """The future has its result, or nobody waits for it any more."""
@@ -170,6 +191,10 @@ def _turn(work: Work[Any], seconds: float, most: float) -> tuple[bool, Any]:
     except StopIteration as stop:
         return True, stop.value
     return False, left
+
+
+def _overloaded(wait: float) -> Overloaded:
+    return Overloaded(wait, max(1, min(60, math.ceil(wait))))
 
 
 def _expire(future: "asyncio.Future[Any]") -> None:

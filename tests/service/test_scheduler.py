@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any
@@ -171,6 +172,49 @@ def test_too_long_a_wait_is_refused_with_a_time_to_come_back() -> None:
         scheduler.admit(1.9, behind=True)
 
     scheduled(test, limit=2.0)
+
+
+def test_work_that_would_wait_too_long_for_its_turn_is_refused_at_once() -> None:
+    async def test(scheduler: Scheduler) -> None:
+        gate = threading.Event()
+
+        def held() -> Generator[float, None, None]:
+            yield 5.0
+            assert gate.wait(30)
+
+        first = scheduler.submit(held(), 30)
+        futures = [scheduler.submit(steps(101), 30) for _ in range(30)]  # a tenth of a second is left of each
+        refused = [future for future in futures if future.done()]
+        assert refused == futures[21:]
+        assert all(isinstance(future.exception(), Overloaded) for future in refused)
+        sooner = scheduler.submit(steps(6), 30)  # goes before all of them
+        assert not sooner.done()
+        gate.set()
+        await asyncio.gather(first, sooner, *futures[:21])
+
+    scheduled(test, limit=2.0)
+
+
+def test_the_wait_is_that_of_the_pace_at_which_work_gets_done() -> None:
+    async def test(scheduler: Scheduler) -> None:
+        def slow() -> Generator[float, None, None]:
+            for left in range(100, 0, -1):
+                yield left / 100
+                time.sleep(0.001)  # of which a hundredth was expected
+
+        await scheduler.submit(slow(), 30)
+        gate = threading.Event()
+
+        def held() -> Generator[float, None, None]:
+            yield 1000.0
+            assert gate.wait(30)
+
+        waits = scheduler.submit(held(), 30)
+        assert scheduler.backlog > 2.0  # a second's work
+        gate.set()
+        await waits
+
+    scheduled(test)
 
 
 def test_a_deadline_ends_work() -> None:

@@ -13,16 +13,7 @@ from running import BEEXFORMER, Server, samples, server_of
 OPEN_LOOP = Path(__file__).parent.parent.parent / "bench" / "open_loop.py"
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 SHARE = 0.7
-ALLOWED = {
-    "offered",
-    "ok",
-    "late",
-    "refused",
-    "504",
-    "p50_ms",
-    "p99_ms",
-    "ok_per_second",
-}  # all are honest where it's busy
+ALLOWED = {"offered", "ok", "late", "refused", "504", "ok_per_second"}  # all are honest where the machine is busy
 TEXTS = [" ".join(["a warm , funny and moving film that knows its people well"] * n) for n in (1, 1, 1, 2, 3, 8)]
 
 
@@ -60,7 +51,7 @@ def test_it_runs_on_and_on(tmp_path: Path) -> None:
         with server.http() as http:
             counted = samples(http.get("/metrics").text)
     print(f"{capacity:.0f} a second at most; {found}; {before / 1e6:.1f} MB, then {after / 1e6:.1f} MB")
-    assert set(found) <= ALLOWED, found
+    assert {name for name in found if not name.endswith("_ms")} <= ALLOWED, found
     assert found["ok"] > 0.9 * found["offered"] or "refused" in found
     assert after < 1.05 * before
     assert counted["bee_workers_replaced_total", "reason=ended"] == 0
