@@ -160,7 +160,7 @@ class Loop:
     def _prepare(self) -> None:
         """Everything that happens once, before the clock of the budget runs. Steps that warm up are taken at rate zero
         and leave no trace in the optimizer either."""
-        if self.eager:
+        if self.eager or self.graphs:
             return
         samples = self.feed.samples()
         self._rate(0.0)
@@ -177,7 +177,13 @@ class Loop:
             for name, x in kept.items():
                 if isinstance(x, Tensor):
                     x.copy_(before[p][name]) if p in before else x.zero_()
-        devices.synchronize(self.device)
+        self._wait()
+
+    def _wait(self) -> float:
+        """Wait for what was launched, but not for other loops of this process; the time then (monotonic, seconds)."""
+        if self.stream is not None:
+            self.stream.synchronize()
+        return time.monotonic()
 
     def _rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -221,10 +227,10 @@ class Loop:
             while not done:  # no batch is taken that isn't learned from: a state says where to go on
                 self.train_step(*next(stream))
                 if self.device.type == "cuda" and self.step % 20 == 0:
-                    devices.synchronize(self.device)  # else the clock runs ahead of the device
+                    self._wait()  # else the clock runs ahead of the device
                 done = self.progress >= 1
                 if self.step % self.budget.every == 0 or done:
-                    now = devices.synchronize(self.device)
+                    now = self._wait()
                     self._note(self.step - steps, self.tokens - tokens, now - since)
                     report(self.history[-1])
                     keep(self)

@@ -1,9 +1,11 @@
 """
-What a backbone learns, in two forms of one kind: to say what somebody else says.
+What is learned, in three forms of one kind: to say what somebody else says.
 
 - `FromEncoder`: a full-precision backbone says what an encoder says, token by token and in the mean, and through a
   linear reader for each block what the encoder's sentence vector says.
 - `FromFullPrecision`: a 1-bit backbone says what a full-precision one says, and the same sentence vectors.
+- `Task`: a network with heads says at every exit what labels and teachers say, and after every block what its
+  full-precision counterpart says, where it has one.
 
 Errors are in units of variance: 1 is what a constant would do. Those of means are measured for each length of rows:
 means over many tokens vary less.
@@ -19,7 +21,7 @@ from torch.nn import functional as F
 
 from beexformer.training.bert import Bert, Frame, sentence_vectors
 from beexformer.training.buckets import Feed
-from beexformer.training.network import BEExformer
+from beexformer.training.network import BEExformer, soft_routing_loss
 
 
 def apart(states: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
@@ -191,6 +193,51 @@ class FromFullPrecision(_Networks):
         c = self.readers.away(pooled, vectors)
         loss = self.weights.of(a, b, c)
         return loss, torch.stack([a, b, c]).detach()
+
+    def constrain(self) -> None:
+        clamp(self.latent)
+
+
+class Task(_Networks):
+    """A network that learns a task: the soft-routing loss (eq. 24) against `targets` [N, m], of which the fifth column
+    of a spec names the row. Of a network with a `counterpart`, `states` times the mean over blocks of how far tokens'
+    states are from those of the counterpart is added."""
+
+    parts: tuple[str, ...]
+
+    def __init__(
+        self, network: BEExformer, targets: Tensor, feed: Feed, counterpart: BEExformer | None, states: float
+    ) -> None:
+        self.network, self.targets, self.counterpart, self.states = network, targets, counterpart, states
+        self.modules = {"network": network}
+        self.latent = latents(network)
+        self.parts = ("nats", "states") if counterpart else ("nats",)
+        if counterpart is None:
+            return
+        counterpart.eval().requires_grad_(False)
+        spread = []
+        with torch.no_grad():
+            for length, spec in feed.samples(4).items():
+                ids, mask = feed.rows(spec, length)
+                found = torch.stack(counterpart.states(counterpart.embed(ids), mask))
+                spread.append(found[:, mask].var((1, 2)))
+        self.spread = torch.stack(spread).mean(0)
+
+    def parameters(self) -> list[Tensor]:
+        return [p for p in self.network.parameters() if p.requires_grad]
+
+    def losses(self, ids: Tensor, mask: Tensor, spec: Tensor) -> tuple[Tensor, Tensor]:
+        targets = self.targets[spec[:, 4].long()]
+        states = self.network.states(self.network.embed(ids), mask)
+        logits = self.network.read(states, mask)
+        loss = soft_routing_loss(logits, targets)
+        if self.counterpart is None:
+            return loss, loss.detach().view(1, 1)
+        with torch.no_grad():
+            wanted = torch.stack(self.counterpart.states(self.counterpart.embed(ids), mask))
+        away = apart(torch.stack(states), wanted, mask) / self.spread
+        away = away.mean()
+        return loss + self.states * away, torch.stack([loss.detach(), away.detach()])[:, None]
 
     def constrain(self) -> None:
         clamp(self.latent)
