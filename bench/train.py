@@ -1,7 +1,7 @@
 """
 Tokens a second of training: eager against compiled, float32 against bfloat16, on random rows of a recipe's shape.
 
-    python bench/train.py [recipes/sst2.toml] [--steps 8] [--tokens 22]
+    python bench/train.py [recipes/sst2.toml] [--steps 8] [--tokens 22] [--device cuda]
 
 Prints a table and one JSON line. The ratios are what travels; tokens/s belong to the machine named in the line.
 """
@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from beexformer.training import memory
+from beexformer.training import device, memory
 from beexformer.training import recipe as recipes
 from beexformer.training.data import Rows
 from beexformer.training.prepare import Prepared
@@ -27,21 +27,25 @@ from beexformer.training.recipe import Recipe
 from beexformer.training.trainer import Trainer
 
 
-def tokens_per_second(recipe: Recipe, tokens: int, steps: int) -> float:
-    """Median over `steps` steps on batches of `tokens` tokens a row, after two that warm up."""
-    batch = recipe.optim.batch_size
+def tokens_per_second(recipe: Recipe, tokens: int, steps: int, on: torch.device) -> float:
+    """Median over `steps` steps on rows of `tokens` tokens, after two that warm up. Pads are counted."""
     rng = np.random.default_rng(0)
-    ids = [rng.integers(1, 30000, tokens, dtype=np.int32) for _ in range(batch * 2)]
+    count = 2 * max(1, recipe.optim.tokens_a_step // tokens)
+    ids = [rng.integers(1, 30000, tokens, dtype=np.int32) for _ in range(count)]
     config = recipe.network.config(30522, 2)
-    targets = np.full((len(ids), 2), 0.5, np.float32)
-    none = Rows([], None, np.array([], np.int64))
-    trainer = Trainer(recipe, Prepared(config, ["a", "b"], "", None, ids, targets, none, none, [], None, {}))
-    spent = []
-    for step in range(steps + 2):
-        start = time.perf_counter()
-        trainer.train_step(np.arange(batch) + batch * (step % 2))
+    targets = np.full((count, 2), 0.5, np.float32)
+    rows = Rows(["a"] * count, ["b"] * count if recipe.data.text_pair else None, np.zeros(count, np.int64))
+    data = Prepared(config, ["a", "b"], "", None, ids, targets, rows, rows, [], None, {})
+    loop = Trainer(recipe, data, None, on).loop
+    feed, spent, sizes = iter(loop.feed), [], []
+    for _ in range(steps + 2):
+        start, before = time.perf_counter(), loop.tokens
+        loop.train_step(*next(feed))
+        if on.type == "cuda":
+            torch.cuda.synchronize(on)
         spent.append(time.perf_counter() - start)
-    return batch * tokens / statistics.median(spent[2:])
+        sizes.append(loop.tokens - before)
+    return statistics.median(size / seconds for size, seconds in list(zip(sizes, spent, strict=True))[2:])
 
 
 def main() -> None:
@@ -49,21 +53,23 @@ def main() -> None:
     parser.add_argument("recipe", type=Path, nargs="?", default=Path("recipes/sst2.toml"))
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=22)
+    parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    recipe = recipes.read(arguments.recipe, Recipe)
+    recipe, on = recipes.read(arguments.recipe, Recipe), device.choose(arguments.device)
     memory.keep_freed()
     found = {}
     table = Table("products", "elementwise parts", "tokens/s", "against the first")
     for precision in ("float32", "bfloat16"):
         for compiled in (False, True):
             optim = recipe.optim.model_copy(update={"precision": precision, "compile": compiled})
-            speed = tokens_per_second(recipe.model_copy(update={"optim": optim}), arguments.tokens, arguments.steps)
+            plan = recipe.model_copy(update={"optim": optim})
+            speed = tokens_per_second(plan, arguments.tokens, arguments.steps, on)
             kind = "compiled" if compiled else "eager"
             found[f"{precision}_{kind}"] = round(speed)
             table.add_row(precision, kind, f"{speed:.0f}", f"{speed / found['float32_eager']:.2f}")
             torch.compiler.reset()
     Console().print(table)
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    machine = f"{platform.machine()}, {device.describe(on)}, torch {torch.__version__}"
     print(json.dumps({**found, "tokens": arguments.tokens, "machine": machine, "date": str(datetime.date.today())}))
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModel
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer
-from beexformer.training import backbone, bert, corpus, distill, loop
+from beexformer.training import backbone, bert, corpus, distill, fit, loop
 from beexformer.training.batches import pad
 from beexformer.training.bert import Bert, Frame
 from beexformer.training.network import BEExformer
@@ -132,7 +132,7 @@ def test_attention_starts_as_the_encoders_own(encoder: Path) -> None:
 
 def test_a_killed_run_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a kill in the second stage, the same bytes as those of an unbroken run."""
-    monkeypatch.setattr(distill, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(fit, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(loop.Budget, "every", 3, raising=False)
     plan = recipe()
     run(plan, root, "whole")

@@ -7,8 +7,9 @@ import torch
 
 from beexformer.model.config import BEEConfig
 from beexformer.training import full_precision
-from beexformer.training.full_precision import Batch, FullPrecision
+from beexformer.training.batches import Batch
 from beexformer.training.network import BEExformer, mean_state
+from beexformer.training.objectives import apart
 
 CONFIG = BEEConfig(vocab_size=50, n_class=3, d_model=64, n_head=2, n_block=2, d_head=64, max_tokens=16)
 
@@ -34,13 +35,9 @@ def test_bits_start_nearer_than_by_chance(batches: list[Batch], thresholds: int)
     by_chance = BEExformer(bits.config)
     by_chance.embedding.load_state_dict(real.embedding.state_dict())
     full_precision.start(bits, real, batches)
-    follower = FullPrecision(real, batches)
     for ids, mask in batches:
-        wanted = follower(ids, mask)
-        ours, theirs = (
-            follower.distance(network.states(network.embed(ids), mask), wanted, mask) for network in (bits, by_chance)
-        )
-        assert ours < 0.8 * theirs
+        wanted, ours, theirs = (torch.stack(n.states(n.embed(ids), mask)) for n in (real, bits, by_chance))
+        assert apart(ours, wanted, mask).mean() < 0.8 * apart(theirs, wanted, mask).mean()
     for (name, layer), (_, source) in zip(bits.binary_layers(), real.binary_layers(), strict=True):
         assert ((layer.weight < 0) == (source.weight < 0)).all(), name
 
@@ -54,13 +51,13 @@ def test_thresholds_part_what_an_input_sees_into_equal_shares(batches: list[Batc
     torch.testing.assert_close(above, torch.tensor([0.75, 0.5, 0.25]), atol=0.02, rtol=0)
 
 
-def test_distance_is_0_of_itself_and_1_of_a_constant(batches: list[Batch]) -> None:
+def test_distance_is_0_of_itself_and_the_variance_of_a_constant(batches: list[Batch]) -> None:
     real, _ = pair()
-    follower = FullPrecision(real, batches)
     ids, mask = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    wanted = follower(ids, mask)
-    assert follower.distance(wanted, wanted, mask) == 0
-    constants = [h[mask].mean().expand_as(h) for h in wanted]
-    torch.testing.assert_close(follower.distance(constants, wanted, mask), torch.tensor(1.0), atol=0.01, rtol=0)
-    padded = [torch.where(mask[..., None], h, torch.tensor(9.0)) for h in wanted]
-    assert follower.distance(padded, wanted, mask) == 0, "what stands in pads doesn't count"
+    wanted = torch.stack(real.states(real.embed(ids), mask)).detach()
+    assert (apart(wanted, wanted, mask) == 0).all()
+    read = wanted[:, mask]  # [C, tokens, D]
+    constants = read.mean((1, 2)).view(-1, 1, 1, 1).expand_as(wanted)
+    torch.testing.assert_close(apart(constants, wanted, mask), read.var((1, 2), correction=0))
+    padded = torch.where(mask[..., None], wanted, torch.tensor(9.0))
+    assert (apart(padded, wanted, mask) == 0).all(), "what stands in pads doesn't count"

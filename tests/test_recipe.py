@@ -37,8 +37,7 @@ def test_defaults_are_table_1() -> None:
     plan = recipe.parse({"name": "x", "data": {"train": "x"}}, "test", recipe.Recipe)
     assert (plan.network.n_block, plan.network.n_head, plan.network.d_model, plan.network.d_head) == (6, 4, 512, 768)
     optim = plan.optim
-    assert (optim.dropout, optim.patience, optim.batch_size, optim.epochs) == (0.3, 5, 32, 50)
-    assert (optim.learning_rate, optim.min_learning_rate, optim.schedule) == (0.01, 0.0001, "plateau")
+    assert (optim.dropout, optim.epochs, optim.learning_rate) == (0.3, 50, 0.01)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The learning rates that optimizers are given, step by step: warm-up, decay and plateau of all that is trained."""
+"""The learning rates that optimizers are given, step by step: warm-up and decay of all that is trained."""
 
 import functools
 from collections.abc import Callable
@@ -48,20 +48,11 @@ def assert_rises_then_falls(seen: Rates, most: float, warmup: float) -> None:
     assert seen[-1] < 0.15 * most
 
 
-def test_a_linear_run_warms_up_and_decays(root: Path, rates: Rates) -> None:  # noqa: F811
-    optim = {**OPTIM, "epochs": 4, "schedule": "linear", "warmup": 0.2, "min_learning_rate": 0.0}
+def test_a_task_warms_up_and_decays(root: Path, rates: Rates) -> None:  # noqa: F811
+    optim = {**OPTIM, "epochs": 4, "warmup": 0.2}
     train.run(plan(optim=optim), root, root / "out", root / "work", Console(quiet=True))
-    assert len(rates) == 28
+    assert len(rates) > 20
     assert_rises_then_falls(rates, OPTIM["learning_rate"], 0.2)
-
-
-def test_a_rate_is_halved_on_a_plateau_of_the_loss_and_not_below_its_least(root: Path, rates: Rates) -> None:  # noqa: F811
-    """At such a rate nothing is learned, so every evaluation after the first is one without a lower loss."""
-    optim = {**OPTIM, "epochs": 12, "patience": 99, "evaluations": 1, "dropout": 0.0, "embedding": "frozen"}
-    optim |= {"learning_rate": 1e-7, "min_learning_rate": 3e-8, "schedule": "plateau"}
-    train.run(plan(optim=optim), root, root / "out", root / "work", Console(quiet=True))
-    assert sorted(set(rates), reverse=True) == pytest.approx([1e-7, 5e-8, 3e-8])
-    assert rates == sorted(rates, reverse=True)
 
 
 def test_a_teacher_warms_up_and_decays(tmp_path: Path, rates: Rates) -> None:

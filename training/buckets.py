@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from beexformer.training.batches import Batch, calibration_batches
+
 LENGTHS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 Specials = tuple[int, int]
 """Ids of [CLS] and [SEP]."""
@@ -119,6 +121,16 @@ class Feed:
         self._first = self._first or self._plan(0)
         for length, index in self._first.order.tolist():
             yield length, torch.from_numpy(self._first.batches[length][index]).to(self.device)
+
+    def calibration(self) -> list[Batch]:
+        """Some rows, for statistics."""
+        return calibration_batches(self.rows(spec, length) for length, spec in self.peek())
+
+    @property
+    def tokens_of_an_epoch(self) -> int:
+        """Pads counted; epochs differ by a batch or two."""
+        self._first = self._first or self._plan(0)
+        return sum(length * part.shape[0] * part.shape[1] for length, part in self._first.batches.items())
 
     def samples(self, batches: int = 1) -> dict[int, Tensor]:
         """Up to so many batches, joined, of every length that the first epoch has: what shapes there will be, and text

@@ -25,6 +25,7 @@ from beexformer.training.flags import (
     DataFolder,
     DataFolderOfAll,
     DefaultProfile,
+    Device,
     DevFile,
     Encoding,
     Epochs,
@@ -103,6 +104,7 @@ def train(
     variant: Variant = "proposed",
     seed: Seed = None,
     work: Work = None,
+    device: Device = "auto",
 ) -> None:
     """Train a network and write its checkpoint; the same command again goes on where a killed run stopped.
 
@@ -129,10 +131,12 @@ def train(
         asked = {"encoding": encoding, "balance": balance, "metric": "macro_f1" if balance else "accuracy"}
         asked["label_separator"] = label_separator
         plan = _recipe_of_rows(out, {**columns, **asked}, start, {"max_tokens": max_tokens, "labels": labels, **own})
-    _train(plan if seed is None else plan.seeded(seed), data, out, work, variant, take)
+    _train(plan if seed is None else plan.seeded(seed), data, out, work, variant, device, take)
 
 
-def _train(plan: "Recipe", data: Path, out: Path | None, work: Path | None, variant: str, take: bool) -> None:
+def _train(
+    plan: "Recipe", data: Path, out: Path | None, work: Path | None, variant: str, device: str, take: bool
+) -> None:
     """Run a recipe, or say at once that it is finished; with `take` the checkpoint gets what the run recommends."""
     with train_extra():
         from beexformer.training.finished import finished
@@ -145,7 +149,7 @@ def _train(plan: "Recipe", data: Path, out: Path | None, work: Path | None, vari
     try:
         with train_extra(), console.status("loading torch"):
             from beexformer.training.train import run
-        found = run(plan, data, out, work or Path("runs") / plan.name, console, variant)
+        found = run(plan, data, out, work or Path("runs") / plan.name, console, variant, device)
     except KeyboardInterrupt:
         if plan.heads:
             raise Stopped("stopped, and nothing was written; the same command begins anew, it takes seconds") from None
@@ -203,7 +207,7 @@ def distill(
     work: Annotated[
         Path | None, typer.Option(help="Folder that keeps the run's progress; default: runs/<name of the backbone>.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to train: auto, cpu, cuda, or a device by torch's name.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Distil a backbone that training starts from, on plain text; a killed run goes on where it stopped."""
     with train_extra():

@@ -81,16 +81,18 @@ class Rows:
         soft, stated = (None if part is None else part[index] for part in (self.soft, self.stated))
         return Rows([self.texts[i] for i in index], pairs, self.labels[index], soft, stated)
 
-    def targets(self, n_class: int, soft_share: float, smoothing: float = 0.0) -> np.ndarray:
-        """What to learn: distributions [N, m] float32, labels mixed with `soft_share` of soft ones. A row without a
-        label has its soft one alone."""
+    def targets(self, n_class: int, soft_share: float, smoothing: float = 0.0, temperature: float = 1.0) -> np.ndarray:
+        """What to learn: distributions [N, m] float32, labels mixed with `soft_share` of soft ones, whose logits are
+        divided by `temperature`. A row without a label has its soft one alone."""
         if self.multi_label:
             return np.asarray((1 - smoothing) * self.labels + smoothing / 2, dtype=np.float32)
         hard = (1 - smoothing) * np.eye(n_class)[self.labels] + smoothing / n_class
         if self.soft is None:
             return hard.astype(np.float32)
         share = np.full(len(self), soft_share) if self.stated is None else np.where(self.stated, soft_share, 1.0)
-        mixed: np.ndarray = (1 - share)[:, None] * hard + share[:, None] * self.soft
+        soft = self.soft ** (1 / temperature)
+        soft /= soft.sum(1, keepdims=True)
+        mixed: np.ndarray = (1 - share)[:, None] * hard + share[:, None] * soft
         return mixed.astype(np.float32)
 
     def joined(self, other: "Rows") -> "Rows":

@@ -2,8 +2,6 @@
 Where training runs and in which types. The same code runs on a CPU and on a CUDA device; only speed differs.
 """
 
-import time
-
 import torch
 
 from beexformer.training import precision
@@ -28,10 +26,3 @@ def products(device: torch.device) -> torch.dtype:
 def describe(device: torch.device) -> str:
     """What it is, for provenance."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-
-
-def synchronize(device: torch.device) -> float:
-    """Wait until the device has done what it was given; the time then (monotonic, seconds)."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.monotonic()

@@ -11,7 +11,6 @@ feed-forward layer; what the encoder's did, the gates have to learn. What a task
 weigh most where bits follow (docs/log.md).
 """
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -25,19 +24,18 @@ from torch import Tensor
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer
-from beexformer.training import backbone, bert, corpus, device, full_precision, memory, state
-from beexformer.training.batches import CALIBRATION_TOKENS, Batch
+from beexformer.training import backbone, bert, corpus, device, fit, full_precision, memory
+from beexformer.training.batches import Batch
 from beexformer.training.bert import Bert, Frame
 from beexformer.training.buckets import Feed, Specials
 from beexformer.training.encoders import locate
-from beexformer.training.loop import Budget, Loop, Objective, Report
+from beexformer.training.loop import Budget, Loop, Objective
 from beexformer.training.mixture import Mixture
 from beexformer.training.network import BEExformer, Block
 from beexformer.training.objectives import FromEncoder, FromFullPrecision, Weights
 from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import NAME, Section
 
-SAVE_SECONDS = 60.0  # what a kill can lose
 FULL = "-full"  # after the name of a backbone: its full-precision counterpart
 
 
@@ -166,20 +164,11 @@ class Distillation:
     def feed(self, tokens_a_step: int, seed: int) -> Feed:
         return Feed(self.text.ids, self.mixture, tokens_a_step, self.specials, self.device, seed)
 
-    def calibration(self, feed: Feed) -> list[Batch]:
-        """Some text for statistics."""
-        taken: list[Batch] = []
-        for length, spec in feed.peek():
-            taken.append(feed.rows(spec, length))
-            if sum(int(mask.sum()) for _, mask in taken) > CALIBRATION_TOKENS:
-                break
-        return taken
-
     def full_precision(self) -> tuple[BEExformer, Tensor, dict[str, Any]]:
         """The first stage: the network, its readers [C, D, D] and what was done."""
         plan = self.recipe.full_precision
         feed = self.feed(plan.tokens_a_step, self.recipe.seed)
-        batches = self.calibration(feed)
+        batches = feed.calibration()
         frame = Frame.of(self.encoder, self.counts, batches)
         network = self.network(binary=False)
         with torch.no_grad():
@@ -194,7 +183,7 @@ class Distillation:
         plan = self.recipe.bits
         feed = self.feed(plan.tokens_a_step, self.recipe.seed + 1)
         network = self.network(binary=True)
-        full_precision.start(network, counterpart, self.calibration(feed))
+        full_precision.start(network, counterpart, feed.calibration())
         network.fix_embedding(self.counts + 1.0)
         objective = FromFullPrecision(network, counterpart, self.encoder, feed, plan.weights)
         objective.readers.load(readers)
@@ -203,22 +192,7 @@ class Distillation:
 
     def _trained(self, name: str, objective: Objective, feed: Feed, plan: Stage) -> Loop:
         loop = Loop(objective, feed, plan.budget(self.recipe.compile), self.device)
-        path = self.work / f"{name.replace(' ', '_')}.pt"
-        if path.exists():
-            loop.restore(state.load(path, self.fingerprint))
-            self.progress.say(f"{name}: goes on at step {loop.step}")
-        bar, saved = self.progress.stage(name), time.monotonic()
-
-        def report(done: Report) -> None:
-            bar(round(1000 * loop.progress), 1000, str(done))
-
-        def keep(loop: Loop) -> None:
-            nonlocal saved
-            if loop.progress >= 1 or time.monotonic() - saved >= SAVE_SECONDS:
-                saved = time.monotonic()
-                state.save(loop.state(), path, self.fingerprint)
-
-        loop.run(report, keep)
+        fit.run(loop, self.work / f"{name.replace(' ', '_')}.pt", self.fingerprint, self.progress, name)
         return loop
 
 

@@ -93,6 +93,8 @@ Take = Annotated[
     bool, typer.Option("--take", help="Make the exit options that are recommended the default of --checkpoint.")
 ]
 
+Device = Annotated[str, typer.Option(help="Where to train: auto, cpu, cuda, or a device by torch's name.")]
+
 # of `tune`
 CheckpointToTune = Annotated[
     str, typer.Argument(help="A checkpoint folder, or the name of a shipped one (with --out).")

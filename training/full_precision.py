@@ -7,7 +7,7 @@ every token and after every block where the bits should be, as in BiT (Liu et al
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from beexformer.training.batches import Batch
 from beexformer.training.binarize import BinaryLinear
@@ -55,29 +55,3 @@ def _fit(layer: BinaryLinear, x: Tensor, y: Tensor) -> None:
     centered, wanted = products - products.mean(0), y - y.mean(0)
     layer.alpha.copy_((centered * wanted).sum(0) / (centered**2).sum(0).clamp_min(1e-6))
     layer.bias.copy_(y.mean(0) - layer.alpha * products.mean(0))
-
-
-class FullPrecision(nn.Module):
-    """A trained full-precision network, and how far another's states are from its own."""
-
-    spread: Tensor
-
-    def __init__(self, network: BEExformer, batches: list[Batch]) -> None:
-        super().__init__()
-        self.network = network.eval().requires_grad_(False)
-        with torch.no_grad():
-            found = [[h[mask] for h in network.states(network.embed(ids), mask)] for ids, mask in batches]
-        self.register_buffer("spread", torch.stack([torch.cat(h).var() for h in zip(*found, strict=True)]))
-
-    @torch.no_grad()
-    def forward(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
-        """h_1 .. h_C of the counterpart, each [B, L, D]."""
-        return self.network.states(self.network.embed(ids), mask)
-
-    def distance(self, states: list[Tensor], wanted: list[Tensor], mask: Tensor) -> Tensor:
-        """States and those of the counterpart, C of [B, L, D] each, mask [B, L] -> squared distance of real tokens, a
-        scalar: the mean over blocks in units of the counterpart's variance, so that 1 is what a constant would do."""
-        real = mask[..., None].float()
-        count = real.sum() * states[0].shape[-1]
-        apart = torch.stack([(((h - t) ** 2) * real).sum() for h, t in zip(states, wanted, strict=True)])
-        return (apart / count / self.spread).mean()

@@ -1,6 +1,6 @@
 """
-The loop of `beexformer distill`; a task's is training/trainer.py. An objective says what a batch costs;
-here are the optimizer, the learning rate, the shapes and the budget.
+The loop that trains backbones and tasks. An objective says what a batch costs; here are the optimizer, the learning
+rate, the shapes and the budget.
 
 On a CUDA device a whole step, from ids to the moved weights, is captured once for every shape and replayed: launching
 a thousand small kernels costs more than their arithmetic. On a CPU the objective can be compiled instead. Nothing is
@@ -267,6 +267,7 @@ class Loop:
             "objective": self.objective.state(),
             "optimizer": self.optimizer.state_dict(),
             "feed": self.feed.state(),
+            "random": torch.get_rng_state(),  # of dropout
             "step": self.step,
             "tokens": self.tokens,
             "seconds": self.spent,
@@ -277,5 +278,6 @@ class Loop:
         self.objective.restore(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.feed.restore(state["feed"])
+        torch.set_rng_state(state["random"])
         self.step, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         self.history = [Report(**report) for report in state["history"]]

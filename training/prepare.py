@@ -129,7 +129,8 @@ def _ensure_heads(recipe: Recipe) -> None:
 
 def _targets(recipe: Recipe, train: Rows, n_class: int) -> np.ndarray:
     """What the labelled rows are to be answered with: distributions [N, m] float32."""
-    targets = train.targets(n_class, recipe.data.soft_share, recipe.optim.label_smoothing)
+    plan = recipe.data
+    targets = train.targets(n_class, plan.soft_share, recipe.optim.label_smoothing, plan.soft_temperature)
     if recipe.data.balance and not recipe.heads:  # eq. 24 is linear in targets: this weighs rows
         targets *= _weights(train.labels, n_class)[:, None]
     return targets

@@ -24,7 +24,7 @@ def of(recipe: Recipe, data: Prepared, tokens: int, seconds: float, how: str) ->
         "seed": recipe.optim.seed,
         "tokens": tokens,
         "seconds": round(seconds),
-        "machine": f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}, {how}",
+        "machine": f"{platform.machine()}, torch {torch.__version__}, {how}",
         "recipe": recipe.model_dump(),
     }
 

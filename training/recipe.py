@@ -48,6 +48,10 @@ class Data(Section):
     soft_share: float = Field(
         0.7, ge=0, le=1, description="share of a soft label in the target of a row that has a label too"
     )
+    soft_temperature: float = Field(1.0, gt=0, description="by which logits in soft labels are divided")
+    labelled_share: float | None = Field(
+        None, gt=0, description="labelled rows are repeated until they are about so many times the others"
+    )
     dev: str | None = Field(None, description="development file; without one a tenth of the training rows is held out")
     test: str | None = Field(None, description="test file; reported once, never chosen on")
     text: str = "text"
@@ -179,27 +183,21 @@ class Teacher(Section):
 
 
 class Optim(Section):
-    """How it is trained: Table 1 unless the recipe says otherwise."""
+    """How it is trained. Rate, epochs and dropout are Table 1's unless the recipe says otherwise; its batches are of 32
+    rows, and its rate falls on plateaus of the loss, where ours falls linearly: docs/log.md says why."""
 
-    epochs: int = Field(50, ge=1)
-    patience: int = Field(5, ge=1, description="evaluations without a better dev score before training ends")
-    batch_size: int = Field(32, ge=1)
-    learning_rate: float = Field(0.01, gt=0)
-    min_learning_rate: float = Field(0.0001, ge=0)
-    schedule: Literal["plateau", "linear"] = Field("plateau", description="halved on a plateau of the loss, or linear")
-    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps over which the rate rises from zero")
+    epochs: float = Field(50, gt=0, description="passes over the rows, those of the teacher's text among them")
+    tokens_a_step: int = Field(1024, ge=16, description="of a batch, pads counted")
+    learning_rate: float = Field(0.01, gt=0, description="at its highest; it falls linearly to zero at the last step")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises from zero")
+    clip: float | None = Field(None, gt=0, description="most that the norm of all gradients may be")
     dropout: float = Field(0.3, ge=0, lt=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    embedding: Literal["sparse", "frozen"] = Field("sparse", description="which embedding rows move: touched, or none")
+    embedding: Literal["learned", "frozen"] = Field("learned", description="whether the embedding's rows move")
     precision: Literal["float32", "bfloat16", "auto"] = Field(
-        "float32", description="of products; signs are exact in both, auto takes what this CPU multiplies faster"
+        "float32", description="of products; signs are exact in both, auto takes what this device multiplies faster"
     )
-    compile: bool = Field(False, description="fuse elementwise parts with torch.compile; needs a C++ compiler")
-    evaluations: int = Field(1, ge=1, description="evaluations and checkpoints an epoch")
-    average_from: float | None = Field(
-        None, ge=0, lt=1, description="share of the steps after which evaluated weights are averaged into one network"
-    )
-    log_steps: int = Field(50, ge=1, description="steps a line of the log stands for")
+    compile: bool = Field(False, description="on a CPU, fuse elementwise parts; needs a C++ compiler")
     seed: int = Field(1, ge=0, description="of initialisation, order of the rows and dropout")
 
 
@@ -207,21 +205,10 @@ class FullPrecision(Section):
     """Binarizing in steps: the full-precision counterpart is trained first, by [optim] but for what stands here; then
     bits start from it and follow its states. See training/full_precision.py."""
 
-    epochs: int = Field(2, ge=1)
+    epochs: float = Field(2, gt=0)
     learning_rate: float = Field(1e-3, gt=0)
-    evaluations: int = Field(4, ge=1, description="evaluations and checkpoints an epoch")
-    average_from: float | None = Field(None, ge=0, lt=1, description="as in [optim]")
+    clip: float | None = Field(1.0, gt=0, description="as in [optim]")
     states: float = Field(1.0, ge=0, description="weight of the states' distance beside the soft-routing loss of bits")
-
-
-class SecondStage(Section):
-    """A second phase on the labelled rows alone, after one that had text from elsewhere; the rate decays linearly."""
-
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
-    evaluations: int = Field(4, ge=1, description="evaluations and checkpoints an epoch")
-    average_from: float | None = Field(None, ge=0, lt=1, description="as in [optim]")
 
 
 class Heads(Section):
@@ -242,7 +229,6 @@ class Recipe(Section):
     heads: Heads | None = None
     optim: Optim = Optim.model_validate({})
     full_precision: FullPrecision | None = None
-    second_stage: SecondStage | None = None
 
     @model_validator(mode="after")
     def _grid(self) -> Self:
@@ -268,8 +254,8 @@ class Recipe(Section):
             return self
         if self.network.head != "linear" or self.start.backbone is None:
             raise ValueError('[heads] needs network.head = "linear" and start.backbone, a 1-bit one')
-        if self.teacher or self.full_precision or self.second_stage:
-            raise ValueError("[heads] trains no network; leave [teacher], [full_precision] and [second_stage] out")
+        if self.teacher or self.full_precision:
+            raise ValueError("[heads] trains no network; leave [teacher] and [full_precision] out")
         return self
 
     def seeded(self, seed: int) -> "Recipe":
@@ -309,7 +295,7 @@ class Recipe(Section):
         if folds:
             content["heads"] = {"folds": folds}
         if epochs:
-            content["optim"] = {**content["optim"], "epochs": epochs, "patience": epochs}
+            content["optim"] = {**content["optim"], "epochs": epochs}
         if teacher:
             content["teacher"] = {"encoder": teacher}
         if examples:
@@ -320,13 +306,7 @@ class Recipe(Section):
         """The full-precision counterpart's training as a recipe of its own."""
         assert self.full_precision is not None
         optim = self.optim.model_copy(update=self.full_precision.model_dump(exclude={"states"}))
-        return self.model_copy(update={"optim": optim, "full_precision": None, "second_stage": None})
-
-    def for_second_stage(self) -> "Recipe":
-        """The second phase as a recipe of its own."""
-        assert self.second_stage is not None
-        changes = {**self.second_stage.model_dump(), "schedule": "linear", "warmup": 0.0}
-        return self.model_copy(update={"optim": self.optim.model_copy(update=changes), "second_stage": None})
+        return self.model_copy(update={"optim": optim, "full_precision": None})
 
 
 Kind = TypeVar("Kind", bound=Section)
@@ -361,8 +341,8 @@ OWN_TEXTS: dict[str, Any] = {
 """Where rows of single texts come without a recipe: the backbone knows English, and a thousand rows find its heads."""
 
 OWN_OPTIM = {
-    **{"epochs": 10, "patience": 10, "learning_rate": 1e-3, "min_learning_rate": 1e-5, "schedule": "linear"},
-    **{"warmup": 0.05, "dropout": 0.1, "embedding": "frozen", "precision": "auto", "average_from": 0.8},
+    **{"epochs": 10, "tokens_a_step": 1024, "learning_rate": 1e-3},
+    **{"dropout": 0.1, "embedding": "frozen", "precision": "auto"},
 }
 
 OWN_PAIRS: dict[str, Any] = {**OWN_TEXTS, "network": {**OWN_TEXTS["network"], "pairs": "apart"}}

@@ -15,25 +15,99 @@ from rich.console import Console
 
 from beexformer.model import checkpoint
 from beexformer.model.errors import TrainingError
-from beexformer.training import examples, export, frozen, memory, precision, provenance, record
+from beexformer.training import device, examples, export, frozen, memory, provenance, record
 from beexformer.training.conclusion import compared, conclude
 from beexformer.training.network import BEExformer
 from beexformer.training.prepare import Prepared, prepare
 from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import VARIANTS, Recipe
 from beexformer.training.record import Record
-from beexformer.training.trainer import STATE, Trainer, fit
+from beexformer.training.trainer import Trainer
 
 CHECKING, COMPARING = frozen.CHECKING, "comparing with TF-IDF"
 FULL_PRECISION_OF = {"proposed": "fp", "wee": "wee-fp"}
 """Binary variants and the full-precision ones that they start from and follow."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """Where a run keeps its progress, whom it tells of it, and on what it runs."""
+
+    work: Path
+    progress: RunProgress
+    device: torch.device
+
+    def own(self, variant: str, recipe: Recipe) -> Path:
+        """The folder of one variant and seed."""
+        return self.work / f"{variant}-{recipe.optim.seed}"
+
+    def trained(self, recipe: Recipe, data: Prepared, variant: str, counterpart: BEExformer | None) -> Trainer:
+        """The trainer of a recipe at the end of its schedule."""
+        own = self.own(variant, recipe)
+        own.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(recipe, data, counterpart, self.device)
+        self.progress.say(
+            f"{recipe.name}, {variant}, seed {recipe.optim.seed}: {len(data.ids)} rows, "
+            f"{trainer.feed.tokens_of_an_epoch} tokens an epoch, pads counted, "
+            f"{sum(p.numel() for p in trainer.network.parameters())} parameters, on {device.describe(self.device)}"
+        )
+        trainer.fit(own, self.progress)
+        return trainer
+
+    def compared(
+        self, recipe: Recipe, data: Prepared, variant: str, counterpart: BEExformer | None = None
+    ) -> tuple[dict[str, Any], BEExformer]:
+        """What a network that is not exported is worth on dev, and the network; it leaves a record."""
+        trainer = self.trained(recipe, data, variant, counterpart)
+        logits, tokens = trainer.logits(), np.array([len(row) for row in data.dev_ids])
+        found = trainer.evaluate(logits)
+        self.progress.say(f"{variant}: dev {found['score']:.4f}, at full depth {found['full_depth_score']:.4f}")
+        made = _record(trainer, variant, logits, tokens, _provenance(trainer))
+        record.write(made, self.own(variant, recipe) / record.FILE)
+        return found, trainer.network
+
+    def exported(self, recipe: Recipe, data: Prepared, out: Path, counterpart: BEExformer | None) -> dict[str, Any]:
+        """Train the proposed network and write its checkpoint and its record; answers the content of
+        evaluation.json."""
+        variant = "proposed"
+        trainer = self.trained(recipe, data, variant, counterpart)
+        facts = _provenance(trainer)
+
+        def recorded(logits: np.ndarray, tokens: np.ndarray) -> None:
+            record.write(_record(trainer, variant, logits, tokens, facts), self.own(variant, recipe) / record.FILE)
+
+        self.progress.stage(CHECKING)
+        evaluation, parity = export.calibrate_and_export(
+            trainer.network.cpu().eval(),
+            name=recipe.name,
+            labels=data.labels,
+            tokenizer=data.tokenizer,
+            metric=recipe.data.metric,
+            dev=data.dev,
+            test=data.test,
+            provenance=facts,
+            licence=recipe.data.licence,
+            out=out,
+            on_dev=recorded,
+        )
+        self.progress.say(f"torch and engine on dev: {parity}")
+        _written(recipe, data, out, self.progress)
+        _conclude(data, evaluation, out, self.progress)
+        return evaluation
+
+
 def run(
-    recipe: Recipe, root: Path, out: Path | None, work: Path, console: Console, variant: str = "proposed"
+    recipe: Recipe,
+    root: Path,
+    out: Path | None,
+    work: Path,
+    console: Console,
+    variant: str = "proposed",
+    on: str = "auto",
 ) -> dict[str, Any]:
-    """Train `variant` of `recipe` on data under `root`; export to `out` if it is the proposed one. Answers the content
-    of evaluation.json, or {"dev": what the network is worth} of a variant that is there to be compared with.
+    """Train `variant` of `recipe` on data under `root`, on a device; export to `out` if it is the proposed one. Answers
+    the content of evaluation.json, or {"dev": what the network is worth} of a variant that is there to be compared
+    with.
 
     `work` keeps the run's progress; a second call with the same arguments goes on where the first one ended.
     """
@@ -52,19 +126,18 @@ def run(
             progress.plan(phases)
         if recipe.heads:
             return _heads(recipe, data, out, progress, variant)
-        full_precision = None
+        this = _Run(work, progress, device.choose(on))
+        counterpart = None
         if recipe.full_precision and data.config.binary:
             full = dataclasses.replace(data, config=dataclasses.replace(data.config, binary=False))
-            full_precision = _full_precision(
-                recipe.for_full_precision(), full, work, FULL_PRECISION_OF[variant], progress
-            )
+            _, counterpart = this.compared(recipe.for_full_precision(), full, FULL_PRECISION_OF[variant])
         if not packed:
             plan = recipe.for_full_precision() if recipe.full_precision and not data.config.binary else recipe
-            found = _compared(plan, data, work, variant, progress, full_precision)
+            found, _ = this.compared(plan, data, variant, counterpart)
             progress.say("this network is there to be compared with: nothing to pack, no checkpoint written")
             return {"dev": found}
         assert out is not None
-        return _exported(recipe, data, work, out, progress, full_precision)
+        return this.exported(recipe, data, out, counterpart)
 
 
 def _heads(recipe: Recipe, data: Prepared, out: Path | None, progress: RunProgress, variant: str) -> dict[str, Any]:
@@ -76,41 +149,10 @@ def _heads(recipe: Recipe, data: Prepared, out: Path | None, progress: RunProgre
     return evaluation
 
 
-def _exported(
-    recipe: Recipe, data: Prepared, work: Path, out: Path, progress: RunProgress, full_precision: BEExformer | None
-) -> dict[str, Any]:
-    """Train the proposed network and write its checkpoint and its record; answers the content of evaluation.json."""
-    variant = "proposed"
-    trainer = _trained(recipe, data, work, variant, progress, full_precision)
-    facts = _provenance(trainer)
-
-    def recorded(logits: np.ndarray, tokens: np.ndarray) -> None:
-        record.write(_record(trainer, variant, logits, tokens, facts), _own(work, variant, recipe) / record.FILE)
-
-    progress.stage(CHECKING)
-    evaluation, parity = export.calibrate_and_export(
-        trainer.network.eval(),
-        name=recipe.name,
-        labels=data.labels,
-        tokenizer=data.tokenizer,
-        metric=recipe.data.metric,
-        dev=data.dev,
-        test=data.test,
-        provenance=facts,
-        licence=recipe.data.licence,
-        out=out,
-        on_dev=recorded,
-    )
-    progress.say(f"torch and engine on dev: {parity}")
-    _written(recipe, data, out, progress)
-    _conclude(data, evaluation, out, progress)
-    return evaluation
-
-
 def _phases(recipe: Recipe, data: Prepared) -> dict[str, float]:
     """The phases of an owner's run with about the seconds of each on a core with AVX-512; none of a run that a recipe
     file describes, whose stages are several and depend on what is there already."""
-    if recipe.teacher or recipe.full_precision or recipe.second_stage:
+    if recipe.teacher or recipe.full_precision:
         return {}
     tokens, m = sum(map(len, data.ids)), len(data.labels)
     words = {COMPARING: 2 + 4e-5 * len(data.train) * m}
@@ -134,73 +176,6 @@ def _written(recipe: Recipe, data: Prepared, out: Path, progress: RunProgress) -
         progress.say(f"{examples.store(out, data.train)} of your texts are in it, for everyone who opens the page")
 
 
-def _say(progress: RunProgress, variant: str, dev: dict[str, Any]) -> None:
-    progress.say(f"{variant}: dev {dev['score']:.4f}, at full depth {dev['full_depth_score']:.4f}")
-
-
-def _own(work: Path, variant: str, recipe: Recipe) -> Path:
-    return work / f"{variant}-{recipe.optim.seed}"
-
-
-def _trained(
-    recipe: Recipe,
-    data: Prepared,
-    work: Path,
-    variant: str,
-    progress: RunProgress,
-    full_precision: BEExformer | None = None,
-) -> Trainer:
-    """Both phases of a recipe, or what is left of them; the trainer's network has the best weights of either."""
-    own = _own(work, variant, recipe)
-    own.mkdir(parents=True, exist_ok=True)
-    # without [second_stage], whose change loses nothing of the first phase
-    trainer = Trainer(recipe.model_copy(update={"second_stage": None}), data, full_precision)
-    progress.say(
-        f"{recipe.name}, {variant}, seed {recipe.optim.seed}: {len(data.ids)} rows, {trainer.lengths.sum()} tokens "
-        f"an epoch, {sum(p.numel() for p in trainer.network.parameters())} parameters"
-    )
-    fit(trainer, own, progress)
-    best = own / "best.pt"
-    if recipe.second_stage:
-        labelled = dataclasses.replace(data, ids=data.ids[: len(data.train)], targets=data.targets[: len(data.train)])
-        second = Trainer(recipe.for_second_stage(), labelled, full_precision)
-        second.network.load_state_dict(trainer.network.state_dict())
-        second.best, second.tokens, second.seconds = trainer.best, trainer.tokens, trainer.seconds
-        trainer, last = second, own / "second_stage" / "best.pt"
-        last.parent.mkdir(exist_ok=True)
-        fit(trainer, last.parent, progress)
-        best = last if last.exists() else best
-    trainer.network.load_state_dict(torch.load(best, weights_only=True))
-    return trainer
-
-
-def _full_precision(recipe: Recipe, data: Prepared, work: Path, variant: str, progress: RunProgress) -> BEExformer:
-    """The full-precision network that bits start from and follow: the last one. The best on dev, which its record has,
-    may be one of halfway that a few hundred rows took a liking to; its cross-entropy is not the lowest."""
-    _compared(recipe, data, work, variant, progress)
-    network = BEExformer(data.config, precision=precision.of(recipe.optim.precision))
-    network.load_state_dict(torch.load(_own(work, variant, recipe) / STATE, weights_only=True)["network"])
-    return network
-
-
-def _compared(
-    recipe: Recipe,
-    data: Prepared,
-    work: Path,
-    variant: str,
-    progress: RunProgress,
-    full_precision: BEExformer | None = None,
-) -> dict[str, Any]:
-    """What a network that is not exported is worth on dev; it leaves a record."""
-    trainer = _trained(recipe, data, work, variant, progress, full_precision)
-    logits, tokens = trainer.logits(trainer.network), np.array([len(row) for row in data.dev_ids])
-    found = trainer.evaluate(logits)
-    _say(progress, variant, found)
-    made = _record(trainer, variant, logits, tokens, _provenance(trainer))
-    record.write(made, _own(work, variant, recipe) / record.FILE)
-    return found
-
-
 def _record(trainer: Trainer, variant: str, logits: np.ndarray, tokens: np.ndarray, made: dict[str, Any]) -> Record:
     recipe, data = trainer.recipe, trainer.data
     meta = {
@@ -218,4 +193,6 @@ def _record(trainer: Trainer, variant: str, logits: np.ndarray, tokens: np.ndarr
 
 def _provenance(trainer: Trainer) -> dict[str, Any]:
     products = f"products in {str(trainer.network.precision).removeprefix('torch.')}"
-    return provenance.of(trainer.recipe, trainer.data, trainer.tokens, trainer.seconds, products)
+    loop = trainer.loop
+    how = f"{device.describe(loop.device)}, {products}"
+    return provenance.of(trainer.recipe, trainer.data, loop.tokens, loop.seconds, how)
