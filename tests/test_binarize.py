@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from beexformer.training.binarize import BinaryLinear, g, sign
+from beexformer.training.objectives import clamp
 
 
 def test_sign_is_equation_7_with_zero_as_plus_one() -> None:
@@ -57,5 +58,5 @@ def test_the_gradient_reaches_latent_weights_through_their_slope() -> None:
 def test_latent_weights_are_kept_where_they_can_move() -> None:
     layer = BinaryLinear(64, 2)
     torch.nn.init.normal_(layer.weight, std=3)
-    layer.clamp_latent()
+    clamp([layer.weight])
     assert layer.weight.abs().max() <= 1

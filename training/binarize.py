@@ -64,9 +64,3 @@ class BinaryLinear(nn.Module):
         signs = sign(x + self.beta) if self.beta.dim() == 1 else sign(x[..., None, :] + self.beta).sum(-2)
         product = F.linear(signs.to(self.precision), sign(self.weight).to(self.precision))
         return product.float() * self.alpha + self.bias
-
-    @torch.no_grad()
-    def clamp_latent(self) -> None:
-        """Keep latent weights where eq. 9 has a slope: outside [-1, 1] they would never move again."""
-        if self.binary:
-            self.weight.clamp_(-1.0, 1.0)

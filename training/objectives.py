@@ -99,8 +99,9 @@ def latents(network: BEExformer) -> list[Tensor]:
     return [layer.weight for _, layer in network.binary_layers() if layer.binary]
 
 
+@torch.no_grad()
 def clamp(weights: list[Tensor]) -> None:
-    """Keep latent weights where eq. 9 has a slope."""
+    """Keep latent weights where eq. 9 has a slope: outside [-1, 1] they would never move again."""
     if weights:
         torch._foreach_clamp_min_(weights, -1.0)
         torch._foreach_clamp_max_(weights, 1.0)
