@@ -2,11 +2,13 @@
 How a row may leave early: what a request asks (ExitOptions) and what is then in effect (ExitSettings).
 
 Each value is taken from the first that states one: the request, the profile that it names, the defaults of the model
-(its checkpoint's, or the service's for it). The fields' metadata is what the wire and the documentation say of them.
+(its checkpoint's, or the service's for it). A delta that is asked for is the rule alone: a default threshold, which
+would let rows go whatever delta says, gives way to it. The fields' metadata is what the wire and the documentation say
+of them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from beexformer.model.config import DEFAULT_DELTA, BEEConfig
 from beexformer.model.described import described
@@ -27,7 +29,7 @@ class ExitOptions:
     )
     entropy_threshold: float | None = described(
         "leave, whatever delta says, once the entropy is below this share of ln(classes), or of ln(2) for each of "
-        "several labels a text; 0: never; null takes the model's default, which is 0 unless set",
+        "several labels a text; 0: never; null takes the model's default, or 0 where the request states a delta",
         ge=0,
         le=1,
         allow_inf_nan=False,
@@ -86,6 +88,8 @@ def resolve(
     model: str,
 ) -> ExitSettings:
     """Raises InputError, one sentence, for a value out of its range or a profile that the model hasn't got."""
+    if options.delta is not None and options.entropy_threshold is None and options.profile is None:
+        options = replace(options, entropy_threshold=0.0)
     profile = defaults.profile if options.profile is None else options.profile
     if profile is not None:
         if profile not in profiles:

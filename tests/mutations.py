@@ -59,8 +59,8 @@ MUTATIONS = [
     Mutation(
         "label smoothing is ignored",
         "training/prepare.py",
-        "recipe.data.soft_share, recipe.optim.label_smoothing)",
-        "recipe.data.soft_share, 0.0)",
+        "plan.soft_share, recipe.optim.label_smoothing,",
+        "plan.soft_share, 0.0,",
         "tests/test_prepare.py::test_label_smoothing_is_in_the_targets",
     ),
     Mutation(

@@ -25,6 +25,8 @@ def settled(defaults: ExitOptions | None = None, **asked: Any) -> ExitSettings:
         ({"delta": 0.01, "max_blocks": 5}, {}, ExitSettings(0.01, 0.0, 1, 5)),
         ({"delta": 0.01, "max_blocks": 5}, {"delta": 0.0, "max_blocks": 6}, ExitSettings(0.0, 0.0, 1, 6)),
         ({"entropy_threshold": 0.3}, {"entropy_threshold": 0.0}, ExitSettings(1e-4, 0.0, 1, 6)),
+        ({"entropy_threshold": 0.9, "min_blocks": 3}, {"delta": -1.0}, ExitSettings(-1.0, 0.0, 3, 6)),
+        ({"profile": "fast"}, {"delta": -1.0}, ExitSettings(-1.0, 0.0, 1, 4, "fast")),
         ({"delta": 0.01}, {"profile": "fast"}, ExitSettings(0.1, 0.5, 1, 4, "fast")),
         ({"delta": 0.01}, {"profile": "deep"}, ExitSettings(0.01, 0.0, 6, 6, "deep")),
         ({}, {"profile": "fast", "delta": 1}, ExitSettings(1.0, 0.5, 1, 4, "fast")),

@@ -88,3 +88,10 @@ def test_columns_of_another_meaning_are_left_alone(tmp_path: Path) -> None:
     path = written(tmp_path, "text,label,p_value,p_id\nx,good,7,8\ny,bad,9,10\n")
     rows, labels = read_rows(path, Columns())
     assert (labels, rows.soft) == (["bad", "good"], None)
+
+
+def test_a_temperature_divides_the_logits_of_soft_labels() -> None:
+    soft = np.array([[0.9, 0.1]], np.float32)
+    rows = Rows(["x"], None, np.array([0]), soft, np.array([False]))
+    logits = np.log(soft) / 2
+    np.testing.assert_allclose(rows.targets(2, 0.7, 0.0, 2.0), np.exp(logits) / np.exp(logits).sum(), rtol=1e-5)

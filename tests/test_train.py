@@ -123,6 +123,20 @@ def test_a_run_of_other_labels_is_not_resumed(root: Path) -> None:
         run(plan(), root)
 
 
+def test_a_second_stage_reads_the_labelled_rows_and_keeps_the_first(root: Path) -> None:
+    stage = {"epochs": 1, "tokens_a_step": 96, "learning_rate": 1e-3}
+    evaluation = run(plan(second_stage=stage), root)
+    first, second = (torch.load(own(root) / f"{name}.pt", weights_only=True) for name in ("state", "second_stage"))
+    assert evaluation["provenance"]["tokens"] == first["tokens"] + second["tokens"]
+    assert any((second["objective"]["network"][name] != w).any() for name, w in first["objective"]["network"].items())
+    when = (own(root) / "state.pt").stat().st_mtime_ns
+    with pytest.raises(TrainingError, match="another recipe"):
+        run(plan(second_stage={**stage, "epochs": 2}), root)
+    (own(root) / "second_stage.pt").unlink()
+    run(plan(second_stage={**stage, "epochs": 2}), root)
+    assert (own(root) / "state.pt").stat().st_mtime_ns == when
+
+
 @pytest.mark.parametrize("variant", ["wee", "wee-fp", "fp"])
 def test_variants_to_compare_with_leave_a_record_and_no_checkpoint(root: Path, variant: str) -> None:
     evaluation = train.run(plan(), root, None, root / "work", Console(quiet=True), variant)
@@ -364,3 +378,26 @@ def test_bits_go_on_from_a_1_bit_backbone(root: Path) -> None:
         if not name.startswith("heads."):
             assert torch.equal(layer.weight < 0, ours[name].weight < 0), name
     assert run(recipe, root)["dev"]["rows"] == 12
+
+
+def test_labelled_rows_are_repeated_beside_more_numerous_others(root: Path) -> None:
+    texts = random_texts(400, 5, longest=9)
+    soft = "".join(f"{text},0.5,0.25\n" for text in texts)
+    (root / "others.csv").write_text("text,logit_bad,logit_good\n" + soft)
+    lines = (root / "train.csv").read_text().splitlines()[1:41]
+    own = "".join(f"{line.rsplit(',', 1)[0]},0,1,{line.rsplit(',', 1)[1]}\n" for line in lines)
+    (root / "own.csv").write_text("text,logit_bad,logit_good,label\n" + own)
+    data = {"train": "own.csv", "also": ["others.csv"], "dev": "train.csv"}
+
+    def rows_of_an_epoch(share: float | None) -> np.ndarray:
+        asked = plan(data={**data, "labelled_share": share})
+        found = prepare.prepare(asked, root, root / "work", RunProgress(Console(quiet=True)))
+        feed = trainer.Trainer(asked, found, None, torch.device("cpu")).feed
+        return np.bincount(feed.specs(np.random.default_rng(0))[:, 4], minlength=len(found.ids))
+
+    (root / "train.csv").write_text("text,label\nnever seen a,bad\nnever seen b,good\n")
+    once, often = rows_of_an_epoch(None), rows_of_an_epoch(0.5)
+    assert (once == 1).all()
+    count = int((often > 1).sum())
+    assert 30 < count <= 40, "the labelled ones"
+    assert set(often[often > 1]) == {round(0.5 * (len(often) - count) / count)}

@@ -25,8 +25,8 @@ from beexformer.training.flags import (
     DataFolder,
     DataFolderOfAll,
     DefaultProfile,
-    Device,
     DevFile,
+    Device,
     Encoding,
     Epochs,
     EveryCheckpoint,
@@ -127,10 +127,9 @@ def train(
     if recipe:
         plan = recipes.read(recipe, recipes.Recipe)
     else:
-        columns = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
-        asked = {"encoding": encoding, "balance": balance, "metric": "macro_f1" if balance else "accuracy"}
-        asked["label_separator"] = label_separator
-        plan = _recipe_of_rows(out, {**columns, **asked}, start, {"max_tokens": max_tokens, "labels": labels, **own})
+        columns: dict[str, Any] = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
+        columns |= {"label_separator": label_separator, "encoding": encoding, "balance": balance}
+        plan = _recipe_of_rows(out, columns, start, {"max_tokens": max_tokens, "labels": labels, **own})
     _train(plan if seed is None else plan.seeded(seed), data, out, work, variant, device, take)
 
 
@@ -169,6 +168,7 @@ def _recipe_of_rows(out: Path | None, columns: dict[str, Any], start: str | None
 
     if out is None:
         raise BEEError("without a recipe the network is named after --out; give one")
+    columns = {**columns, "metric": "macro_f1" if columns["balance"] else "accuracy"}
     if file := own.pop("labels"):
         named = label_names.read(file)
         columns |= {"labels": named.labels, "described": named.described}

@@ -18,7 +18,7 @@ from beexformer.model.checkpoint import Checkpoint, save
 from beexformer.model.embedding import SCALES, real
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
-from beexformer.model.options import ExitOptions
+from beexformer.model.options import NOTHING_ASKED, ExitOptions
 from beexformer.model.tensors import stack, unstack
 from beexformer.training import calibrate, card
 from beexformer.training.batches import pad, sorted_batches
@@ -212,21 +212,22 @@ def calibrate_and_export(
     provenance: dict[str, Any],
     licence: str,
     out: Path,
+    options: ExitOptions = NOTHING_ASKED,
     calibration: calibrate.Kind = "per_exit",
     on_dev: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> tuple[dict[str, Any], Parity]:
     """Calibrate a trained network on dev, pack it, verify it against the engine, evaluate it, write `out`.
 
-    The temperatures are folded into `network` itself. `on_dev` is given the dev rows through the exported network,
-    logits [N, exits, m] float32 and tokens [N], before anything is written. Raises TrainingError, and leaves what
-    stood in `out` alone, if torch and engine disagree.
+    The temperatures are folded into `network` itself; `options` are the checkpoint's defaults. `on_dev` is given the
+    dev rows through the exported network, logits [N, exits, m] float32 and tokens [N], before anything is written.
+    Raises TrainingError, and leaves what stood in `out` alone, if torch and engine disagree.
     """
     pairs = bool(dev.pairs)
     raw, tokens = logits_of(Engine(packed(network, name, labels, tokenizer, pairs, {})), dev)
     temperatures = calibrate.temperatures(raw, dev.labels, calibration)
     calibrate.fold(network, temperatures)
     fitted = {"calibration": {"kind": calibration, "temperatures": temperatures.tolist()}}
-    checkpoint = packed(network, name, labels, tokenizer, pairs, fitted)
+    checkpoint = replace(packed(network, name, labels, tokenizer, pairs, fitted), exit=options)
     engine = Engine(checkpoint)
     encoded = encode_rows(engine, dev)
     parity = verified(checkpoint, engine, encoded)

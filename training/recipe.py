@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
+from beexformer.model.options import ExitOptions
 from beexformer.training.data import Columns
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -211,6 +212,27 @@ class FullPrecision(Section):
     states: float = Field(1.0, ge=0, description="weight of the states' distance beside the soft-routing loss of bits")
 
 
+class SecondStage(Section):
+    """A second phase on the labelled rows alone, after one that had more of others; otherwise as [optim] says."""
+
+    epochs: float = Field(gt=0)
+    tokens_a_step: int = Field(512, ge=16)
+    learning_rate: float = Field(3e-4, gt=0)
+
+
+class Exit(Section):
+    """Exit options that are in effect where a request asks for nothing; see model/options.py."""
+
+    delta: float | None = Field(None, ge=-1, le=1)
+    entropy_threshold: float | None = Field(None, ge=0, le=1)
+    min_blocks: int | None = Field(None, ge=1)
+    max_blocks: int | None = Field(None, ge=1)
+
+    @property
+    def options(self) -> ExitOptions:
+        return ExitOptions(**self.model_dump())
+
+
 class Heads(Section):
     """Nothing but linear heads, fitted to the frozen states of a 1-bit backbone; see training/heads.py. [optim] says
     nothing then, but for label_smoothing and seed."""
@@ -229,6 +251,8 @@ class Recipe(Section):
     heads: Heads | None = None
     optim: Optim = Optim.model_validate({})
     full_precision: FullPrecision | None = None
+    second_stage: SecondStage | None = None
+    exit: Exit | None = None
 
     @model_validator(mode="after")
     def _grid(self) -> Self:
@@ -254,8 +278,8 @@ class Recipe(Section):
             return self
         if self.network.head != "linear" or self.start.backbone is None:
             raise ValueError('[heads] needs network.head = "linear" and start.backbone, a 1-bit one')
-        if self.teacher or self.full_precision:
-            raise ValueError("[heads] trains no network; leave [teacher] and [full_precision] out")
+        if self.teacher or self.full_precision or self.second_stage:
+            raise ValueError("[heads] trains no network; leave [teacher], [full_precision] and [second_stage] out")
         return self
 
     def seeded(self, seed: int) -> "Recipe":
@@ -306,7 +330,7 @@ class Recipe(Section):
         """The full-precision counterpart's training as a recipe of its own."""
         assert self.full_precision is not None
         optim = self.optim.model_copy(update=self.full_precision.model_dump(exclude={"states"}))
-        return self.model_copy(update={"optim": optim, "full_precision": None})
+        return self.model_copy(update={"optim": optim, "full_precision": None, "second_stage": None})
 
 
 Kind = TypeVar("Kind", bound=Section)

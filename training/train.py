@@ -15,6 +15,7 @@ from rich.console import Console
 
 from beexformer.model import checkpoint
 from beexformer.model.errors import TrainingError
+from beexformer.model.options import NOTHING_ASKED
 from beexformer.training import device, examples, export, frozen, memory, provenance, record
 from beexformer.training.conclusion import compared, conclude
 from beexformer.training.network import BEExformer
@@ -88,6 +89,7 @@ class _Run:
             provenance=facts,
             licence=recipe.data.licence,
             out=out,
+            options=recipe.exit.options if recipe.exit else NOTHING_ASKED,
             on_dev=recorded,
         )
         self.progress.say(f"torch and engine on dev: {parity}")
@@ -152,7 +154,7 @@ def _heads(recipe: Recipe, data: Prepared, out: Path | None, progress: RunProgre
 def _phases(recipe: Recipe, data: Prepared) -> dict[str, float]:
     """The phases of an owner's run with about the seconds of each on a core with AVX-512; none of a run that a recipe
     file describes, whose stages are several and depend on what is there already."""
-    if recipe.teacher or recipe.full_precision:
+    if recipe.teacher or recipe.full_precision or recipe.second_stage:
         return {}
     tokens, m = sum(map(len, data.ids)), len(data.labels)
     words = {COMPARING: 2 + 4e-5 * len(data.train) * m}
@@ -193,6 +195,6 @@ def _record(trainer: Trainer, variant: str, logits: np.ndarray, tokens: np.ndarr
 
 def _provenance(trainer: Trainer) -> dict[str, Any]:
     products = f"products in {str(trainer.network.precision).removeprefix('torch.')}"
-    loop = trainer.loop
-    how = f"{device.describe(loop.device)}, {products}"
-    return provenance.of(trainer.recipe, trainer.data, loop.tokens, loop.seconds, how)
+    how = f"{device.describe(trainer.loop.device)}, {products}"
+    tokens, seconds = sum(loop.tokens for loop in trainer.loops), sum(loop.seconds for loop in trainer.loops)
+    return provenance.of(trainer.recipe, trainer.data, tokens, seconds, how)

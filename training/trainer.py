@@ -25,11 +25,11 @@ from beexformer.training.network import BEExformer
 from beexformer.training.objectives import Task
 from beexformer.training.prepare import Prepared
 from beexformer.training.progress import RunProgress
-from beexformer.training.recipe import Recipe
+from beexformer.training.recipe import Optim, Recipe, SecondStage
 from beexformer.training.warm_start import WarmStart
 
-STATE = "state.pt"
-"""In a run's folder: all that it needs to go on, after its last step too."""
+STATE, SECOND_STATE = "state.pt", "second_stage.pt"
+"""In a run's folder: all that either phase needs to go on, after its last step too."""
 
 
 class Trainer:
@@ -42,16 +42,21 @@ class Trainer:
         torch.manual_seed(plan.seed)
         products = device.products(on) if plan.precision == "auto" else precision.of(plan.precision)
         self.network = BEExformer(data.config, plan.dropout, products)
-        self.feed = _feed(recipe, data, on)
+        self.feed = _feed(recipe, data, plan.tokens_a_step, on, labelled_alone=False)
         self._start(counterpart)
         self.network.embedding.requires_grad_(plan.embedding == "learned")
         self.network.to(on).train()
         states = recipe.full_precision.states if recipe.full_precision else 0.0
         targets = torch.from_numpy(data.targets).to(on)
-        objective = Task(self.network, targets, self.feed, counterpart.to(on) if counterpart else None, states)
-        tokens = plan.epochs * self.feed.tokens_of_an_epoch
-        budget = Budget(plan.learning_rate, tokens, warmup=plan.warmup, clip=plan.clip, compile=plan.compile)
-        self.loop = Loop(objective, self.feed, budget, on)
+        self.objective = Task(self.network, targets, self.feed, counterpart.to(on) if counterpart else None, states)
+        self.loop = self._loop(plan, self.feed, on)
+        self.loops = [self.loop]
+
+    def _loop(self, plan: Optim | SecondStage, feed: Feed, on: torch.device) -> Loop:
+        optim = self.recipe.optim
+        tokens = plan.epochs * feed.tokens_of_an_epoch
+        budget = Budget(plan.learning_rate, tokens, warmup=optim.warmup, clip=optim.clip, compile=optim.compile)
+        return Loop(self.objective, feed, budget, on)
 
     @torch.no_grad()
     def _start(self, counterpart: BEExformer | None) -> None:
@@ -77,14 +82,19 @@ class Trainer:
     @cached_property
     def fingerprint(self) -> str:
         """What a run is made of; the state of another one is not resumed."""
-        data = self.data
-        return json.dumps(
-            [self.recipe.model_dump(), data.config.to_dict(), data.facts, data.train.sha256(), data.dev.sha256()]
-        )
+        data, recipe = self.data, self.recipe.model_dump(exclude={"second_stage"})  # that changes nothing before it
+        return json.dumps([recipe, data.config.to_dict(), data.facts, data.train.sha256(), data.dev.sha256()])
 
     def fit(self, folder: Path, progress: RunProgress) -> None:
         """Train to the end of the schedule, or go on where a run in `folder` ended."""
         fit.run(self.loop, folder / STATE, self.fingerprint, progress, "training")
+        if second := self.recipe.second_stage:
+            on = self.loop.device
+            feed = _feed(self.recipe, self.data, second.tokens_a_step, on, labelled_alone=True)
+            loop = self._loop(second, feed, on)
+            made_of = f"{self.fingerprint} {second.model_dump_json()}"
+            fit.run(loop, folder / SECOND_STATE, made_of, progress, "second stage")
+            self.loops.append(loop)
 
     def logits(self) -> np.ndarray:
         """Dev rows through every exit of the network as it will be exported, [N, exits, m] float32."""
@@ -106,19 +116,22 @@ class Trainer:
         }
 
 
-def _feed(recipe: Recipe, data: Prepared, on: torch.device) -> Feed:
-    """Rows as specs into one array of ids, without their [CLS] and their last [SEP]; the fifth column is the row."""
-    first, last = int(data.ids[0][0]), int(data.ids[0][-1])
+def _feed(recipe: Recipe, data: Prepared, tokens_a_step: int, on: torch.device, *, labelled_alone: bool) -> Feed:
+    """Rows as specs into one array of ids, without their [CLS] and their last [SEP]; the fifth column is the row.
+    Labelled rows are repeated where the recipe says so."""
     inner = [row[1:-1] for row in data.ids]
     lengths = np.array([len(row) for row in inner])
     nothing = np.zeros_like(lengths)
     specs = np.stack([np.cumsum(lengths) - lengths, lengths, nothing, nothing, np.arange(len(inner))], 1)
-    labelled, others = specs[: len(data.train)], specs[len(data.train) :]
+    known = np.arange(len(inner)) < len(data.train)  # the others are the teacher's
+    if data.train.stated is not None:
+        known[: len(data.train)] = data.train.stated
+    labelled, others = specs[known], specs[~known]
     share = recipe.data.labelled_share
     times = max(1, round(share * len(others) / len(labelled))) if share else 1
-    specs = np.concatenate([np.tile(labelled, (times, 1)), others])
-    plan = recipe.optim
-    return Feed(np.concatenate(inner), lambda rng: specs, plan.tokens_a_step, (first, last), on, plan.seed)
+    specs = labelled if labelled_alone else np.concatenate([np.tile(labelled, (times, 1)), others])
+    specials = int(data.ids[0][0]), int(data.ids[0][-1])
+    return Feed(np.concatenate(inner), lambda rng: specs, tokens_a_step, specials, on, recipe.optim.seed)
 
 
 def _on_cpu(feed: Feed) -> "list[Batch]":
