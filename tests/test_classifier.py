@@ -26,7 +26,7 @@ def test_a_text_gets_the_answer_of_the_engine(sst2: Classifier) -> None:
     assert (answer.label, answer.model) == ("positive", "sst2")
     assert sst2.classify("a warm, funny film", min_blocks=6).exit_index == sst2.num_blocks == 6
     assert (sst2.name, sst2.labels) == ("sst2", ("negative", "positive"))
-    assert sst2.settings(delta=0.5, max_blocks=3) == ExitSettings(0.5, 0.0, 1, 3)
+    assert sst2.settings(delta=0.5, max_blocks=3) == ExitSettings(0.5, 0.0, 3, 3)
 
 
 def test_many_texts_get_their_answers_in_order(sst2: Classifier) -> None:

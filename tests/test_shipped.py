@@ -21,11 +21,12 @@ def shipped(request: pytest.FixtureRequest) -> Checkpoint:
 def test_it_fits_and_says_where_it_comes_from(shipped: Checkpoint) -> None:
     assert shipped.size_bytes <= 14.26e6
     made = shipped.evaluation["provenance"]
-    assert {"commit", "data", "data_sha256", "seed", "recipe", "teacher", "parity", "tokens"} <= made.keys()
+    assert {"commit", "data", "data_sha256", "seed", "recipe", "parity", "tokens"} <= made.keys()
+    assert "teacher" in made or made["recipe"]["data"]["also"], "whose answers it learned from"
     assert f"{shipped.evaluation['dev']['score']:.4f}" in shipped.card
 
 
-def test_sst2_knows_praise_from_blame() -> None:
+def test_sst2_tells_positive_from_negative() -> None:
     engine = Engine.load(FOLDERS[0].parent / "sst2")
     for text, label in (
         ("a warm, funny film", "positive"),

@@ -5,6 +5,7 @@ The model card of a checkpoint: what it is, how good, how made, what it must not
 from typing import Any
 
 from beexformer.model.checkpoint import Checkpoint
+from beexformer.model.options import ExitOptions
 from beexformer.training.calibrate import BINS
 
 FRONT = """---
@@ -17,7 +18,7 @@ def write(checkpoint: Checkpoint, licence: str) -> str:
     """README.md of a checkpoint folder, from its description and its evaluation."""
     config, found = checkpoint.config, checkpoint.evaluation
     made, dev = found["provenance"], found["dev"]
-    teacher = made.get("teacher")
+    options = checkpoint.exit.over(ExitOptions(delta=dev["delta"])).stated()
     marks = "; in pairs, tokens that both texts have are marked" if config.exact_match else ""
     scored = "\n".join(
         f"| {name} | {part['rows']} | {part['score']:.4f} | {part['full_depth_score']:.4f} "
@@ -31,7 +32,7 @@ def write(checkpoint: Checkpoint, licence: str) -> str:
 A BEExformer (arXiv 2412.05225): {config.n_block} blocks of width {config.d_model} with {config.n_head} heads, 1-bit
 weights and activations, an exit after every block{marks}. Labels: {", ".join(checkpoint.labels)}.{_several(checkpoint)}
 
-| set | rows | {dev["metric"]} at delta {dev["delta"]:g} | at full depth | FLOPs saved | rows leaving by block |
+| set | rows | {dev["metric"]} at {options} | at full depth | FLOPs saved | rows leaving by block |
 | --- | ---: | ---: | ---: | ---: | --- |
 {scored}
 
@@ -42,7 +43,7 @@ binary operations / 64.
 
 - data: {made["data"]} ({made["train_rows"]} rows; SHA-256 {made["data_sha256"][:16]}...), licence: {licence}
 - start: {_start(made)}
-- teacher: {_teacher(teacher) if teacher else "none"}
+- teacher: {_taught(made)}
 - {made["tokens"]:,} tokens in {made["seconds"] / 3600:.1f} h
   on {made["machine"]}, seed {made["seed"]}
 - commit {made["commit"]}, {made["date"]}; the whole recipe is in evaluation.json
@@ -115,18 +116,22 @@ def _judged(made: dict[str, Any]) -> str:
         )
     if "heads" in made:
         return "Training rows alone chose everything, by cross-validation; neither dev nor test did."
-    return "The dev set chose when to stop training; the test set, where there is one, chose nothing."
+    if "patience" in made["recipe"].get("optim", {}):  # of releases before 0.2
+        return "The dev set chose when to stop training; the test set, where there is one, chose nothing."
+    return (
+        "The weights are those at the end of the schedule. Dev rows fitted temperatures; the test set, where there is\n"
+        "one, chose nothing."
+    )
 
 
 def _start(made: dict[str, Any]) -> str:
     if before := made.get("checkpoint"):
         its = before["provenance"]
-        taught = _teacher(its["teacher"]) if its.get("teacher") else "none"
         return (
             f"checkpoint {before['name']} of {its['date']}, SHA-256 of its weights {before['sha256'][:16]}...\n"
             f"  - its data: {its['data']} ({its['train_rows']} rows), licence: {its['recipe']['data']['licence']}\n"
             f"  - its start: {_start(its)}\n"
-            f"  - its teacher: {taught}"
+            f"  - its teacher: {_taught(its)}"
         )
     if backbone := made.get("backbone"):
         named = f"backbone {backbone['name']}, embeddings and blocks"
@@ -135,6 +140,13 @@ def _start(made: dict[str, Any]) -> str:
         text = backbone.get("text", backbone.get("recipe", {}).get("text", []))
         return named + (f" on {_text(text)}" if text else "")
     return f"{made['recipe']['start']['encoder'] or 'random'} embeddings; the blocks start from nothing"
+
+
+def _taught(made: dict[str, Any]) -> str:
+    if facts := made.get("teacher"):
+        return _teacher(facts)
+    files = made["recipe"].get("data", {}).get("also")
+    return f"soft labels, in its data and in {', '.join(files)}" if files else "none"
 
 
 def _teacher(facts: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ export function request(delta, sure, blocks) {
 /** What a delta means, in a sentence. */
 export function meaning(delta, blocks) {
   if (delta === NEVER) return `Never early: all ${blocks} blocks run, whatever they bring.`;
-  if (delta >= 1) return "Every text leaves after block 1.";
+  if (delta >= 1) return "Every text leaves after the first block that may answer.";
   if (delta > 0) return `A text leaves after the first block that lowers the entropy by less than ${percent(delta)}.`;
   if (delta === 0) return "A text leaves after the first block that raises the entropy.";
   return `A text leaves only after a block that raises the entropy by more than ${percent(-delta)}.`;

@@ -199,7 +199,7 @@ function setUpDelta() {
     [positionOf(-0.01), "\u22120.01"],
     [0, "0"],
     [positionOf(0.01), "0.01"],
-    [RIGHT, "after block 1"],
+    [RIGHT, "at once"],
   ];
   for (const [position, text] of ticks) {
     const tick = make("span", { textContent: text });
