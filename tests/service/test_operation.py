@@ -262,6 +262,7 @@ def test_models_say_what_they_are(client: TestClient) -> None:
         "input": None,
         "learned_from": "rows",
         "candidate_labels": False,
+        "thresholds": None,
         "size_bytes": described["size_bytes"],
     }
     assert described["config"]["n_block"] == 6
