@@ -220,7 +220,7 @@ def join_or_start() -> int:
         ray.init("auto", **quiet)
     except ConnectionError:
         cores = os.cpu_count() or 1
-        ray.init("local", num_cpus=cores + LEAST_CPUS - 1, **quiet)
+        ray.init("local", num_cpus=cores + LEAST_CPUS - 1, include_dashboard=False, **quiet)
         return cores
     return int(ray.cluster_resources().get("CPU", 0))
 
