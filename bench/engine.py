@@ -129,7 +129,7 @@ class Bench:
         return found
 
     def over_dev(self) -> dict[str, float]:
-        """Mean milliseconds from text to answer over the dev sentences, by contestant; in turns of 40 sentences."""
+        """Mean milliseconds from text to answer over the dev sentences, by contender; in turns of 40 sentences."""
         pin(1)
         torch.set_num_threads(1)
         engine, C = self.engine, self.engine.config.n_block
@@ -192,7 +192,7 @@ class Bench:
                     engine.predict([engine.encode(text, options=ExitOptions(delta=DELTA, min_blocks=low))])
 
             def kernels_alone(ids: list[np.ndarray] = ids, fixed: tuple = fixed) -> None:
-                _walks(ids, *fixed)
+                _in_turns(ids, *fixed)
 
             times = interleaved({"requests": requests, "kernels": kernels_alone}, 5)
             found[name] = 1 - times["kernels"] / times["requests"]
@@ -248,7 +248,7 @@ def full_depth(row: Row, blocks: int) -> Row:
 
 
 @njit(nogil=True)
-def _walks(rows: list[np.ndarray], *fixed: object) -> None:
+def _in_turns(rows: list[np.ndarray], *fixed: object) -> None:
     for ids in rows:
         fixed[-5][:] = 0  # nothing is done yet
         kernels.early_exit_forward(ids, *fixed)

@@ -81,17 +81,17 @@ def with_rows(task: str, data: Path, count: int, draws: int, most: int) -> None:
     bits, words = small_data.bits(start), LABELS[task].splitlines()
     network = mean_states.network_of(start, small_data._config(start, head="linear"))
     readers = label_names.scaled_readers(start, network)
-    contestants = {
+    contenders = {
         "1-bit": (bits, label_names.heads_of(words, readers, network, start.tokenizer)),
         "MiniLM": (small_data.minilm, label_names.SHARPNESS * small_data.minilm(words)[:, 0][None]),
     }
-    tested = {name: vectors(test.texts) for name, (vectors, _) in contestants.items()}
+    tested = {name: vectors(test.texts) for name, (vectors, _) in contenders.items()}
     found: dict[str, list[float]] = {}
     for seed in range(draws):
         order = np.random.default_rng(seed).permutation(len(train))
         drawn = train.take(np.concatenate([order[train.labels[order] == c][:count] for c in range(len(words))]))
         targets = np.eye(len(words))[drawn.labels]
-        for name, (vectors, named) in contestants.items():
+        for name, (vectors, named) in contenders.items():
             states = vectors(drawn.texts)
             for how, names in (("rows", None), ("rows and labels", named)):
                 fit = heads.fit(states, targets, names=names)

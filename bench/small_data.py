@@ -63,7 +63,7 @@ NAMES = ("1-bit", "full precision", "MiniLM", "Model2Vec", "TF-IDF", "train")
 
 Vectors = Callable[[list[str]], np.ndarray]
 """Texts -> their vectors, one for each block or one in all: [N, C, D] float32."""
-Contestant = Callable[["Draw"], Any]
+Contender = Callable[["Draw"], Any]
 """A draw -> test accuracy, or a dictionary that has it."""
 
 
@@ -185,7 +185,7 @@ def _batched(ids: list[np.ndarray], read: Callable[[torch.Tensor, torch.Tensor],
     return found
 
 
-# ---------------------------------------------------------------- contestants
+# ---------------------------------------------------------------- contenders
 
 
 def read(rows: Rows, vectors: Vectors) -> np.ndarray:
@@ -270,14 +270,14 @@ def with_command(draw: Draw, folder: Path) -> dict[str, float | list[float]]:
 # ---------------------------------------------------------------- all of them
 
 
-def contestants(chosen: list[str], start: Backbone, leader: str | None, work: Path) -> dict[str, Contestant]:
+def contenders(chosen: list[str], start: Backbone, leader: str | None, work: Path) -> dict[str, Contender]:
     """By name, what gives the test accuracy for a draw, or more of what was seen."""
 
-    def frozen_by(name: str, make: Callable[[], Vectors]) -> Contestant:
+    def frozen_by(name: str, make: Callable[[], Vectors]) -> Contender:
         made = cache(make)
         return lambda draw: with_heads(draw, made(), work / name / f"{draw.name}-{len(draw.test)}.npz")
 
-    known: dict[str, Contestant] = {
+    known: dict[str, Contender] = {
         "1-bit": frozen_by("1-bit", lambda: bits(start)),
         "full precision": frozen_by("full", lambda: full_precision(backbone.read(str(leader), Path()))),
         "MiniLM": frozen_by("MiniLM", lambda: minilm),
@@ -300,7 +300,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/small_data"))
     arguments = parser.parse_args()
     start = backbone.read(arguments.backbone, Path())
-    runners = contestants(arguments.only, start, arguments.full_precision, arguments.work)
+    runners = contenders(arguments.only, start, arguments.full_precision, arguments.work)
     table, by_task = Table("task", *runners, "seconds", "MB"), {}
     for task in arguments.tasks:
         runs = []

@@ -1,7 +1,7 @@
 """
 How sure a difference of scores is: paired bootstrap over the rows of a development set (Efron and Tibshirani 1993).
 
-A resample draws as many rows as there are, with replacement, and scores every contestant on the same draw. All four
+A resample draws as many rows as there are, with replacement, and scores every model on the same draw. All four
 metrics are functions of a confusion matrix, so all resamples are one matrix product.
 """
 
@@ -72,7 +72,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Scores:
-    """One contestant on one development set: its score, and its scores over the resamples [R]."""
+    """One model on one development set: its score, and its scores over the resamples [R]."""
 
     value: float
     resampled: np.ndarray

@@ -31,7 +31,7 @@ that were tried, the smallest that saves as many FLOPs of development rows as de
 """
 POLICIES = """\
 The paper's rule beside others on the same logits, each along its own setting: absolute entropy (DeeBERT), patience
-(PABEE), maximum probability; the paper's walk answered from the exit that had the lowest entropy so far; and the
+(PABEE), maximum probability; the paper's rule answered from the exit that had the lowest entropy so far; and the
 paper's rule beside absolute entropy, whichever lets go first.
 """
 CALIBRATION = """\
@@ -80,10 +80,10 @@ def _mean_exit(net: Net) -> float:
 
 def _at_exits(net: Net, tokens: int) -> tuple[float, float]:
     """Mean (real, binary) operations of a row of so many tokens that leaves where the development rows do."""
-    walks = [flops.forward(net.config, tokens, c) for c in range(1, net.config.n_block + 1)]
+    passes = [flops.forward(net.config, tokens, c) for c in range(1, net.config.n_block + 1)]
     weights = net.leaving()
-    real = np.average([walk.real for walk in walks], weights=weights)
-    return float(real), float(np.average([2 * walk.binary_macs for walk in walks], weights=weights))
+    real = np.average([done.real for done in passes], weights=weights)
+    return float(real), float(np.average([2 * done.binary_macs for done in passes], weights=weights))
 
 
 # ---------------------------------------------------------------- Figures 4 to 6

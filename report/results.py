@@ -223,7 +223,7 @@ def rule(task: Task, net: Net) -> Curve:
 
 
 def policies(task: Task, net: Net) -> dict[str, Curve]:
-    """The paper's rule and its rivals on the same logits, each along settings from the deepest walk to the shortest."""
+    """The paper's rule and its rivals on the same logits, each along settings from the deepest to the shallowest."""
     between = net.logits[:, :-1]  # where a policy has a say
     shares = np.linspace(0, 1, 15)
     nats = np.quantile(exits.entropy(between), shares)

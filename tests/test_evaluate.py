@@ -75,7 +75,7 @@ def test_another_exit_may_answer_than_the_one_that_is_left_at() -> None:
     assert evaluate_policy(*given)["score"] == 0.5
     surest = evaluate_policy(*given, answering=exits.surest)
     assert surest["score"] == 1.0
-    assert (surest["exits"], surest["flops_saved_ratio"]) == ([0, 2], 0.0), "the walk is the same"
+    assert (surest["exits"], surest["flops_saved_ratio"]) == ([0, 2], 0.0), "the depth is the same"
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_the_rule_by_hand(previous: float, current: float, delta: float, sure: f
     assert exits.should_exit(previous, current, delta, sure) is leaves
 
 
-def test_walk_leaves_where_the_entropy_stops_falling() -> None:
+def test_a_row_leaves_where_the_entropy_stops_falling() -> None:
     trace = np.stack([SURE, 2 * SURE, 2 * SURE, 3 * SURE])
     assert exits.exit_layer(trace, exits.entropy_gain(1e-4)) == 3
     assert exits.exit_layer(trace, exits.entropy_gain(-1e-4)) == 4
@@ -80,7 +80,7 @@ def test_walk_leaves_where_the_entropy_stops_falling() -> None:
     assert exits.exit_layer(trace, exits.entropy_gain(-1.0), max_blocks=2) == 2
 
 
-def test_walk_leaves_at_once_where_the_answer_is_sure() -> None:
+def test_a_row_leaves_at_once_where_the_answer_is_sure() -> None:
     trace = np.stack([SURE, 2 * SURE, 3 * SURE, 3 * SURE])  # 0.81, 0.47 and 0.22 of ln 2
     assert exits.exit_layer(trace, exits.entropy_gain(1e-4)) == 4
     assert [exits.exit_layer(trace, exits.entropy_gain(1e-4, share)) for share in (1.0, 0.82, 0.8, 0.48, 0.4)] == [
@@ -112,7 +112,7 @@ def test_the_other_policies() -> None:
         *(exits.patience(steps) for steps in (0, 1, 3, 9)),
     ],
 )
-def test_all_rows_at_once_walk_as_each_alone(policy: exits.Policy) -> None:
+def test_all_rows_at_once_leave_as_each_alone(policy: exits.Policy) -> None:
     logits = np.random.default_rng(0).normal(0, 1, (50, 5, 3)).cumsum(1)
     logits[:5] *= 1000  # entropies of zero
     assert exits.exit_layers(logits, policy).tolist() == [exits.exit_layer(z, policy) for z in logits]

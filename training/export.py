@@ -194,7 +194,7 @@ def verified(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     return parity
 
 
-def finish(checkpoint: Checkpoint, engine: Engine, evaluation: dict[str, Any], licence: str, out: Path) -> None:
+def write(checkpoint: Checkpoint, engine: Engine, evaluation: dict[str, Any], licence: str, out: Path) -> None:
     """Write a verified checkpoint with what is known of it, its probes and its card."""
     checkpoint = replace(checkpoint, evaluation=evaluation, probes=probes.make(engine))
     save(replace(checkpoint, card=card.write(checkpoint, licence)), out)
@@ -237,7 +237,7 @@ def calibrate_and_export(
     evaluation["provenance"] = {**provenance, "parity": asdict(parity)}
     if on_dev:
         on_dev(logits, tokens)
-    finish(checkpoint, engine, evaluation, licence, out)
+    write(checkpoint, engine, evaluation, licence, out)
     return evaluation, parity
 
 

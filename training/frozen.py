@@ -71,7 +71,7 @@ def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgres
     facts = provenance.of(recipe, data, int(tokens.sum()), time.monotonic() - began, "heads on frozen states")
     facts["heads"] = [asdict(choice) for choice in fitted.heads.choices]
     evaluation["provenance"] = {**facts, "parity": asdict(parity)}
-    export.finish(fitted.checkpoint, engine, evaluation, recipe.data.licence, out)
+    export.write(fitted.checkpoint, engine, evaluation, recipe.data.licence, out)
     return evaluation
 
 

@@ -267,7 +267,7 @@ def fit(
         validation = CrossValidation(states[:, c], targets, parts, None if names is None else names[c])
         return validation, *validation.discriminant()
 
-    def finish(run: tuple[CrossValidation, Choice, float]) -> tuple[Linear, float, np.ndarray, Choice]:
+    def fit_again(run: tuple[CrossValidation, Choice, float]) -> tuple[Linear, float, np.ndarray, Choice]:
         validation, choice, _ = run
         choice = replace(choice, pull=pull)
         said = validation.said(choice)
@@ -283,7 +283,7 @@ def fit(
         validation, choice, nats = min(runs, key=lambda run: run[2])
         pull = validation.pull(choice, nats)
         found = []
-        for head in pool.map(finish, runs):
+        for head in pool.map(fit_again, runs):
             found.append(head)
             report(exits + len(found), 2 * exits, "heads")
     heads, temperatures, said, choices = zip(*found, strict=True)

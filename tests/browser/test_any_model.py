@@ -121,7 +121,7 @@ def test_several_labels_are_all_shown(opened: Opened, bank: Server) -> None:
     expect(page.locator("#about")).to_contain_text("any number of them a text")
     texts = random_texts(12, seed=5)
     said = [httpx2.post(f"{bank.url}/classify", json={"text": text, "model": "tags"}).json() for text in texts]
-    assert {len(answer["labels"]) for answer in said} >= {1, 2}
+    assert len({len(answer["labels"]) for answer in said}) > 1, "texts with fewer and with more labels"
     for text, answer in zip(texts, said, strict=True):
         page.get_by_label("Your sentence").fill(text)
         expect(page.locator("#label")).to_have_text(", ".join(answer["labels"]) or "no label")

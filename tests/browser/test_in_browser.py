@@ -85,9 +85,9 @@ def test_the_slider_moves_the_exit_from_the_first_to_the_last_block(opened: Open
     slider.press("End")
     exits(page, 1)
     expect(page.get_by_label("delta as a number")).to_have_value("1")
-    expect(page.locator("#delta-says")).to_have_text("Every text leaves after the first block that may answer.")
+    expect(page.locator("#delta-says")).to_have_text("Every text leaves after block 1.")
     slider.press("Home")
-    exits(page, 6, text="walked all")
+    exits(page, 6, text="ran all")
     expect(slider).to_have_attribute("aria-valuetext", "never early")
     expect(page.locator("#cells .skipped")).to_have_count(0)
     page.get_by_role("button", name="default, 0.0001").click()
@@ -97,11 +97,11 @@ def test_the_slider_moves_the_exit_from_the_first_to_the_last_block(opened: Open
 
 @pytest.mark.parametrize("delta", ["-0.25", "0", "0.00003", "0.42"])
 def test_the_number_takes_any_delta(opened: Opened, shipped: Server, delta: str) -> None:
-    page, answer = opened(), asked(shipped, DEEP, delta=float(delta))
+    page, answer = opened(), asked(shipped, DEEP, delta=float(delta), min_blocks=1)
     type_in(page, DEEP)
     page.get_by_label("delta as a number").fill(delta)
     deepest = answer["exit_index"] == answer["num_blocks"]
-    exits(page, answer["exit_index"], text="walked all" if deepest else "left after block")
+    exits(page, answer["exit_index"], text="ran all" if deepest else "left after block")
     expect(page.locator("#compare-here")).to_have_text(f"delta {delta}".replace("-", "\u2212"))
 
 
@@ -111,10 +111,14 @@ def test_a_text_that_is_sure_leaves_at_once(opened: Opened, shipped: Server) -> 
     slider = page.get_by_role("slider", name="entropy_threshold")
     expect(slider).to_be_enabled()
     exits(page, asked(shipped, EASY)["exit_index"])
+    expect(page.locator("#sure-number")).to_have_text("0.6")  # the model's default
+    page.get_by_label("delta as a number").fill("0.0001")
+    before = asked(shipped, EASY, delta=1e-4, min_blocks=1)
+    exits(page, before["exit_index"])
     expect(page.locator("#key-sure")).to_be_hidden()
     slider.fill("0.4")
-    answer = asked(shipped, EASY, entropy_threshold=0.4)
-    assert answer["exit_index"] < asked(shipped, EASY)["exit_index"]
+    answer = asked(shipped, EASY, entropy_threshold=0.4, min_blocks=1)
+    assert answer["exit_index"] < before["exit_index"]
     exits(page, answer["exit_index"])
     expect(page.locator("#sure-says")).to_contain_text("below 40\u202f% of what it can be")
     expect(page.locator("#compare-here")).to_have_text("delta 0.0001, threshold 0.4")
@@ -133,8 +137,8 @@ def test_a_text_that_is_sure_leaves_at_once(opened: Opened, shipped: Server) -> 
 
 
 def test_full_depth_stands_beside_it(opened: Opened, shipped: Server) -> None:
-    page, here, full = opened(), asked(shipped, DEEP, cost=True), asked(shipped, DEEP, min_blocks=6)
-    type_in(page, DEEP)
+    page, here, full = opened(), asked(shipped, EASY, cost=True), asked(shipped, EASY, min_blocks=6)
+    type_in(page, EASY)
     exits(page, here["exit_index"])
     settled(page)
     row = page.locator("#compare tbody tr", has_text="answer").locator("td")
@@ -148,11 +152,11 @@ def test_full_depth_stands_beside_it(opened: Opened, shipped: Server) -> None:
     expect(predicted).to_have_text(re.compile("ms$"))
     shown_ms = float(predicted.inner_text().split("\u202f")[0])
     assert shown_ms == pytest.approx(here["cost"]["predicted_ms_full"], rel=0.5)  # it follows what is run meanwhile
-    page.get_by_text("The walk as a table").click()
-    walk = [row.locator("th, td").all_inner_texts() for row in page.locator("#walk-table tbody tr").all()]
-    shown = [row[1] for row in walk[1:]]
+    page.get_by_text("Block by block, as a table").click()
+    blocks = [row.locator("th, td").all_inner_texts() for row in page.locator("#blocks-table tbody tr").all()]
+    shown = [row[1] for row in blocks[1:]]
     assert [cell for cell in shown if cell != "not run"] == [f"{entropy:.3f}" for entropy in here["entropies"]]
-    assert [row[3] for row in walk[1:]] == [f"{entropy:.3f}" for entropy in full["entropies"]]
+    assert [row[3] for row in blocks[1:]] == [f"{entropy:.3f}" for entropy in full["entropies"]]
 
 
 def test_a_pair_is_sent_as_a_pair(opened: Opened, shipped: Server) -> None:
@@ -215,7 +219,8 @@ def test_points_of_the_charts_answer_to_the_mouse(opened: Opened, shipped: Serve
         return found
 
     page.locator("#entropy").hover(position=place("entropy", 0, 1))
-    assert [line.rpartition(" ")[0] for line in told("entropy")] == ["entropy", "to stay, below", "full depth"]
+    shown = ["entropy", "to stay, below", "full depth", "sure, below"]
+    assert [line.rpartition(" ")[0] for line in told("entropy")] == shown
     page.locator("#curve").hover(position=place("curve", 1, 12))
     half = httpx2.get(f"{shipped.url}/models/sst2").json()["evaluation"]["dev"]["delta_curve"][11]
     assert told("curve")[0].startswith(f"delta 0.5: {100 * half['score']:.1f}")
@@ -341,7 +346,7 @@ def test_a_service_that_is_gone_is_said_plainly_and_found_again(opened: Opened, 
     port = server.url.rpartition(":")[2]
     with server_of(tmp_path, BEEXFORMER, "serve", "--port", port):
         expect(page.get_by_role("alert")).to_be_hidden()
-        exits(page, 2)
+        exits(page, 3)
 
 
 def test_a_busy_service_is_waited_for(opened: Opened) -> None:
@@ -385,7 +390,7 @@ def test_it_works_under_a_prefix(opened: Opened, shipped: Server) -> None:
     with proxied(shipped.url, "/some/place") as url:
         page = opened(url)
         type_in(page, EASY)
-        exits(page, 2)
+        exits(page, 3)
         assert (
             page.get_by_role("navigation").get_by_role("link", name="API").evaluate("link => link.href")
             == f"{url}/docs"
@@ -419,13 +424,13 @@ def test_it_can_be_used_by_keyboard_alone(opened: Opened, shipped: Server) -> No
     tab_to(page.get_by_role("button", name="Long"))
     press("Enter")
     left = asked(shipped, page.get_by_label("Your sentence").input_value())["exit_index"]
-    exits(page, left, text="walked all" if left == 6 else "left after block")
+    exits(page, left, text="ran all" if left == 6 else "left after block")
     tab_to(page.get_by_role("slider", name="delta"))
     press("End")
     exits(page, 1)
-    tab_to(page.get_by_text("The walk as a table"))
+    tab_to(page.get_by_text("Block by block, as a table"))
     press("Enter")
-    expect(page.locator("#walk-table")).to_be_visible()
+    expect(page.locator("#blocks-table")).to_be_visible()
     tab_to(page.get_by_label("Lines", exact=True))
     page.keyboard.type("one film\n\nanother film")
     press("Control+Enter")

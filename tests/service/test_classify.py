@@ -37,7 +37,7 @@ def test_golden_answers(client: TestClient, expected: dict[str, Any]) -> None:
     assert answer["truncated"] is False
 
 
-def test_options_bound_the_walk(client: TestClient) -> None:
+def test_options_bound_the_depth(client: TestClient) -> None:
     def ask(**options: Any) -> dict[str, Any]:
         answer: dict[str, Any] = client.post("/classify", json={"text": GOOD, **options}).json()
         return answer

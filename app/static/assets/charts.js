@@ -14,7 +14,7 @@ Chart.defaults.font.size = 12;
 Chart.defaults.maintainAspectRatio = false;
 Chart.defaults.plugins.legend.display = false;
 
-/** entropies: before any block, then after each one walked; full: the same at full depth, or null; bars: what each
+/** entropies: before any block, then after each one that ran; full: the same at full depth, or null; bars: what each
  *  block had to fall below, or null; sure: below which a text leaves at once, or null; blocks: of the model. */
 export const drawEntropy = (data) => draw("entropy", entropy, data);
 

@@ -10,7 +10,8 @@ const SHARES = { accuracy: "accuracy", f1: "F1", macro_f1: "macro F1", micro_f1:
 const threshold = (sure, delta) => `threshold ${sure}, delta ${show(delta)}`;
 const ALONE = -1; // the delta that leaves it to the threshold
 
-/** model: the description from /models/{name}; pick({delta, sure}) chooses another point. */
+/** model: the description from /models/{name}; delta: null where the model's own exit options are in effect;
+ *  pick({delta, sure}) chooses another point. */
 export function showCurve(model, delta, sure, pick) {
   const dev = model.evaluation.dev;
   if (!dev?.delta_curve?.length) {
@@ -41,8 +42,11 @@ export function showCurve(model, delta, sure, pick) {
   const alone = thresholds.filter((point) => point.delta === ALONE);
   const error = dev.metric === "accuracy" ? Math.sqrt((dev.score * (1 - dev.score)) / dev.rows) : null;
   const words = ({ x, y }) => `${metric} ${score(y)} with ${percent(x)} of the FLOPs saved`;
+  const asItIs = { x: dev.flops_saved_ratio, y: dev.score };
   const { here, says } =
-    sure && delta !== NEVER
+    delta === null
+      ? { here: asItIs, says: `By default: ${words(asItIs)}.` }
+      : sure && delta !== NEVER
       ? place(
           thresholds.filter((point) => point.delta === delta),
           sure,

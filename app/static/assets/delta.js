@@ -24,16 +24,18 @@ export function positionOf(delta) {
   return Math.sign(delta) * Math.min(Math.max(step, 1), SIDE);
 }
 
-/** The fields of a request for a delta, null being the model's default, and an entropy threshold, 0 being none. */
+/** The fields of a request for a delta and an entropy threshold, null being the model's default, 0 no threshold. What
+ *  was chosen may answer from block 1 on, as the curves were measured, whatever the model's default is. */
 export function request(delta, sure, blocks) {
   if (delta === NEVER) return { min_blocks: blocks };
-  return { ...(delta === null ? {} : { delta }), ...(sure ? { entropy_threshold: sure } : {}) };
+  if (delta === null && sure === null) return {};
+  return { ...(delta === null ? {} : { delta }), ...(sure === null ? {} : { entropy_threshold: sure }), min_blocks: 1 };
 }
 
 /** What a delta means, in a sentence. */
 export function meaning(delta, blocks) {
   if (delta === NEVER) return `Never early: all ${blocks} blocks run, whatever they bring.`;
-  if (delta >= 1) return "Every text leaves after the first block that may answer.";
+  if (delta >= 1) return "Every text leaves after block 1.";
   if (delta > 0) return `A text leaves after the first block that lowers the entropy by less than ${percent(delta)}.`;
   if (delta === 0) return "A text leaves after the first block that raises the entropy.";
   return `A text leaves only after a block that raises the entropy by more than ${percent(-delta)}.`;

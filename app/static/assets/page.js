@@ -6,7 +6,7 @@ import { deltaAt, LEFT, meaning, meaningOfSure, NEVER, positionOf, request, RIGH
 import { $, make, percent, plural, says } from "./dom.js";
 import { examplesOf, firstOf, linesOf } from "./examples.js";
 import { setUpLines } from "./lines.js";
-import { showCost, showWalk } from "./walk.js";
+import { showCost, showForward } from "./forward.js";
 
 const TYPING = 250; // ms without a key before a text is sent
 const SLIDING = 90;
@@ -16,7 +16,7 @@ const AGAIN = 3000; // between looks for a service that does not answer
 
 let model = null; // the description of the chosen one, with `blocks`
 let delta = null; // null: the model's default
-let sure = 0; // the entropy threshold; 0: none
+let sure = null; // the entropy threshold; 0: none; null: the model's default
 let full = { key: "", found: null }; // the last answer at full depth: moving delta does not change it
 let asking = new AbortController(); // of the newest question; older ones are aborted and never shown
 let timer = 0;
@@ -61,14 +61,15 @@ async function classify() {
     const here = await question({ ...body, ...fields() }, signal);
     notice("");
     state("shown");
+    if (sure === null) showSure((delta === null && here.answer.entropy_threshold) || 0);
     const known = full.key === key ? full.found : null;
-    showWalk(here, known, chosen);
+    showForward(here, known, chosen);
     if (!known) {
       full = {
         key,
         found: chosen === NEVER ? here : await question({ ...body, ...fieldsOfFull() }, signal),
       };
-      showWalk(here, full.found, chosen);
+      showForward(here, full.found, chosen);
     }
     announce(here.answer, full.found.answer);
     await pause(RESTING, signal);
@@ -106,7 +107,7 @@ function announce(here, there) {
     (left
       ? `Left after block ${here.exit_index} of ${here.num_blocks}, ` +
         `${percent(here.flops_saved_ratio, 0)} of the FLOPs saved. `
-      : `Walked all ${plural(here.num_blocks, "block")}. `) +
+      : `Ran all ${plural(here.num_blocks, "block")}. `) +
     `At full depth: ${spoken(there)}.`;
 }
 
@@ -172,18 +173,22 @@ function choose(value, { milliseconds = 0, typed = false } = {}) {
   if (!typed) $("delta-number").value = chosen === NEVER ? "" : String(chosen);
   $("delta-number").placeholder = chosen === NEVER ? "never" : "";
   $("delta-says").textContent = meaning(chosen, model.blocks);
-  $("delta-default").hidden = chosen === model.default_delta;
-  showCurve(model, chosen, sure, pick);
+  $("delta-default").hidden = delta === null && sure === null;
+  showCurve(model, delta === null && sure === null ? null : chosen, sure ?? 0, pick);
   later(milliseconds);
 }
 
 function chooseSure(value, options) {
   sure = value;
+  showSure(value ?? 0);
+  choose(delta, options);
+}
+
+function showSure(value) {
   $("sure").value = value;
   $("sure").setAttribute("aria-valuetext", value ? `entropy threshold ${value}` : "off");
   $("sure-number").textContent = value || "off";
   $("sure-says").textContent = meaningOfSure(value);
-  choose(delta, options);
 }
 
 /** A point of the curve: a delta, and an entropy threshold or 0. */
@@ -199,7 +204,7 @@ function setUpDelta() {
     [positionOf(-0.01), "\u22120.01"],
     [0, "0"],
     [positionOf(0.01), "0.01"],
-    [RIGHT, "at once"],
+    [RIGHT, "after block 1"],
   ];
   for (const [position, text] of ticks) {
     const tick = make("span", { textContent: text });
@@ -217,7 +222,8 @@ function setUpDelta() {
   });
   $("sure").addEventListener("input", () => chooseSure($("sure").valueAsNumber, { milliseconds: SLIDING }));
   $("delta-default").addEventListener("click", () => {
-    choose(null);
+    delta = null;
+    chooseSure(null);
     $("delta").focus();
   });
 }

@@ -1,4 +1,4 @@
-// One answer as a picture: the verdict, the cells that were walked and those that never ran, and what it cost.
+// One answer as a picture: the verdict, the blocks that ran and those that never ran, and what it cost.
 
 import { drawEntropy } from "./charts.js";
 import { NEVER, show } from "./delta.js";
@@ -8,7 +8,7 @@ const SHOWN = 6; // classes with a bar; all of them are in the table below
 const SURE = 1e-9; // below this entropy there is nothing left to gain, and the service stops
 
 /** here, full: {answer, ms}, ms being what the engine took each time it was asked; full is null until it has come. */
-export function showWalk(here, full, delta) {
+export function showForward(here, full, delta) {
   const { answer } = here;
   const classes = Object.keys(answer.scores).length;
   const start = answer.labels ? classes * Math.log(2) : Math.log(classes); // of 2^m sets of labels, or m classes
@@ -24,7 +24,7 @@ export function showWalk(here, full, delta) {
     `Line chart: the entropy goes ${entropies.map(nats).join(", ")} and the text leaves there, ` +
     `after block ${answer.exit_index} of ${answer.num_blocks}. The table below has the numbers.`;
   fillTable(
-    $("walk-table"),
+    $("blocks-table"),
     ["block", "entropy", "lowered by", "full depth"],
     Array.from({ length: answer.num_blocks + 1 }, (_, i) => [
       i === 0 ? "start" : String(i),
@@ -40,7 +40,7 @@ function verdict(answer) {
   const left = answer.num_blocks - answer.exit_index;
   $("label").textContent = says(answer);
   $("left").replaceChildren(
-    left ? "left after block " : "walked all ",
+    left ? "left after block " : "ran all ",
     make("b", { textContent: String(answer.exit_index) }),
     left ? ` of ${answer.num_blocks}, ` : " blocks",
     left ? make("b", { textContent: percent(answer.flops_saved_ratio, 0) }) : "",
@@ -87,7 +87,7 @@ function cells(answer, entropies) {
   list.style.setProperty("--columns", blocks + 1);
   list.classList.toggle("dense", blocks > 8);
   const cell = (i) => {
-    const state = i > exit ? "skipped" : i === exit ? "exit" : "walked";
+    const state = i > exit ? "skipped" : i === exit ? "exit" : "ran";
     const lowered = i <= exit ? gain(entropies, i, 0) : "";
     const says =
       i > exit
