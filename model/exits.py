@@ -2,7 +2,7 @@
 When to leave: entropy of an exit's answer and the rule that reads it. Pure functions in float64, for torch and engine.
 
 The rule (Alg. 2): with S_0 = ln m, leave after the first block c where (S_{c-1} - S_c) / S_{c-1} < delta, and in any
-case after the last one. Where a request asks for it, a row also leaves once S_c < entropy_threshold * S_0: DeeBERT's
+case after the last one. With an entropy_threshold, a row also leaves once S_c < entropy_threshold * S_0: DeeBERT's
 criterion (Xin et al. 2020), the entropy as a share of what it can be (FastBERT, Liu et al. 2020).
 
 Of several labels a text, each with a sigmoid of its own, an answer is one of 2^m sets of labels. With labels that are
@@ -11,8 +11,9 @@ stays as it is.
 
 What serves is `should_exit`, which the kernels compile and call after every block. A `Policy` reads the logits of all
 exits so far; it is there to be compared in evaluations. To try one, write it here and pass it to `exit_layers`; to
-serve one, change `should_exit`, its call in kernels.py, the options in options.py, and `entropy_gain`, which has to
-agree.
+serve one, change `should_exit`, its call in kernels.py, and `entropy_gain`, which has to agree; one with a number of its
+own also needs that in options.py, in the engine's call and in Answer: `git grep entropy_threshold` finds the places. For
+the report's comparison add it to report/results.py.
 """
 
 import math

@@ -189,8 +189,10 @@ class Optim(Section):
 
     epochs: float = Field(50, gt=0, description="passes over the rows, those of the teacher's text among them")
     tokens_a_step: int = Field(1024, ge=16, description="of a batch, pads counted")
-    learning_rate: float = Field(0.01, gt=0, description="at its highest; it falls linearly to zero at the last step")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the rate rises from zero")
+    learning_rate: float = Field(
+        0.01, gt=0, description="at its highest; it falls linearly to nearly zero at the last step"
+    )
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the tokens over which the rate rises from zero")
     clip: float | None = Field(None, gt=0, description="most that the norm of all gradients may be")
     dropout: float = Field(0.3, ge=0, lt=1)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
