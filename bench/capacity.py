@@ -263,7 +263,7 @@ def self_check() -> list[tuple[str, float, float]]:
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder with glue/sst2/dev.tsv.gz; measures and checks")
-    parser.add_argument("--delta", type=float, default=1e-4, help="of the requests (%(default)s)")
+    parser.add_argument("--delta", type=float, help="of the requests (the model's own exit options)")
     parser.add_argument(
         "--mix", default="1:1", help="lengths of texts, in sentences, with their shares, as 1:0.8,10:0.2 (%(default)s)"
     )
@@ -295,7 +295,7 @@ def one_by_one(port: int, sent: list[bytes], repeats: int) -> np.ndarray:
     return found
 
 
-def mixed(sentences: Sequence[str], mix: str, delta: float) -> bytes:
+def mixed(sentences: Sequence[str], mix: str, delta: float | None) -> bytes:
     """Bodies, one a line, as many as there are sentences: texts of 1 or more sentences in the shares of `mix`."""
     pairs = [part.split(":") for part in mix.split(",")]
     lengths, shares = [int(length) for length, _ in pairs], np.array([float(share) for _, share in pairs])
@@ -303,7 +303,7 @@ def mixed(sentences: Sequence[str], mix: str, delta: float) -> bytes:
     lines = []
     for i, length in enumerate(rng.choice(lengths, len(sentences), p=shares / shares.sum())):
         text = " ".join(sentences[(i + k) % len(sentences)] for k in range(length))
-        lines.append(json.dumps({"text": text, "delta": delta}))
+        lines.append(json.dumps({"text": text} if delta is None else {"text": text, "delta": delta}))
     return "\n".join(lines).encode()
 
 
@@ -497,9 +497,10 @@ def main() -> int:
     stated |= {"batched_ms": round(1000 * batched, 4), "mix": options.mix, "delta": options.delta}
     stated |= {"machine": machine(), "date": today()}
     if options.write:
+        rule = "the model's own exit options" if options.delta is None else f"delta {options.delta:g}"
         about = (
             f"On {stated['date']}, {stated['machine']}: a process is busy for {stated['service_ms']} ms with a text "
-            f"(SST-2, lengths {options.mix}, delta {options.delta:g}, over HTTP), squared coefficient of variation "
+            f"(SST-2, lengths {options.mix}, {rule}, over HTTP), squared coefficient of variation "
             f"{stated['squared_variation']}; with {stated['batched_ms']} ms of CPU in batches of {BATCH}. "
             f"{options.zones} zones, no process above {options.load:.0%} with a zone lost, "
             f"${options.core_dollars:g} for a core an hour."

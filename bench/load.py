@@ -39,7 +39,6 @@ HERE = Path(__file__).parent
 BEEXFORMER = Path(sys.executable).parent / "beexformer"
 SERVING, ASKING = "0", "1"  # CPUs
 CONNECTIONS = 16
-DELTA = 1e-4
 DEADLINE_MS = 1000  # under overload
 PATIENCE = 180  # seconds for a server to be ready: kernels may have to be compiled
 CONTENDERS = ("inline", "threadpool", "litserve", "minilm", "echo")
@@ -316,7 +315,7 @@ def bodies_of(data: Path, folder: Path) -> Path:
     """The dev sentences of SST-2 as bodies, one a line."""
     with gzip.open(data / "glue/sst2/dev.tsv.gz", "rt", encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        lines = [json.dumps({"text": row["sentence"], "delta": DELTA}) for row in rows]
+        lines = [json.dumps({"text": row["sentence"]}) for row in rows]
     bodies = folder / "bodies.jsonl"
     bodies.write_text("\n".join(lines) + "\n")
     return bodies
