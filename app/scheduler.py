@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 Work = Generator[float, None, Result]
 
 SHORT = 2.0  # milliseconds left up to which work goes on where it began
-AT_ONCE = 0.001  # seconds that it may have there; it ends with the step in which they are over
+AT_ONCE = 0.002  # seconds that it may have there; it ends with the step in which they are over
 TURN = 0.004  # seconds, likewise, of a turn on the thread
 AGEING = 0.5  # milliseconds that count as less left, for each that has passed since the work came
 LEARNING, SLOWEST = 0.05, 20.0  # of the pace at which work gets done: share of the newest turn, and bound

@@ -38,6 +38,7 @@ from timing import machine, today
 HERE = Path(__file__).parent
 BEEXFORMER = Path(sys.executable).parent / "beexformer"
 SERVING, ASKING = "0", "1"  # CPUs
+SETTLING = 3.0  # seconds; what a start leaves to do afterwards would take the CPU from the first requests
 CONNECTIONS = 16
 DEADLINE_MS = 1000  # under overload
 PATIENCE = 180  # seconds for a server to be ready: kernels may have to be compiled
@@ -89,6 +90,7 @@ def serving(name: str, bodies: Path, port: int, *options: str, cpus: str = SERVI
         try:
             server = Server(process, port, bodies)
             wait_ready(server, log.name)
+            time.sleep(SETTLING)
             wrk(server, 1)
             yield server
         finally:
