@@ -5,8 +5,8 @@ models.
 Work is a generator: each step does some of it and yields the milliseconds it expects to be left; what it returns is the
 result.
 
-- work begins at once, on the loop, and goes on while little is left of it, for a millisecond at most: it never waited,
-  and no thread was asked
+- work begins at once, on the loop, and goes on while little is left of it, for two milliseconds at most: it never
+  waited, and no thread was asked
 - what says that more is left has further turns on the thread, the least first; what has waited counts as less, so that
   all of it gets there. A thread, because the system lets a waking loop go before it at once (docs/log.md)
 - work past its deadline or left by its caller gets no further turn
