@@ -10,10 +10,10 @@ from beexformer.model import checkpoint
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
-from beexformer.model.options import ExitOptions
+from beexformer.model.options import ExitOptions, resolve
 from beexformer.training import evaluate, profiles
 from beexformer.training.data import Columns, read_rows
-from beexformer.training.tuning import Observed, learn_then_test, p_value, path, rows_needed, tune
+from beexformer.training.tuning import Observed, candidates, learn_then_test, p_value, path, rows_needed, tune
 
 
 def population(rows: int, seed: int, labelled: bool = True) -> Observed:
@@ -158,3 +158,14 @@ def test_what_an_evaluation_recommends_can_be_taken(folder: Path, rows: Path) ->
     assert "| `recommended` |" in checkpoint.read(folder).card
     with pytest.raises(TrainingError, match="there is nothing to take"):
         profiles.take(folder, found | {"score": 1.1})
+
+
+def test_a_candidate_leaves_nothing_to_the_defaults_of_the_model() -> None:
+    config = BEEConfig(vocab_size=100, n_class=2, d_model=128, n_block=6, n_head=4, d_head=64, max_tokens=48)
+    others = ExitOptions(delta=0.5, entropy_threshold=0.9, min_blocks=3, max_blocks=4)
+    for option in candidates(config):
+        alone, beside = (
+            resolve(option, defaults=defaults, profiles={}, config=config, model="tiny")
+            for defaults in (ExitOptions(), others)
+        )
+        assert beside == alone, option

@@ -267,7 +267,7 @@ class Loop:
             "objective": self.objective.state(),
             "optimizer": self.optimizer.state_dict(),
             "feed": self.feed.state(),
-            "random": torch.get_rng_state(),  # of dropout
+            "random": torch.get_rng_state(),  # of dropout on a CPU
             "step": self.step,
             "tokens": self.tokens,
             "seconds": self.spent,

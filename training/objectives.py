@@ -95,6 +95,16 @@ def _nearest(by_length: Mapping[int, Tensor], length: int) -> Tensor:
     return by_length[min(by_length, key=lambda known: abs(known - length))]
 
 
+@torch.no_grad()
+def token_spread(leader: BEExformer, feed: Feed) -> Tensor:
+    """Variance of a network's states after every block, [C], over the real tokens of some rows."""
+    found = []
+    for length, spec in feed.samples(4).items():
+        ids, mask = feed.rows(spec, length)
+        found.append(torch.stack(leader.states(leader.embed(ids), mask))[:, mask].var((1, 2)))
+    return torch.stack(found).mean(0)
+
+
 def latents(network: BEExformer) -> list[Tensor]:
     return [layer.weight for _, layer in network.binary_layers() if layer.binary]
 
@@ -169,14 +179,12 @@ class FromFullPrecision(_Networks):
         self.modules = {"network": network, "readers": self.readers}
         network.embedding.requires_grad_(False)
         self.latent = [w for w in latents(network)]
-        token_spread, self.spread = [], {}
+        self.token_spread, self.spread = token_spread(leader, feed), {}
         with torch.no_grad():
             for length, spec in feed.samples(4).items():
                 ids, mask = feed.rows(spec, length)
                 states = torch.stack(leader.states(leader.embed(ids), mask))
-                token_spread.append(states[:, mask].var((1, 2)))
                 self.spread[length] = means(states, mask).var(1, correction=0).mean(-1).clamp_min(1e-4)
-        self.token_spread = torch.stack(token_spread).mean(0)
 
     def parameters(self) -> list[Tensor]:
         blocks = [p for name, p in self.network.named_parameters() if name.startswith("blocks.")]
@@ -200,9 +208,10 @@ class FromFullPrecision(_Networks):
 
 
 class Task(_Networks):
-    """A network that learns a task: the soft-routing loss (eq. 24) against `targets` [N, m], of which the fifth column
-    of a spec names the row. Of a network with a `counterpart`, `states` times the mean over blocks of how far tokens'
-    states are from those of the counterpart is added."""
+    """A network that learns a task: the soft-routing loss (eq. 24 and 25, nats) against `targets` [N, m] float32, of
+    which the fifth column of a spec names the row. Of a network with a `counterpart`, `states` times the mean over
+    blocks of how far tokens' states are from those of the counterpart, in units of its variance, is added (BiT, Liu et
+    al. 2022)."""
 
     parts: tuple[str, ...]
 
@@ -215,14 +224,7 @@ class Task(_Networks):
         self.parts = ("nats", "states") if counterpart else ("nats",)
         if counterpart is None:
             return
-        counterpart.eval().requires_grad_(False)
-        spread = []
-        with torch.no_grad():
-            for length, spec in feed.samples(4).items():
-                ids, mask = feed.rows(spec, length)
-                found = torch.stack(counterpart.states(counterpart.embed(ids), mask))
-                spread.append(found[:, mask].var((1, 2)))
-        self.spread = torch.stack(spread).mean(0)
+        self.spread = token_spread(counterpart.eval().requires_grad_(False), feed)
 
     def parameters(self) -> list[Tensor]:
         return [p for p in self.network.parameters() if p.requires_grad]

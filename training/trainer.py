@@ -134,7 +134,7 @@ def _feed(recipe: Recipe, data: Prepared, tokens_a_step: int, on: torch.device, 
     return Feed(np.concatenate(inner), lambda rng: specs, tokens_a_step, specials, on, recipe.optim.seed)
 
 
-def _on_cpu(feed: Feed) -> "list[Batch]":
+def _on_cpu(feed: Feed) -> list[Batch]:
     """Some of its rows, for statistics."""
     return [(ids.cpu(), mask.cpu()) for ids, mask in feed.calibration()]
 

@@ -107,15 +107,24 @@ class Observed:
 
 
 def path(config: BEEConfig) -> list[ExitOptions]:
-    """Candidates from full depth to the first exit: entropy thresholds that rise, with as good as no delta."""
-    rising = [ExitOptions(delta=NO_DELTA, entropy_threshold=round(i / STEPS, 4)) for i in range(1, STEPS + 1)]
-    return [ExitOptions(min_blocks=config.n_block), *rising]
+    """Candidates from full depth to the first exit: entropy thresholds that rise, with as good as no delta. Like all
+    candidates they state every option: what a profile left out would be the checkpoint's default, and not what was
+    measured."""
+    return [_within(config, config.n_block), *(_within(config, threshold=i / STEPS) for i in range(1, STEPS + 1))]
 
 
 def candidates(config: BEEConfig) -> list[ExitOptions]:
     """All that is tried where nothing is guaranteed: `path`, every delta, and every exit for all rows."""
-    fixed = [ExitOptions(min_blocks=c, max_blocks=c) for c in config.exits]
-    return [*path(config), *(ExitOptions(delta=d, entropy_threshold=0.0) for d in DELTAS), *fixed]
+    fixed = [_within(config, c, c) for c in config.exits]
+    return [*path(config), *(_within(config, delta=d) for d in DELTAS), *fixed]
+
+
+def _within(
+    config: BEEConfig, first: int = 1, last: int | None = None, *, delta: float = NO_DELTA, threshold: float = 0.0
+) -> ExitOptions:
+    """All options, those that aren't given without effect."""
+    last = last or config.n_block
+    return ExitOptions(delta=delta, entropy_threshold=round(threshold, 4), min_blocks=first, max_blocks=last)
 
 
 def rows_needed(risk: float, confidence: float) -> int:

@@ -71,6 +71,7 @@ def located(address: str) -> tuple[pa.fs.FileSystem, str]:
     """(where a path or URI lies, its path there). Raises DataError."""
     try:
         filesystem, path = pa.fs.FileSystem.from_uri(address)
+    # in this order: a relative path, a scheme that pyarrow doesn't know, a store that can't be reached
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
         raise DataError(f"{address}: {error}; give an absolute path, or an URI that every node can read") from None
     return filesystem, path

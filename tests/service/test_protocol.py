@@ -107,7 +107,7 @@ def test_an_upgrade_is_declined_and_the_body_is_read(server: Server, upgrade: by
     assert len({json.loads(body)["label"] for _, _, body in got}) == 1
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed; apt-get install curl")
 def test_curl_may_ask_for_http2(server: Server) -> None:
     command = ["curl", "-sS", "--http2", "--json", BODY.decode(), f"{server.url}/classify"]
     assert json.loads(subprocess.run(command, capture_output=True, check=True).stdout)["label"]
