@@ -8,33 +8,25 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
-from tiny import WORDS, random_texts
+from tiny import random_texts
+from tiny_backbone import FACTS, JSON, write_backbone
 
 from beexformer.model import checkpoint
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError, TrainingError
 from beexformer.model.options import ExitOptions
-from beexformer.model.tokenizer import Tokenizer, train_wordpiece
+from beexformer.model.tokenizer import Tokenizer
 from beexformer.training import backbone, cli, evaluate, examples, export, frozen, mean_states, profiles, recipe, train
 from beexformer.training.batches import pad
 from beexformer.training.data import Columns
 from beexformer.training.network import BEExformer, mean_state
 from beexformer.training.tuning import Observed
 
-JSON = train_wordpiece([" ".join(WORDS)] * 5, 100)
-FACTS = {"encoder": "none", "recipe": {"text": []}}
-
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    # eighteen words in short rows: a sign that lies near its threshold does so in many rows at once
-    monkeypatch.setattr(export, "FLIPPED", 0.2)
-    torch.manual_seed(0)
-    shape = {"d_model": 128, "n_block": 3, "n_head": 2, "max_tokens": 32, "embedding": "int4+2"}
-    network = BEExformer(BEEConfig(vocab_size=Tokenizer(JSON, 32).vocab_size, n_class=2, **shape))
-    network.fix_embedding(np.ones(network.config.vocab_size))
-    backbone.write(tmp_path / "tiny", network, JSON, FACTS)
+    write_backbone(tmp_path, monkeypatch, readers=False)
     write(tmp_path / "train.csv", random_texts(160, longest=9))
     return tmp_path
 

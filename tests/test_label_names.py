@@ -5,30 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
-from tiny import WORDS, random_texts
+from tiny import random_texts
+from tiny_backbone import write_backbone
 
-from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
-from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import backbone, export, from_labels, heads, label_names, recipe, train
-from beexformer.training.network import BEExformer
-
-JSON = train_wordpiece([" ".join(WORDS)] * 5, 100)
-FACTS = {"encoder": "none", "recipe": {"text": []}, "name": "tiny"}
+from beexformer.training import from_labels, heads, label_names, recipe, train
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a tiny backbone that has readers, in place of the shipped one."""
-    monkeypatch.setattr(export, "FLIPPED", 0.2)
-    torch.manual_seed(0)
-    shape = {"d_model": 128, "n_block": 3, "n_head": 2, "max_tokens": 32, "embedding": "int4+2"}
-    network = BEExformer(BEEConfig(vocab_size=Tokenizer(JSON, 32).vocab_size, n_class=2, **shape))
-    network.fix_embedding(np.ones(network.config.vocab_size))
-    backbone.write(tmp_path / "tiny", network, JSON, FACTS, readers=[torch.randn(128, 128) for _ in range(3)])
+    write_backbone(tmp_path, monkeypatch, readers=True)
     monkeypatch.setitem(recipe.OWN_TEXTS, "start", {"backbone": str(tmp_path / "tiny")})
     return tmp_path
 

@@ -3,32 +3,20 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from tiny import WORDS, random_texts
+from tiny import random_texts
+from tiny_backbone import write_backbone
 from typer.testing import CliRunner
 
 from beexformer.model import checkpoint
-from beexformer.model.config import BEEConfig
 from beexformer.model.errors import BEEError
-from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import backbone, cli, export, recipe
-from beexformer.training.network import BEExformer
-
-JSON = train_wordpiece([" ".join(WORDS)] * 5, 100)
+from beexformer.training import cli, recipe
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder: rows, labels, and a tiny backbone in place of the shipped one."""
-    monkeypatch.setattr(export, "FLIPPED", 0.2)
-    torch.manual_seed(0)
-    shape = {"d_model": 128, "n_block": 3, "n_head": 2, "max_tokens": 32, "embedding": "int4+2"}
-    network = BEExformer(BEEConfig(vocab_size=Tokenizer(JSON, 32).vocab_size, n_class=2, **shape))
-    network.fix_embedding(np.ones(network.config.vocab_size))
-    facts = {"encoder": "none", "recipe": {"text": []}}
-    backbone.write(tmp_path / "tiny", network, JSON, facts, readers=[torch.randn(128, 128) for _ in range(3)])
+    write_backbone(tmp_path, monkeypatch, readers=True)
     monkeypatch.setitem(recipe.OWN_TEXTS, "start", {"backbone": str(tmp_path / "tiny")})
     lines = [f"{text},{'bad' if 'worst' in text.split() else 'good'}" for text in random_texts(80, longest=9)]
     (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
