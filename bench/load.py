@@ -33,7 +33,7 @@ import numpy as np
 from open_loop import alone, ask, connect, requests
 from rich.console import Console
 from rich.table import Table
-from timing import machine, today
+from timing import machine, processes, today
 
 HERE = Path(__file__).parent
 BEEXFORMER = Path(sys.executable).parent / "beexformer"
@@ -54,18 +54,10 @@ class Server:
     port: int
     bodies: Path
 
-    def pids(self) -> list[int]:
-        """The process and all below it."""
-        found = [self.process.pid]
-        for pid in found:
-            with_children = Path(f"/proc/{pid}/task").glob("*/children")
-            found += [int(child) for file in with_children for child in file.read_text().split()]
-        return found
-
     def cpu_seconds(self) -> float:
         """Used so far by all of them."""
         ticks = 0
-        for pid in self.pids():
+        for pid in processes(self.process.pid):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
         return ticks / os.sysconf("SC_CLK_TCK")
@@ -73,7 +65,7 @@ class Server:
     def memory(self) -> int:
         """Bytes, each page divided among those who share it."""
         total = 0
-        for pid in self.pids():
+        for pid in processes(self.process.pid):
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
             total += 1024 * int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")))
         return total

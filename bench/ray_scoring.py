@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from timing import machine, today
+from timing import machine, processes, today
 
 from beexformer.model import tables
 
@@ -37,18 +37,6 @@ def write(source: Path, data: Path, rows: int) -> None:
     phrases = tables.strings(tables.read(data / "glue/sst2/train.tsv.gz"), ["sentence"])[0]
     texts = [phrases[i % len(phrases)] for i in range(rows)]
     pq.write_table(pa.table({"id": [f"{i:09}" for i in range(rows)], "review": texts}), source)
-
-
-def processes(pid: int) -> list[int]:
-    """A process and all below it."""
-    found = [pid]
-    for one in found:
-        for children in Path(f"/proc/{one}/task").glob("*/children"):
-            try:
-                found += [int(child) for child in children.read_text().split()]
-            except OSError:
-                continue
-    return found
 
 
 def memory(pids: list[int]) -> int:

@@ -55,3 +55,15 @@ def machine() -> str:
 
 def today() -> str:
     return datetime.date.today().isoformat()
+
+
+def processes(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    for one in found:
+        for children in Path(f"/proc/{one}/task").glob("*/children"):
+            try:
+                found += [int(child) for child in children.read_text().split()]
+            except OSError:  # it ended meanwhile
+                continue
+    return found
