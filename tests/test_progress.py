@@ -1,7 +1,7 @@
 """One bar over a run of known phases: how far it is, and the time left of the whole."""
 
 import io
-import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -12,7 +12,7 @@ from beexformer.training.progress import Plan, RunProgress
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("beexformer.training.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

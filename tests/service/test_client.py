@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -83,7 +84,7 @@ def busy(seconds: str) -> httpx2.Response:
 
 def test_retry_after_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("beexformer.client.time.sleep", slept.append)
+    monkeypatch.setattr("beexformer.client.time", SimpleNamespace(sleep=slept.append))  # not everybody's clock
     flaky = Flaky(busy("3"), httpx2.ConnectError("refused"), httpx2.Response(429, headers={"Retry-After": "2"}))
     assert Client(transport=flaky).models() == []
     assert len(flaky.times) == 4
@@ -93,7 +94,7 @@ def test_retry_after_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_gives_up_in_the_end_with_the_services_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beexformer.client.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("beexformer.client.time", SimpleNamespace(sleep=lambda seconds: None))
     flaky = Flaky(*(busy("1") for _ in range(3)))
     with pytest.raises(ServiceError, match="Too much waits: come back") as caught:
         Client(transport=flaky, retries=2).models()
@@ -110,7 +111,8 @@ def test_the_asynchronous_form_waits_without_holding_the_loop(monkeypatch: pytes
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("beexformer.client.asyncio.sleep", sleep)
+    # the client's alone: loops of other tests' apps may still run, and would sleep by it
+    monkeypatch.setattr("beexformer.client.asyncio", SimpleNamespace(sleep=sleep))
 
     async def ask() -> list[Any]:
         async with AsyncClient(transport=Flaky(busy("4"))) as client:
