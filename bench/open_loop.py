@@ -1,7 +1,8 @@
 """
 An open loop: requests come when they come (Poisson), whether or not the ones before have been answered.
 
-    taskset -c 1 python bench/open_loop.py PORT BODIES RATE SECONDS [--timeout-ms 1000] [--service SECONDS.json]
+    taskset -c 1 python bench/open_loop.py PORT BODIES RATE SECONDS [--timeout-ms 1000]
+        [--service SECONDS.json] [--latencies FILE.json]
 
 BODIES has one body a line, posted to /classify in turn; the answer to each, alone, is asked for beforehand, and what
 comes under load has to equal it. A latency counts from the moment at which the request was to be sent, so that nothing
@@ -202,6 +203,7 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     parser.add_argument("--timeout-ms", type=int, default=1000, help="deadline, and what counts as late (%(default)s)")
     parser.add_argument("--service", type=Path, help="JSON list: seconds of each body alone")
+    parser.add_argument("--latencies", type=Path, help="file for the seconds of every right answer, a JSON list")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -215,6 +217,8 @@ def main() -> None:
         found["p50_ms"], found["p99_ms"] = (1000 * np.percentile(outcomes.latencies, (50, 99))).round(3).tolist()
     found["sent_late_p99_ms"] = round(1000 * float(np.percentile(outcomes.delays, 99)), 3)
     found["ok_per_second"] = round(outcomes.counts["ok"] / float(times[-1]), 1)
+    if arguments.latencies:
+        arguments.latencies.write_text(json.dumps(outcomes.latencies))
     if arguments.service:
         service = np.array(json.loads(arguments.service.read_text()))
         queued = fifo(times, service[np.arange(len(times)) % len(service)])
