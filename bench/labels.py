@@ -24,7 +24,7 @@ from beexformer.model.engine import Engine
 from beexformer.training import backbone, from_labels, heads, label_names, mean_states
 from beexformer.training.data import Columns, read_rows
 from beexformer.training.evaluate import logits_of
-from beexformer.training.recipe import OWN_TEXTS
+from beexformer.training.own_rows import SIZES, SMALL
 
 LABELS = {
     "agnews": """World: world politics, government, war and international news
@@ -77,7 +77,7 @@ def with_rows(task: str, data: Path, count: int, draws: int, most: int) -> None:
     folder = data / "extra" / task
     train, test = (read_rows(folder / f"{split}.tsv.gz", Columns("sentence"))[0] for split in ("train", "test"))
     test = test.take(np.sort(np.random.default_rng(0).permutation(len(test))[:most]))
-    start = backbone.read(OWN_TEXTS["start"]["backbone"], Path())
+    start = backbone.read(SIZES[SMALL], Path())
     bits, words = small_data.bits(start), LABELS[task].splitlines()
     network = mean_states.network_of(start, small_data._config(start, head="linear"))
     readers = label_names.scaled_readers(start, network)

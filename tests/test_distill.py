@@ -16,7 +16,8 @@ from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.training import backbone, bert, corpus, distill, fit, loop
 from beexformer.training.batches import pad
-from beexformer.training.bert import Bert, Frame
+from beexformer.training.bert import Bert
+from beexformer.training.frame import Frame
 from beexformer.training.network import BEExformer
 from beexformer.training.recipe import read
 

@@ -3,7 +3,7 @@ import os
 from pathlib import Path
 
 from beexformer.training.finished import finished
-from beexformer.training.recipe import own_rows
+from beexformer.training.own_rows import own_rows
 
 
 def test_a_run_is_finished_until_its_rows_or_options_change(tmp_path: Path) -> None:

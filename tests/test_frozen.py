@@ -17,7 +17,19 @@ from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError, TrainingError
 from beexformer.model.options import ExitOptions
 from beexformer.model.tokenizer import Tokenizer
-from beexformer.training import backbone, cli, evaluate, examples, export, frozen, mean_states, profiles, recipe, train
+from beexformer.training import (
+    backbone,
+    cli,
+    evaluate,
+    examples,
+    export,
+    frozen,
+    mean_states,
+    own_rows,
+    profiles,
+    recipe,
+    train,
+)
 from beexformer.training.batches import pad
 from beexformer.training.data import Columns
 from beexformer.training.network import BEExformer, mean_state
@@ -37,7 +49,7 @@ def write(path: Path, texts: list[str]) -> None:
 
 
 def plan(**data: Any) -> recipe.Recipe:
-    content: dict[str, Any] = {**recipe.OWN_TEXTS, "start": {"backbone": "tiny"}}
+    content: dict[str, Any] = {**own_rows.OWN_TEXTS, "start": {"backbone": "tiny"}}
     return recipe.parse({"name": "toy", "data": {"train": "train.csv", **data}, **content}, "test", recipe.Recipe)
 
 
@@ -103,7 +115,7 @@ def test_a_full_precision_backbone_has_no_states_to_serve(root: Path) -> None:
         binary=False,
     )
     backbone.write(root / "real", BEExformer(config), JSON, FACTS)
-    content = {**recipe.OWN_TEXTS, "start": {"backbone": "real"}, "name": "toy", "data": {"train": "train.csv"}}
+    content = {**own_rows.OWN_TEXTS, "start": {"backbone": "real"}, "name": "toy", "data": {"train": "train.csv"}}
     with pytest.raises(TrainingError, match="needs a 1-bit backbone"):
         run(recipe.parse(content, "test", recipe.Recipe), root)
 
@@ -201,7 +213,7 @@ def write_pairs(path: Path, count: int, seed: int = 0) -> None:
 
 
 def pair_plan(**data: Any) -> recipe.Recipe:
-    content: dict[str, Any] = {**recipe.OWN_PAIRS, "start": {"backbone": "tiny"}}
+    content: dict[str, Any] = {**own_rows.OWN_PAIRS, "start": {"backbone": "tiny"}}
     asked = {"train": "pairs.csv", "text": "one", "text_pair": "two", **data}
     return recipe.parse({"name": "toy", "data": asked, **content}, "test", recipe.Recipe)
 

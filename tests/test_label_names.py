@@ -11,14 +11,14 @@ from tiny_backbone import write_backbone
 
 from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
-from beexformer.training import from_labels, heads, label_names, recipe, train
+from beexformer.training import from_labels, heads, label_names, own_rows, recipe, train
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a tiny backbone that has readers, in place of the shipped one."""
     write_backbone(tmp_path, monkeypatch, readers=True)
-    monkeypatch.setitem(recipe.OWN_TEXTS, "start", {"backbone": str(tmp_path / "tiny")})
+    monkeypatch.setitem(own_rows.SIZES, "small", str(tmp_path / "tiny"))
     return tmp_path
 
 
@@ -112,7 +112,7 @@ def rows_file(root: Path, count: int) -> Path:
 
 
 def plan(root: Path, **data: Any) -> recipe.Recipe:
-    return recipe.own_rows("toy", {"train": "rows.csv", **data})
+    return own_rows.own_rows("toy", {"train": "rows.csv", **data})
 
 
 def test_described_classes_are_learned_from_both(root: Path) -> None:

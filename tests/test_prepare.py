@@ -14,7 +14,7 @@ from tiny import random_texts
 from beexformer.model.engine import Engine
 from beexformer.model.errors import DataError, TrainingError
 from beexformer.model.exits import softmax
-from beexformer.training import prepare, recipe, teacher, teaching, train
+from beexformer.training import own_rows, prepare, recipe, teacher, teaching, train
 from beexformer.training.data import Input, Rows
 from beexformer.training.progress import RunProgress
 
@@ -247,6 +247,6 @@ def test_rows_of_which_none_can_judge_another_are_refused(root: Path) -> None:
     (root / "two.csv").write_text("text,label\nfine,pos\ndull,neg\n")
     with pytest.raises(TrainingError, match=r"2 rows, and no class with two: .* add rows"):
         prepare.prepare(
-            recipe.own_rows("two", {"train": "two.csv"}), root, root / "none", RunProgress(Console(quiet=True))
+            own_rows.own_rows("two", {"train": "two.csv"}), root, root / "none", RunProgress(Console(quiet=True))
         )
     assert not (root / "none").exists(), "nothing is made before rows were read"

@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from beexformer.model.errors import TrainingError
-from beexformer.training import recipe
+from beexformer.training import own_rows, recipe
 
 FOLDER = Path(__file__).parent.parent / "recipes"
-SHIPPED = sorted(set(FOLDER.glob("*.toml")) - {FOLDER / "backbone.toml"})  # that one is for `beexformer distill`
+SHIPPED = sorted(set(FOLDER.glob("*.toml")) - set(FOLDER.glob("backbone*.toml")))  # those are for `beexformer distill`
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[path.stem for path in SHIPPED])
@@ -66,22 +66,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, words: str) -> None:
         recipe.read(tmp_path / "none.toml", recipe.Recipe)
 
 
-def test_a_model_is_named_after_its_folder() -> None:
-    assert recipe.own_rows("my-reviews", {"train": "x"}).name == "my-reviews"
-    assert not recipe.own_rows("my-reviews", {"train": "x"}).network.exact_match
-    pairs = recipe.own_rows("my-questions", {"train": "x", "text_pair": "other"})
-    assert (pairs.network.pairs, pairs.heads is None) == ("apart", False)
-    trained = recipe.own_rows("my-questions", {"train": "x", "text_pair": "other"}, trained=True)
-    assert (trained.network.exact_match, trained.heads) == (True, None)
-    assert recipe.own_rows("my-reviews", {"train": "x"}).heads is not None
-    further = recipe.own_rows("my-reviews", {"train": "x"}, "sst2")
-    assert (further.start.checkpoint, further.start.backbone, further.full_precision) == ("sst2", None, None)
-    with pytest.raises(TrainingError, match="named after --out, and 'My Reviews' is no name"):
-        recipe.own_rows("My Reviews", {"train": "x"})
-
-
 def test_heads_alone_need_a_backbone_and_train_nothing_else() -> None:
-    content = {**recipe.OWN_TEXTS, "name": "toy", "data": {"train": "x"}}
+    content = {**own_rows.OWN_TEXTS, "start": {"backbone": "english"}, "name": "toy", "data": {"train": "x"}}
     for wrong in ({"network": {"embedding": "int4+2"}}, {"start": {}}, {"teacher": {}}, {"full_precision": {}}):
         with pytest.raises(TrainingError, match=r"\[heads\]"):
             recipe.parse({**content, **wrong}, "test", recipe.Recipe)
@@ -100,13 +86,13 @@ TEXTS, PAIRS = {"train": "rows.csv"}, {"train": "rows.csv", "text_pair": "other"
 
 
 def test_owners_flags_change_their_run() -> None:
-    texts = recipe.own_rows("toy", TEXTS).changed(max_tokens=64, folds=10, examples=True)
+    texts = own_rows.own_rows("toy", TEXTS).changed(max_tokens=64, folds=10, examples=True)
     assert texts.heads is not None
     assert (texts.network.max_tokens, texts.heads.folds, texts.data.examples) == (64, 10, True)
-    pairs = recipe.own_rows("toy", PAIRS, trained=True).changed(epochs=20, teacher="minilm")
+    pairs = own_rows.own_rows("toy", PAIRS, trained=True).changed(epochs=20, teacher="minilm")
     assert pairs.teacher is not None
     assert (pairs.optim.epochs, pairs.teacher.encoder) == (20, "minilm")
-    assert recipe.own_rows("toy", TEXTS).changed() == recipe.own_rows("toy", TEXTS)
+    assert own_rows.own_rows("toy", TEXTS).changed() == own_rows.own_rows("toy", TEXTS)
 
 
 @pytest.mark.parametrize(
@@ -123,4 +109,4 @@ def test_a_flag_that_means_nothing_is_refused(
     data: dict[str, Any], trained: bool, asked: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(TrainingError, match=said):
-        recipe.own_rows("toy", data, trained=trained).changed(**asked)
+        own_rows.own_rows("toy", data, trained=trained).changed(**asked)

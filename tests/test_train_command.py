@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 
 from beexformer.model import checkpoint
 from beexformer.model.errors import BEEError
-from beexformer.training import cli, recipe
+from beexformer.training import cli, own_rows
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder: rows, labels, and a tiny backbone in place of the shipped one."""
     write_backbone(tmp_path, monkeypatch, readers=True)
-    monkeypatch.setitem(recipe.OWN_TEXTS, "start", {"backbone": str(tmp_path / "tiny")})
+    monkeypatch.setitem(own_rows.SIZES, "small", str(tmp_path / "tiny"))
     lines = [f"{text},{'bad' if 'worst' in text.split() else 'good'}" for text in random_texts(80, longest=9)]
     (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
     (tmp_path / "labels.txt").write_text("good: a charming film\nbad: the worst movie\n")
@@ -38,6 +38,10 @@ def train(*arguments: str) -> Any:
         ((), "give --train"),
         (("--train", "rows.csv", "--recipe", "x.toml"), "give --train"),
         (("--recipe", "x.toml", "--folds", "3"), "a recipe says itself"),
+        (("--recipe", "x.toml", "--size", "base"), "a recipe says itself"),
+        (("--train", "rows.csv", "--size", "base", "--out", "m"), "backbone-base.toml"),
+        (("--train", "rows.csv", "--size", "small", "--start", "sst2", "--out", "m"), "leave --size out"),
+        (("--labels", "labels.txt", "--size", "huge", "--out", "m"), "there are small and base"),
         (("--labels", "labels.txt"), "named after --out"),
         (("--labels", "labels.txt", "--out", "m", "--balance"), "reads no rows"),
         (("--train", "none.csv", "--out", "m"), "no such file"),
@@ -63,6 +67,17 @@ def test_flags_reach_the_checkpoint(root: Path) -> None:
     assert not (root / "runs").exists(), "heads keep no progress"
     again = train("--train", "rows.csv", "--labels", "labels.txt", "--out", "m", "--folds", "3", "--examples")
     assert "is finished" in again.stdout
+
+
+def test_size_chooses_the_backbone(root: Path) -> None:
+    (root / "data" / "backbones").mkdir(parents=True)
+    (root / "tiny").rename(root / "data" / "backbones" / "english-base")
+    (root / "rows.csv").rename(root / "data" / "rows.csv")
+    train("--train", "rows.csv", "--size", "base", "--data", "data", "--out", "m")
+    train("--labels", "labels.txt", "--size", "base", "--data", "data", "--out", "n")
+    for name in ("m", "n"):
+        made = checkpoint.read(root / name).evaluation["provenance"]
+        assert made["backbone"]["name"] == "tiny"
 
 
 def test_labels_alone_are_enough(root: Path) -> None:

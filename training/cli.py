@@ -8,13 +8,16 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from beexformer.model.errors import BEEError, Stopped, TrainingError
 from beexformer.training.flags import (
     Agreement,
+    BackboneRecipeFile,
+    BackboneToWrite,
+    BackboneWork,
     Balance,
     Checkpoint,
     CheckpointToTune,
@@ -41,6 +44,7 @@ from beexformer.training.flags import (
     LatencyBudget,
     MaxTokens,
     Metric,
+    Minutes,
     ModelName,
     OptionalLabelColumn,
     Picture,
@@ -48,6 +52,7 @@ from beexformer.training.flags import (
     RecipeFile,
     Risk,
     Seed,
+    Size,
     Take,
     TakeAtOnce,
     TeacherEncoder,
@@ -94,6 +99,7 @@ def train(
     encoding: Encoding = None,
     labels: LabelsFile = None,
     start: WarmStart = None,
+    size: Size = None,
     max_tokens: MaxTokens = None,
     balance: Balance = False,
     folds: Folds = None,
@@ -110,17 +116,14 @@ def train(
 
     Rows of your own (--train) get heads on a backbone that has read English, in seconds; with --epochs or --teacher
     pairs train a network. --labels alone makes a model of what classes are called, without a row."""
-    own = {"folds": folds, "epochs": epochs, "teacher": teacher, "examples": examples or None}
+    own: dict[str, Any] = {"folds": folds, "epochs": epochs, "teacher": teacher, "examples": examples or None}
     if not (recipe or train or labels) or (recipe and train):
         raise BEEError("give --train, a file of rows; --labels, what classes are called; or --recipe")
-    if recipe and any((start, max_tokens, encoding, balance, label_separator, labels, *own.values())):
-        raise BEEError(
-            "a recipe says itself what it starts from and reads; flags like --start and --balance go with --train"
-        )
+    if recipe and any((start, size, max_tokens, encoding, balance, label_separator, labels, *own.values())):
+        raise BEEError("a recipe says itself what it starts from and reads; flags like --start go with --train")
     if recipe is None and train is None:
-        _train_from_labels(
-            labels, out, max_tokens, any((dev, text_pair, start, balance, label_separator, *own.values()))
-        )
+        others = any((dev, text_pair, start, balance, label_separator, *own.values()))
+        _train_from_labels(labels, out, max_tokens, size, data, others=others)
         return
     with train_extra():
         from beexformer.training import recipe as recipes
@@ -129,7 +132,8 @@ def train(
     else:
         columns: dict[str, Any] = {"train": train, "dev": dev, "text": text, "text_pair": text_pair, "label": label}
         columns |= {"label_separator": label_separator, "encoding": encoding, "balance": balance}
-        plan = _recipe_of_rows(out, columns, start, {"max_tokens": max_tokens, "labels": labels, **own})
+        own |= {"max_tokens": max_tokens, "labels": labels}
+        plan = _recipe_of_rows(out, columns, start, size, data, own)
     _train(plan if seed is None else plan.seeded(seed), data, out, work, variant, device, take)
 
 
@@ -160,53 +164,57 @@ def _train(
             print(error)
 
 
-def _recipe_of_rows(out: Path | None, columns: dict[str, Any], start: str | None, own: dict[str, Any]) -> "Recipe":
-    """The recipe of rows that come without one; `columns` are fields of its section [data], `own` the flags that change
-    it, None where they were not given."""
+def _recipe_of_rows(
+    out: Path | None, columns: dict[str, Any], start: str | None, size: str | None, root: Path, own: dict[str, Any]
+) -> "Recipe":
+    """The recipe of rows that come without one; `columns` are fields of its section [data], `size` is that of the
+    backbone, `root` the data folder, `own` the flags that change it, None where they were not given."""
     from beexformer.training import label_names
-    from beexformer.training.recipe import own_rows
+    from beexformer.training.own_rows import SMALL, own_rows
 
     if out is None:
         raise BEEError("without a recipe the network is named after --out; give one")
+    if start and size:
+        raise BEEError("--start goes on from a checkpoint, which has its size already; leave --size out")
     columns = {**columns, "metric": "macro_f1" if columns["balance"] else "accuracy"}
     if file := own.pop("labels"):
         named = label_names.read(file)
         columns |= {"labels": named.labels, "described": named.described}
     trained = bool(own["epochs"] or own["teacher"])
-    return own_rows(out.name, columns, start, trained=trained).changed(**own)
+    found = own_rows(out.name, columns, start, size=size or SMALL, root=root, trained=trained)
+    return found.changed(**own)
 
 
-def _train_from_labels(labels: Path | None, out: Path | None, max_tokens: int | None, others: bool) -> None:
+def _train_from_labels(
+    labels: Path | None, out: Path | None, max_tokens: int | None, size: str | None, root: Path, *, others: bool
+) -> None:
     """A checkpoint of what classes are called; `others` says that flags came that only rows have a use for."""
     from rich.console import Console
 
     if out is None:
         raise BEEError("the model is named after --out; give one")
     if others:
-        raise BEEError("--labels alone reads no rows, and takes --out and --max-tokens; other flags need --train")
+        raise BEEError(
+            "--labels alone reads no rows, and takes --out, --size and --max-tokens; other flags need --train"
+        )
     assert labels
     console = Console()
     try:
         with train_extra(), console.status("loading torch"):
             from beexformer.training import from_labels
-        from_labels.run(labels, out, console, max_tokens)
+            from beexformer.training.own_rows import SMALL
+        from_labels.run(labels, out, console, max_tokens, size or SMALL, root)
     except KeyboardInterrupt:
         raise Stopped("stopped, and nothing was written; the same command begins anew, it takes seconds") from None
 
 
 @app.command()
 def distill(
-    recipe: Annotated[Path, typer.Option(help="A backbone's recipe (TOML); its paths are relative to --data.")],
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder of the 1-bit backbone to write; its full-precision counterpart goes beside it, as OUT-full."
-        ),
-    ],
+    recipe: BackboneRecipeFile,
+    out: BackboneToWrite,
     data: DataFolder = Path(),
-    work: Annotated[
-        Path | None, typer.Option(help="Folder that keeps the run's progress; default: runs/<name of the backbone>.")
-    ] = None,
+    minutes: Minutes = None,
+    work: BackboneWork = None,
     device: Device = "auto",
 ) -> None:
     """Distil a backbone that training starts from, on plain text; a killed run goes on where it stopped."""
@@ -215,7 +223,9 @@ def distill(
         from beexformer.training.recipe import read
     from rich.console import Console
 
-    distill.run(read(recipe, distill.BackboneRecipe), data, out, work or Path("runs") / out.name, Console(), device)
+    plan = read(recipe, distill.BackboneRecipe)
+    plan = plan.lasting(minutes, device) if minutes else plan
+    distill.run(plan, data, out, work or Path("runs") / out.name, Console(), device)
 
 
 @app.command()

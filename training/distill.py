@@ -1,12 +1,13 @@
 """
 A backbone, distilled once and task-free, in two stages:
 
-- in full precision, block c learns to say of plain text, token by token, what layer c of a pretrained encoder says; and
-  through a linear reader the mean of its states says what the encoder's sentence vector does
+- in full precision, block c learns to say of plain text, token by token, what a layer of a pretrained encoder says: of
+  MiniLM layer c, of MPNet every second one; and through a linear reader the mean of its states says what the encoder's
+  sentence vector does
 - in bits, a network that begins as that one's signs follows it in the same three: states, mean states, vectors
 
-A row with a label tells one bit; a sentence read by the encoder tells 384 real numbers a token and layer. The backbone
-has the encoder's width, heads and depth, so that attention can start from the encoder's own. The network has no
+A row with a label tells one bit; a sentence read by the encoder tells 384 real numbers a token and layer, or 768. The
+backbone has the encoder's width and heads, so that attention can start from the encoder's own. The network has no
 feed-forward layer; what the encoder's did, the gates have to learn. What a task reads are the mean states, so they
 weigh most where bits follow (docs/log.md).
 """
@@ -22,13 +23,13 @@ from rich.console import Console
 from torch import Tensor
 
 from beexformer.model.config import BEEConfig
-from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer
-from beexformer.training import backbone, bert, corpus, device, fit, full_precision, memory
+from beexformer.training import backbone, bert, corpus, device, fit, full_precision, memory, mpnet, vocabulary
 from beexformer.training.batches import Batch
-from beexformer.training.bert import Bert, Frame
-from beexformer.training.buckets import Feed, Specials
+from beexformer.training.bert import Bert
+from beexformer.training.buckets import Feed
 from beexformer.training.encoders import locate
+from beexformer.training.frame import Frame
 from beexformer.training.loop import Budget, Loop, Objective
 from beexformer.training.mixture import Mixture
 from beexformer.training.network import BEExformer, Block
@@ -37,6 +38,7 @@ from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import NAME, Section
 
 FULL = "-full"  # after the name of a backbone: its full-precision counterpart
+CPU_STEP = 1024  # tokens, where a run on a CPU is given minutes
 
 
 class Stage(Section):
@@ -79,7 +81,8 @@ class BackboneRecipe(Section):
     """What a backbone is made of, from TOML."""
 
     name: str = Field(pattern=NAME)
-    encoder: Literal["minilm"] = Field("minilm", description="a BERT, whose width, heads and layers the backbone takes")
+    encoder: Literal["minilm", "mpnet"] = Field("minilm", description="whose width and heads the backbone takes")
+    layers_a_block: int = Field(1, ge=1, description="layers of the encoder whose work one block learns")
     max_tokens: int = Field(512, ge=16)
     text: list[str] = Field(min_length=1, description="text files, a paragraph a line; all of them is read")
     keep_out: list[str] = Field([], description="data files of which no text may be among it: dev and test rows")
@@ -88,6 +91,14 @@ class BackboneRecipe(Section):
     bits: Stage
     compile: bool = Field(False, description="on a CPU, fuse elementwise parts with torch.compile")
     seed: int = Field(1, ge=0)
+
+    def lasting(self, minutes: float, on: str = "auto") -> "BackboneRecipe":
+        """The same run in so many minutes, half of them for each stage; on a CPU in small steps, for where tokens are
+        few it is steps that count (docs/log.md)."""
+        half: dict[str, Any] = {"tokens": None, "minutes": minutes / 2}
+        half |= {"tokens_a_step": CPU_STEP} if device.choose(on).type == "cpu" else {}
+        stages = {name: getattr(self, name).model_copy(update=half) for name in ("full_precision", "bits")}
+        return self.model_copy(update=stages)
 
 
 @torch.no_grad()
@@ -101,7 +112,7 @@ def start(network: BEExformer, encoder: Bert, frame: Frame, batches: list[Batch]
     D = len(frame.axes)
     for c, block in enumerate(network.blocks):
         assert isinstance(block, Block)
-        source: Any = encoder.layers[c]
+        source: Any = encoder.layers[c * encoder.layers_a_block]  # the layer that sees what this block sees
         weight = source.qkv.weight.float() @ frame.axes  # reads turned states
         block.attention.qkv.weight.copy_(weight @ bridge.T if c == 0 else weight * frame.spread[c])
         block.attention.qkv.bias.copy_(source.qkv.bias.float() + weight @ frame.mean[c])
@@ -118,9 +129,10 @@ class Distillation:
     def __init__(self, recipe: BackboneRecipe, root: Path, work: Path, progress: RunProgress, on: torch.device) -> None:
         self.recipe, self.work, self.progress, self.device = recipe, work, progress, on
         folder = locate(recipe.encoder, work.parent / "encoders")
-        self.tokenizer = (folder / "tokenizer.json").read_text()
+        words = vocabulary.of(folder)
+        self.tokenizer = words.tokenizer
         inner = Tokenizer(self.tokenizer, recipe.max_tokens).inner
-        self.specials = _specials(inner.token_to_id("[CLS]"), inner.token_to_id("[SEP]"), folder.name)
+        self.specials = words.specials
         inner.no_truncation()
         inner.no_padding()
         progress.say("reading text")
@@ -138,7 +150,8 @@ class Distillation:
         continues = np.array([(inner.id_to_token(i) or "").startswith("##") for i in range(self.vocab_size)])
         self.mixture = Mixture(self.text, continues, most=recipe.max_tokens - 2)
         self.counts = np.bincount(self.text.ids, minlength=self.vocab_size)
-        self.encoder = bert.load(folder, self.specials[1]).to(on).products(device.products(on))
+        encoder = _encoder(recipe, folder, self.specials[1], words.rows)
+        self.encoder = encoder.to(on).products(device.products(on))
         self.fingerprint = f"{recipe.model_dump_json()} {len(self.text.ids)} {int(self.text.ids.sum(dtype=np.int64))}"
 
     @property
@@ -152,9 +165,9 @@ class Distillation:
         config = BEEConfig(
             vocab_size=self.vocab_size,
             n_class=2,  # of heads that a backbone hasn't
-            d_model=self.encoder.width,
-            n_head=self.encoder.heads,
-            n_block=len(self.encoder.layers),
+            d_model=self.encoder.shape.width,
+            n_head=self.encoder.shape.heads,
+            n_block=self.encoder.blocks,
             max_tokens=self.recipe.max_tokens,
             binary=binary,
             embedding="int4+2",
@@ -196,10 +209,11 @@ class Distillation:
         return loop
 
 
-def _specials(cls: int | None, sep: int | None, name: str) -> Specials:
-    if cls is None or sep is None:
-        raise TrainingError(f"the tokenizer of {name} has no [CLS] or no [SEP]; a backbone is made from a BERT")
-    return cls, sep
+def _encoder(recipe: BackboneRecipe, folder: Path, sep: int, rows: np.ndarray) -> Bert:
+    """The recipe's, for ids of our vocabulary, whose rows of the encoder's embedding are `rows` [V]."""
+    if recipe.encoder == "mpnet":
+        return mpnet.load(folder, sep, recipe.layers_a_block, rows)
+    return bert.load(folder, sep, recipe.layers_a_block)
 
 
 def run(

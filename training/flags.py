@@ -41,6 +41,13 @@ DevFile = Annotated[str | None, typer.Option(help="Development file; a tenth of 
 WarmStart = Annotated[
     str | None, typer.Option(help="Without a recipe: a checkpoint of the same classes to go on from, as sst2.")
 ]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        help="Without a recipe: small, which ships, or base: twice as wide; its backbone is to be made first, see the "
+        "docs."
+    ),
+]
 MaxTokens = Annotated[
     int | None, typer.Option(min=8, max=512, help="Without a recipe: tokens that are read of a text.")
 ]
@@ -73,6 +80,22 @@ Examples = Annotated[
 ]
 Work = Annotated[
     Path | None, typer.Option(help="Folder that keeps the progress of a recipe's runs; default: runs/<its name>.")
+]
+
+# of `distill`
+BackboneRecipeFile = Annotated[Path, typer.Option(help="A backbone's recipe (TOML); its paths are relative to --data.")]
+BackboneToWrite = Annotated[
+    Path,
+    typer.Option(
+        help="Folder of the 1-bit backbone to write; its full-precision counterpart goes beside it, as OUT-full."
+    ),
+]
+BackboneWork = Annotated[
+    Path | None, typer.Option(help="Folder that keeps the run's progress; default: runs/<name of the backbone>.")
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(min=0.01, help="In place of the recipe's tokens: so many minutes, half of them for each stage."),
 ]
 
 # of `evaluate`

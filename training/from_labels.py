@@ -22,21 +22,23 @@ from beexformer.training import backbone, card, export, frozen, heads, label_nam
 from beexformer.training.backbone import Backbone
 from beexformer.training.data import digest
 from beexformer.training.label_names import LabelNames
-from beexformer.training.recipe import OWN_TEXTS, own_name
+from beexformer.training.own_rows import SMALL, backbone_of, own_name
 
 EXIT = ExitOptions(delta=DEFAULT_DELTA, min_blocks=3)
 """Where nothing was measured: over the three sets of docs/log.md no score lies more than a point below the best fixed
 exit's, at two thirds of full depth."""
 
 
-def run(file: Path, out: Path, console: Console, max_tokens: int | None = None) -> None:
-    """Read labels, make heads of what they are called, write `out`. Raises TrainingError before anything is written for
-    labels that can't be taken, or where `out` is something else."""
+def run(
+    file: Path, out: Path, console: Console, max_tokens: int | None = None, size: str = SMALL, root: Path = Path()
+) -> None:
+    """Read labels, make heads of what they are called, write `out`; backbone as `own_rows.backbone_of` says. Raises
+    TrainingError before anything is written for labels that can't be taken, or where `out` is something else."""
     began = time.monotonic()
     own_name(out.name)
     named = label_names.read(file)
     words = [*named.described.values()]
-    start = backbone.read(OWN_TEXTS["start"]["backbone"], Path())
+    start = backbone.read(backbone_of(size, root), root)
     length: int = max_tokens or start.shape["max_tokens"]
     facts: dict[str, Any] = {
         "labels": file.name,

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import backbone, data, teaching, warm_start
+from beexformer.training import backbone, data, teaching, vocabulary, warm_start
 from beexformer.training.backbone import Backbone
 from beexformer.training.data import Input, Rows, sides
 from beexformer.training.encoders import locate
@@ -185,10 +185,9 @@ def _vocabulary(recipe: Recipe, train: Rows, work: Path) -> tuple[str, np.ndarra
             kept.write_text(train_wordpiece([*train.texts, *(train.pairs or [])], recipe.start.vocab_size))
         return kept.read_text(), None
     folder = locate(recipe.start.encoder, work.parent / "encoders")
-    weights = load_file(folder / "model.safetensors")
-    rows = next(tensor for name, tensor in weights.items() if name.endswith("word_embeddings.weight")).astype(
-        np.float64
-    )
+    words, weights = vocabulary.of(folder), load_file(folder / "model.safetensors")
+    embedding = next(tensor for name, tensor in weights.items() if name.endswith("word_embeddings.weight"))
+    rows = embedding[words.rows].astype(np.float64)
     rows -= rows.mean(0)
     width = recipe.network.d_model // 2
     _, axes = np.linalg.eigh(rows.T @ rows)
@@ -196,4 +195,4 @@ def _vocabulary(recipe: Recipe, train: Rows, work: Path) -> tuple[str, np.ndarra
     if reduced.shape[1] < width:
         raise TrainingError(f"encoder {recipe.start.encoder!r} has {rows.shape[1]} dimensions, d_model / 2 is {width}")
     # half the size of the sinusoid's neighbourhood: inside [-1, 1], where eq. 9 lets gradients through
-    return (folder / "tokenizer.json").read_text(), (0.5 * reduced / reduced.std()).astype(np.float32)
+    return words.tokenizer, (0.5 * reduced / reduced.std()).astype(np.float32)

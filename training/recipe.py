@@ -6,7 +6,6 @@ unknown or misspelt key is refused.
 """
 
 import dataclasses
-import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -356,44 +355,3 @@ def parse(content: dict[str, Any], source: str, kind: type[Kind]) -> Kind:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise TrainingError(f"{source}: {wrong}") from None
-
-
-OWN_TEXTS: dict[str, Any] = {
-    "start": {"backbone": "english"},
-    "network": {"head": "linear", "embedding": "int4+2"},
-    "optim": {"embedding": "frozen"},
-    "heads": {},
-}
-"""Where rows of single texts come without a recipe: the backbone knows English, and a thousand rows find its heads."""
-
-OWN_OPTIM = {
-    **{"epochs": 10, "tokens_a_step": 1024, "learning_rate": 1e-3},
-    **{"dropout": 0.1, "embedding": "frozen", "precision": "auto"},
-}
-
-OWN_PAIRS: dict[str, Any] = {**OWN_TEXTS, "network": {**OWN_TEXTS["network"], "pairs": "apart"}}
-"""The same of pairs: each text by itself, so that heads see what the two have in common and what they have not."""
-OWN_TRAINED_PAIRS: dict[str, Any] = {
-    "start": {"backbone": "english"},
-    "network": {"head_thresholds": 4, "embedding": "int4+2", "exact_match": True},
-    "optim": OWN_OPTIM,
-}
-"""Where an owner's flags ask for a network that is trained on pairs, read as one text."""
-
-
-def own_name(name: str) -> None:
-    """Raises TrainingError where an owner's model can't be called that."""
-    if not re.fullmatch(NAME, name):
-        raise TrainingError(f"a model is named after --out, and {name!r} is no name: a-z, 0-9, - and _ make one")
-
-
-def own_rows(name: str, columns: dict[str, Any], start: str | None = None, *, trained: bool = False) -> Recipe:
-    """The recipe of rows that come without one; `columns` are fields of [data], `start` is a checkpoint to go on from;
-    `trained`: pairs are to train a network. Raises TrainingError as `parse`."""
-    own_name(name)
-    content = OWN_TEXTS
-    if columns.get("text_pair"):
-        content = OWN_TRAINED_PAIRS if trained else OWN_PAIRS
-    if start:
-        content = {"start": {"checkpoint": start}, "optim": {**OWN_OPTIM, "learning_rate": 5e-4}}
-    return parse({"name": name, "data": columns, **content}, "arguments", Recipe)
