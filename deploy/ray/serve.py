@@ -29,11 +29,14 @@ SECRET = ("BEE_API_KEYS", "BEE_ADMIN_KEYS")
 
 
 def refuse_keys_in_runtime_env() -> None:
-    """Raise BEEError where a key would end in Ray's logs."""
+    """Raise BEEError where keys stand in Ray's logs."""
     stated = ray.get_runtime_context().runtime_env.get("env_vars") or {}
     for name in SECRET:
         if name in stated:
-            raise BEEError(f"{name} is in runtime_env, which Ray writes to its logs; set it in the nodes' environment")
+            raise BEEError(
+                f"{name} is in runtime_env, which Ray writes to its logs, so take it for known and make another; keys "
+                "belong into the nodes' environment"
+            )
 
 
 def free_port() -> socket.socket:

@@ -1,6 +1,7 @@
 """
 Strict checks of custom resources against the schemas in tests/deploy/schemas: what a schema doesn't name is an error,
-as `kubectl apply --validate=strict` says, where an API server alone would drop it. Rules in CEL are not evaluated.
+as `kubectl apply --validate=strict` says, where an API server alone would drop it, and so is what a list has twice.
+Rules in CEL are not evaluated.
 """
 
 import gzip
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+from strict import repeated
 
 SCHEMAS = Path(__file__).parent / "schemas"
 KINDS = {path.name.removesuffix(".json.gz") for path in SCHEMAS.glob("*.json.gz")}
@@ -40,4 +42,6 @@ def validator(kind: str) -> jsonschema.protocols.Validator:
 
 def problems(resource: dict[str, Any]) -> list[str]:
     """What is wrong with it, by the schema of its kind."""
-    return [f"{error.json_path}: {error.message[:300]}" for error in validator(resource["kind"]).iter_errors(resource)]
+    of_kind = validator(resource["kind"])
+    wrong = [f"{error.json_path}: {error.message[:300]}" for error in of_kind.iter_errors(resource)]
+    return [*wrong, *repeated(resource, of_kind.schema)]

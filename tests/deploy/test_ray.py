@@ -1,15 +1,19 @@
 """
 deploy/ray on a real Ray cluster of this machine: rows scored as the command line scores them, also where an actor and a
-driver are killed; the service as an ingress of Ray Serve. Skips without Ray: pip install 'beexformer[ray,train]'.
+driver are killed; the service as an ingress of Ray Serve, and that no key reaches Ray's logs. Skips without Ray:
+pip install 'beexformer[ray,train]'.
 
     pytest tests/deploy/test_ray.py
 """
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +32,8 @@ GOLDEN = ROOT / "tests/golden/v4/checkpoint"
 CLASSIFY = [sys.executable, "-c", "from beexformer.cli import main; main()", "classify"]
 TEXTS = ["a warm , funny film", "dull", "", "it is what it is", "a film that nobody needs " * 20]
 PATIENCE = 300
+PORT = 18151
+KEY = "a-key-that-nobody-may-read"
 
 
 def score(source: Path, out: Path, *more: str) -> "subprocess.Popen[str]":
@@ -79,6 +85,10 @@ def kill(*pids: int) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+
+
+def files_with(text: str, folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
 
 def parts(out: Path) -> int:
@@ -159,30 +169,62 @@ def test_what_is_wrong_is_one_sentence_and_leaves_nothing(
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
+def cluster() -> Iterator[Path]:
+    """A folder for what a cluster writes, its logs among it, with a name short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def served(cluster: Path) -> Iterator["subprocess.Popen[str]"]:
+    """The command of docs/scaling.md, on another port than 8000, which another service may have."""
+    [command] = re.findall(r"^serve (run .*)$", (ROOT / "docs/scaling.md").read_text(), re.MULTILINE)
     program = (
-        f"import sys, time; sys.path.insert(0, {str(ROOT / 'deploy/ray')!r});"
-        "from ray import serve; import serve as ours;"
-        "serve.start(http_options={'port': 18151}); serve.run(ours.app); print('up', flush=True); time.sleep(600)"
+        "import ray; from ray import serve; from ray.serve.scripts import cli;"
+        f"ray.init('local', namespace='serve', _temp_dir={str(cluster)!r});"
+        f"serve.start(http_options={{'port': {PORT}}}); cli({shlex.split(command)})"
     )
     patient = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}
-    environment = {**os.environ, **patient, "BEE_CHECKPOINTS": str(GOLDEN), "BEE_API_KEYS": "secret-key"}
+    environment = {**os.environ, **patient, "BEE_CHECKPOINTS": str(GOLDEN), "BEE_API_KEYS": KEY}
     run = subprocess.Popen(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL, text=True, start_new_session=True,
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     yield run
     kill(*descendants(run.pid))
     run.communicate()
 
 
-def test_a_replica_of_ray_serve_is_ready_before_it_is_asked(served: "subprocess.Popen[str]") -> None:
-    assert served.stdout
-    assert served.stdout.readline() == "up\n"
-    with httpx2.Client(base_url="http://127.0.0.1:18151") as client:
+def test_a_replica_of_ray_serve_is_ready_before_it_is_asked_and_no_key_is_in_logs(
+    served: "subprocess.Popen[str]", cluster: Path
+) -> None:
+    assert served.stderr
+    said: list[str] = []
+    for line in served.stderr:
+        said.append(line)
+        if f"ready at http://127.0.0.1:{PORT}/" in line:
+            break
+    else:
+        pytest.fail("".join(said))
+    with httpx2.Client(base_url=f"http://127.0.0.1:{PORT}") as client:
         assert client.post("/classify", json={"text": "a film"}).status_code == 401
-        answered = client.post("/classify", json={"text": "a film"}, headers={"X-API-Key": "secret-key"})
+        answered = client.post("/classify", json={"text": "a film"}, headers={"X-API-Key": KEY})
         assert answered.status_code == 200, answered.text
     own = httpx2.get("http://127.0.0.1:9464/metrics").text
     assert 'bee_requests_total{code="200",model="golden"} 1.0' in own
     assert "bee_ready 1.0" in own
+    assert files_with("BEExformer", cluster), "the logs that were looked through have the deployment's name"
+    assert not files_with(KEY, cluster)
+
+
+def test_keys_in_runtime_env_which_ray_logs_are_refused(cluster: Path) -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'deploy/ray')!r}); import ray, serve;"
+        f"ray.init('local', include_dashboard=False, _temp_dir={str(cluster)!r}, "
+        f"runtime_env={{'env_vars': {{'BEE_API_KEYS': {KEY!r}}}}});"
+        "ray.get(ray.remote(serve.refuse_keys_in_runtime_env).remote())"
+    )
+    refused = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
+    assert refused.returncode == 1
+    assert "BEE_API_KEYS is in runtime_env, which Ray writes to its logs" in refused.stderr
+    assert files_with(KEY, cluster), "it is why they are refused"
