@@ -115,6 +115,20 @@ class Text:
         return 0 if isinstance(self.item, ValidationError) else len(self.item.text) + len(self.item.text_pair or "")
 
 
+@dataclass(slots=True, eq=False)
+class Begun:
+    """The texts of a request, when they were begun, and what is done once all of them have their outcomes."""
+
+    texts: list[Text]
+    start: float
+    future: "asyncio.Future[None]"
+
+    @property
+    def answered(self) -> bool:
+        """All texts have answers."""
+        return all(isinstance(text.outcome, Answer) for text in self.texts)
+
+
 class Classifier:
     """What answers requests: one a process, on its event loop."""
 
@@ -130,6 +144,15 @@ class Classifier:
         self._registry, self._scheduler, self._metrics = registry, scheduler, metrics
         self._brownout, self._shadow = brownout, shadow
 
+    def begin(self, items: Sequence[Item], context: RequestContext, timeout: float) -> "Begun":
+        """Begin with them; what is short is done when this returns. `timeout` is the deadline, in seconds after the
+        request was received."""
+        start = time.monotonic()
+        texts = [Text(item, i) for i, item in enumerate(items)]
+        wait = context.unread + self._scheduler.backlog
+        future = self._scheduler.submit(self._steps(texts, wait), timeout - (start - context.received))
+        return Begun(texts, start, future)
+
     async def outcomes(
         self,
         items: Sequence[Item],
@@ -137,22 +160,23 @@ class Classifier:
         timeout: float,
         gone: Callable[[], Awaitable[bool]],
     ) -> list[Outcome]:
-        """One outcome for each item, in order, each counted. `timeout` is the deadline, in seconds after the request
-        was received; `gone` says whether its client has left."""
-        start = time.monotonic()
-        texts = [Text(item, i) for i, item in enumerate(items)]
+        """One outcome for each item, in order, each counted. `gone` says whether the client has left."""
+        begun: Begun = context.begun or self.begin(items, context, timeout)
         unanswered: Exception = DeadlineExceeded()
         try:
-            wait = context.unread + self._scheduler.backlog
-            future = self._scheduler.submit(self._steps(texts, wait), timeout - context.seconds)
-            if not future.done():
-                await _wait(future, gone)
-            if future.cancelled():
+            if not begun.future.done():
+                await _wait(begun.future, gone)
+            if begun.future.cancelled():
                 raise ClientGone
-            future.result()
+            begun.future.result()
         except Exception as error:
             unanswered = error
-        return await self._settle(texts, context, start, unanswered)
+        outcomes = []
+        for outcome in self.settle(begun, context, unanswered):
+            outcomes.append(outcome)
+            if len(outcomes) % COUNTED == 0:
+                await asyncio.sleep(0)
+        return outcomes
 
     def _steps(self, texts: Sequence[Text], wait: float) -> Work[None]:
         """The work that `texts` are, in steps of a millisecond or two; the first only says how long it will take."""
@@ -167,28 +191,20 @@ class Classifier:
                     yield max(STEP, abs(expected[i] - 1000 * text.compute))
             text.ended = time.monotonic()
 
-    async def _settle(
-        self, texts: Sequence[Text], context: RequestContext, start: float, unanswered: Exception
-    ) -> list[Outcome]:
-        now, outcomes = time.monotonic(), []
-        before = context.unread
-        worked = sum(text.tokenize + text.compute for text in texts)
-        phases = (
-            sum(text.tokenize for text in texts),
-            before + max(0.0, now - start - worked),
-            sum(text.compute for text in texts),
-        )
-        context.settled(len(texts), phases)
-        for i, text in enumerate(texts):
-            outcomes.append(self._count(text, context, start, before, unanswered))
-            if i % COUNTED == COUNTED - 1:
-                await asyncio.sleep(0)
-        return outcomes
+    def settle(self, begun: "Begun", context: RequestContext, unanswered: Exception | None = None) -> Iterator[Outcome]:
+        """Count what has come of them, one at a time; what has no outcome has `unanswered` for one."""
+        texts, before = begun.texts, context.unread
+        tokenize, compute = sum(text.tokenize for text in texts), sum(text.compute for text in texts)
+        queue = before + max(0.0, time.monotonic() - begun.start - tokenize - compute)
+        context.settled(len(texts), (tokenize, queue, compute))
+        for text in texts:
+            yield self._count(text, context, begun.start, before, unanswered)
 
     def _count(
-        self, text: Text, context: RequestContext, start: float, before: float, unanswered: Exception
+        self, text: Text, context: RequestContext, start: float, before: float, unanswered: Exception | None
     ) -> Outcome:
         name, outcome = text.engine.name if text.engine else None, text.outcome or unanswered
+        assert outcome
         if isinstance(outcome, Exception):
             self._metrics.ended(name, kind(outcome)[0], context.seconds)
             return outcome

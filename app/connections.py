@@ -5,9 +5,10 @@ Knows when a connection's time is up; what is said on it is app/protocol.py's.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from uvicorn.server import ServerState
 
@@ -15,6 +16,22 @@ from beexformer.app.settings import Settings
 
 if TYPE_CHECKING:
     from beexformer.app.protocol import Protocol
+
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Reply(NamedTuple):
+    """A whole answer; `headers` are lines, but those that the server adds to every answer."""
+
+    status: int
+    headers: bytes
+    body: bytes
+
+
+Direct = Callable[[Headers, bytes, float], Reply | dict[str, Any]]
+"""(headers, body, when it was received) of a POST that is all there -> the answer to it; or what its scope is to hold
+besides, where it goes to the app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +56,25 @@ class Connections(ServerState):
     """uvicorn's state of a server, with our limits.
 
     `refused(path, status, seconds, request_id)` is told of each answer that a protocol gives before any app is asked,
-    `counted(n)` of how many connections are open."""
+    `counted(n)` of how many connections are open; `direct` has what answers requests to a target without the app."""
 
     def __init__(
         self,
         limits: Limits,
         refused: Callable[[str, int, float, str], None] = lambda *_: None,
         counted: Callable[[int], None] = lambda _: None,
+        direct: Mapping[bytes, Direct] = MappingProxyType({}),
     ) -> None:
         super().__init__()
-        self.limits, self.refused, self.counted = limits, refused, counted
+        self.limits, self.refused, self.counted, self.direct = limits, refused, counted, direct
+        self.default_lines = b""
         self.draining = False  # each answer from now on is the last of its connection
         self.half_closed: set[Protocol] = set()
+
+    def head_all(self, headers: Headers) -> None:
+        """Every answer has these headers from now on."""
+        self.default_headers = headers
+        self.default_lines = b"".join(b"%s: %s\r\n" % header for header in headers)
 
     def drain(self) -> None:
         """Every answer that hasn't begun yet says `Connection: close`."""

@@ -4,6 +4,7 @@ What is known of one request while it is answered: filled by whoever answers it,
 
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
@@ -26,12 +27,13 @@ class RequestContext:
     flops: float = 0.0  # of all items together, as the next one
     flops_full: float = 0.0
     items: int | None = None
+    begun: Any = None  # its texts, where they were begun before they got to an endpoint (app/direct.py)
 
     @classmethod
     def begin(cls, scope: Scope, request_id: str) -> "RequestContext":
-        """A new one, put where `of` finds it."""
+        """A new one, or that of a request which was begun before it got here, put where `of` finds it."""
         started = time.monotonic()
-        context = cls(request_id, scope.get("bee.received", started), started)
+        context = scope.get("bee.context") or cls(request_id, scope.get("bee.received", started), started)
         scope.setdefault("state", {})["context"] = context
         return context
 
@@ -49,6 +51,13 @@ class RequestContext:
     def unread(self) -> float:
         """Seconds between the request's being received and its being looked at."""
         return self.started - self.received
+
+    @property
+    def server_timing(self) -> bytes:
+        """The phases as the header Server-Timing has them."""
+        assert self.phases
+        tokenize, queue, compute = self.phases
+        return b"tokenize;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f" % (1e3 * tokenize, 1e3 * queue, 1e3 * compute)
 
     def settled(self, items: int, phases: tuple[float, float, float]) -> None:
         """So many items have their outcomes, and are counted; `phases` adds up over them."""

@@ -8,6 +8,7 @@ requests have ids and lines in the log like all others; texts that it refuses ar
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from beexformer.app.admission import Admission
 from beexformer.app.board import OPENING, REFUSED
 from beexformer.app.connections import Connections, Limits
 from beexformer.app.errors import NotReady
@@ -28,7 +29,9 @@ def keep_door(settings: Settings, place: Place) -> None:
         count(path, status, seconds)
         log_refused(path, status, seconds, request_id)
 
-    app: ASGIApp = RequestMiddleware(_answer, keys=(), max_body_bytes=settings.max_body_bytes, refused=count)
+    app: ASGIApp = RequestMiddleware(
+        _answer, admission=Admission(max_body_bytes=settings.max_body_bytes), refused=count
+    )
     connections = Connections(Limits.of(settings), refused)
     connections.drain()  # who comes back meets a worker
     app = Prefix(app, root_path=settings.root_path)

@@ -3,7 +3,7 @@ Exceptions to problems: one table, one shape (RFC 9457). What isn't in the table
 
 FastAPI is not known here: what a process that only waits for others says has to be there at once.
 
-Refused in: protocol.py (400 of broken HTTP, 408, 414, 431), overdue.py (503 unread), middleware.py (401, 413),
+Refused in: protocol.py (400 of broken HTTP, 408, 414, 431), direct.py (503 unread), admission.py (401, 413),
 quotas.py (429), fast_path.py (415), service.py and doorkeeper.py (503, not ready), scheduler.py (503, 504), routes.py
 (413 of a batch), schemas.py, classify.py, model/options.py, model/text.py and model/engine.py (422),
 inference_protocol.py (/v2).

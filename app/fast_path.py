@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from beexformer.app.context import RequestContext
 from beexformer.app.prefix import route_path
 
 Endpoint = Callable[[Any, Request, int | None], Awaitable[Response]]  # body, request, timeout in milliseconds
@@ -40,7 +41,8 @@ class FastPath:
             return
         headers = dict(scope["headers"])
         self._check_type(headers)
-        self.refuse(scope, headers)
+        if not RequestContext.of(scope).begun:
+            self.refuse(scope, headers)
         body, more = b"", True
         while more:
             message = await receive()
@@ -51,7 +53,7 @@ class FastPath:
             more = message.get("more_body", False)
         adapter, endpoint = found
         try:
-            asked, timeout_ms = adapter.validate_json(body), _timeout(headers.get(TIMEOUT))
+            asked, timeout_ms = adapter.validate_json(body), timeout_of(headers.get(TIMEOUT))
         except (ValidationError, ValueError):
             whole = {"type": "http.request", "body": body, "more_body": False}
             await self.app(scope, _again([whole], receive), send)
@@ -78,9 +80,10 @@ def _again(messages: list[Message], receive: Receive) -> Receive:
     return first_those
 
 
-def _timeout(header: bytes | None) -> int | None:
+def timeout_of(header: bytes | None) -> int | None:
+    """Milliseconds. Raises ValueError for what is none; the framework says what is wrong with it."""
     if header is None:
         return None
     if not (header.isdigit() and len(header) <= 6 and 1 <= int(header) <= 600_000):
-        raise ValueError("the framework says what is wrong with it")
+        raise ValueError
     return int(header)

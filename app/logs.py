@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import time
+from functools import lru_cache
 from typing import Any
 
 WRITTEN_AFTER = 0.1  # seconds that the line of a request may lie here
@@ -62,7 +63,7 @@ class AccessLines:
         if not self._logger.isEnabledFor(level):
             return
         now = time.time()
-        more = f', "model": {json.dumps(model)}, "exit_index": {exit_index}' if model else ""
+        more = f', "model": {_quoted(model)}, "exit_index": {exit_index}' if model else ""
         more += f', "items": {items}' if items is not None else ""
         asked = f'"method": "{method}", ' if method else ""
         if not self._lines or now > self._due:
@@ -95,6 +96,11 @@ def _second(seconds: int) -> str:
         _seconds.clear()
         _seconds[seconds] = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return _seconds[seconds]
+
+
+@lru_cache
+def _quoted(name: str) -> str:
+    return json.dumps(name)
 
 
 def config(level: str) -> dict[str, Any]:

@@ -22,14 +22,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from beexformer.app import admin, errors, inference_protocol, logs, tracing
+from beexformer.app.admission import Admission
 from beexformer.app.connections import Connections, Limits
 from beexformer.app.counters import Processes
 from beexformer.app.deployment import load_registry
+from beexformer.app.direct import DirectWay
 from beexformer.app.fast_path import FastPath
 from beexformer.app.metrics import Metrics
 from beexformer.app.middleware import RequestMiddleware, has_texts, log_refused
 from beexformer.app.openapi import describe, operation_id
-from beexformer.app.overdue import Overdue
 from beexformer.app.page import add_page
 from beexformer.app.prefix import Prefix
 from beexformer.app.routes import endpoints, router
@@ -61,11 +62,13 @@ def create_app(
     if warm:
         service.registry.warm()
         _tell_ready(service)
-        return _app(service)
-    return _app(service, functools.partial(_warm, service))
+        return _app(service, _admission(settings))
+    return _app(service, _admission(settings), functools.partial(_warm, service))
 
 
-def _app(service: Service, warm: Callable[[FastAPI], Coroutine[None, None, None]] | None = None) -> FastAPI:
+def _app(
+    service: Service, admission: Admission, warm: Callable[[FastAPI], Coroutine[None, None, None]] | None = None
+) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         warming = asyncio.create_task(warm(app)) if warm else None
@@ -83,12 +86,7 @@ def _app(service: Service, warm: Callable[[FastAPI], Coroutine[None, None, None]
     app.state.service = service
     app.add_middleware(FastPath, endpoints=endpoints(), refuse=service.admit)
     app.add_middleware(
-        RequestMiddleware,
-        keys=service.settings.api_keys,
-        admin_keys=service.settings.admin_keys,
-        max_body_bytes=service.settings.max_body_bytes,
-        quota_per_minute=service.settings.quota_per_minute,
-        refused=functools.partial(_count_refused, service.metrics),
+        RequestMiddleware, admission=admission, refused=functools.partial(_count_refused, service.metrics)
     )
     app.add_middleware(Prefix, root_path=service.settings.root_path)
     if service.settings.tracing:
@@ -100,6 +98,15 @@ def _app(service: Service, warm: Callable[[FastAPI], Coroutine[None, None, None]
         if isinstance(kind, type):
             app.add_exception_handler(kind, errors.handle)
     return app
+
+
+def _admission(settings: Settings) -> Admission:
+    return Admission(
+        max_body_bytes=settings.max_body_bytes,
+        keys=settings.api_keys,
+        admin_keys=settings.admin_keys,
+        quota_per_minute=settings.quota_per_minute,
+    )
 
 
 def _routed(settings: Settings, lifespan: Any = None) -> FastAPI:
@@ -140,14 +147,16 @@ def _work(settings: Settings, registry: Registry, processes: Processes, document
         log_refused(path, status, seconds, request_id)
 
     _tell_ready(service)
-    app = _app(service)
+    admission = _admission(settings)
+    app = _app(service, admission)
     app.openapi_schema = document
-    # what a browser or a trace must see of a refusal is added by other layers
+    # what a browser or a trace must see of an answer is added by layers of the app
     plain = not (settings.tracing or settings.cors_origins)
+    direct = DirectWay(service, admission).targets() if plain else {}
     worker = Worker(
-        Overdue(app, service) if plain else app,
+        app,
         place,
-        Connections(Limits.of(settings), refused),
+        Connections(Limits.of(settings), refused, direct=direct),
         lifespan=lambda: app.router.lifespan_context(app),
         drained=service.drain,
         drain_seconds=settings.drain_seconds,

@@ -125,7 +125,7 @@ class Metrics:
         for first, value in zip(of.phases, phases, strict=True):
             _observe(values, first, SECONDS, value)
         values[of.exits[exit_index]] += 1
-        if row.exit == of.default and not own_labels:
+        if (row.exit is of.default or row.exit == of.default) and not own_labels:
             values[of.exits_at_default[exit_index]] += 1
         _observe(values, of.exit_index, of.blocks, exit_index)
         most = math.log(len(answer.scores)) if own_labels else of.entropy_max

@@ -5,25 +5,20 @@ Plain ASGI: it adds headers on the way out and reads no body. Knows nothing of m
 """
 
 import logging
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from random import getrandbits
 from urllib.parse import quote
 
-from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from beexformer.app.admission import OPEN_UNDER, Admission
 from beexformer.app.context import RequestContext
 from beexformer.app.errors import BUG, kind, respond
 from beexformer.app.logs import access
 from beexformer.app.prefix import route_path
-from beexformer.app.quotas import Quotas
 
-OPEN = ("/", "/livez", "/readyz", "/metrics", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")  # no key
-ADMIN = "/admin/"  # below it only keys of its own count
-OPEN_UNDER = ("/assets/", "/docs/")  # nor for the files under these
 QUIET = (
     "/livez",
     "/readyz",
@@ -42,22 +37,8 @@ def has_texts(path: str) -> bool:
 class RequestMiddleware:
     """`refused(path, status, seconds)` is told of each answer whose endpoint has not counted its items."""
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        keys: Sequence[SecretStr],
-        admin_keys: Sequence[SecretStr] = (),
-        max_body_bytes: int,
-        refused: Callable[[str, int, float], None],
-        quota_per_minute: int = 0,
-    ) -> None:
-        self.app = app
-        self.keys = [key.get_secret_value().encode() for key in keys]
-        self.admin_keys = [key.get_secret_value().encode() for key in admin_keys]
-        self.max_body_bytes = max_body_bytes
-        self.refused = refused
-        self.quotas = Quotas(len(keys), quota_per_minute) if quota_per_minute else None
+    def __init__(self, app: ASGIApp, *, admission: Admission, refused: Callable[[str, int, float], None]) -> None:
+        self.app, self.admission, self.refused = app, admission, refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -77,8 +58,10 @@ class RequestMiddleware:
                 raise HTTPException(499, "the client left before it had sent the whole body")
             unfinished = message.get("more_body", False)
             received += len(message.get("body", b""))
-            if received > self.max_body_bytes:  # a body without a length: refused as soon as it has grown too long
-                raise self._too_large()
+            if (
+                received > self.admission.max_body_bytes
+            ):  # a body without a length: refused as soon as it has grown too long
+                raise self.admission.too_large()
             return message
 
         async def send_with_headers(message: Message) -> None:
@@ -88,15 +71,13 @@ class RequestMiddleware:
                 added = message["headers"]
                 added.append((b"x-request-id", context.request_id.encode()))
                 if context.phases:
-                    tokenize, queue, compute = context.phases
-                    timing = "tokenize;dur=%.3f, queue;dur=%.3f, compute;dur=%.3f"
-                    added.append((b"server-timing", (timing % (1e3 * tokenize, 1e3 * queue, 1e3 * compute)).encode()))
+                    added.append((b"server-timing", context.server_timing))
             await send(message)
 
         key = None
         try:
             try:
-                key = self._admit(path, headers)
+                key = self.admission.check(path, headers)
                 # HEAD is answered as GET; the server leaves the body out
                 routed = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                 await self.app(routed, receive_bounded, send_with_headers)
@@ -108,36 +89,11 @@ class RequestMiddleware:
         finally:
             self._settle(scope["method"], path, key, context, status)
 
-    def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> int | None:
-        """The index of the request's key, where it needs one."""
-        key, admin = None, path.startswith(ADMIN)
-        keys = self.admin_keys if admin else self.keys
-        if admin or (keys and path not in OPEN and not path.startswith(OPEN_UNDER)):
-            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-            given = headers.get(b"x-api-key") or (token.strip() if scheme.lower() == b"bearer" else b"")
-            # every key is compared, each in constant time, so that the time taken tells nothing
-            matches = [secrets.compare_digest(given, key) for key in keys]
-            if not any(matches):
-                detail = "send a valid key as X-API-Key or as Authorization: Bearer"
-                raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
-            key = None if admin else matches.index(True)
-            if self.quotas and key is not None:
-                self.quotas.admit(key)
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit():
-            raise HTTPException(400, "Content-Length is no number")
-        length = length.lstrip(b"0")  # thousands of digits are more than int() takes
-        if len(length) > len(str(self.max_body_bytes)) or int(length or 0) > self.max_body_bytes:
-            raise self._too_large()
-        return key
-
-    def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"the body is larger than {self.max_body_bytes} bytes; send less text at once")
-
     def _settle(self, method: str, path: str, key: int | None, context: RequestContext, status: int) -> None:
         """Once a request is over: its key's quota pays for its items, it is counted and has its line in the log."""
-        if self.quotas and key is not None:
-            self.quotas.pay(key, context.items or 0)
+        if context.begun:
+            context.begun.future.cancel()  # where it was refused after all
+        self.admission.pay(key, context.items or 0)
         if not context.counted:
             self.refused(path, status or 500, context.seconds)
         quiet = path in QUIET or path.startswith(OPEN_UNDER)

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from beexformer.app.admission import ADMIN, OPEN
 from beexformer.app.inference_protocol import InferError, InferRequest
-from beexformer.app.middleware import ADMIN, OPEN
 
 TAGS = [
     {"name": "classify", "description": "Texts in, classes out."},

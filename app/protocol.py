@@ -8,6 +8,7 @@ HTTP/1.1 on the wire: uvicorn's protocol on httptools, and what it leaves out.
 - `Upgrade` is declined as RFC 9110 lets a server do: the request is answered as if it hadn't asked.
 - A client that ends its sending side gets its answer. A client that has left looks the same; so one that waits is sent
   an interim response now and then, which the system of a client that has left answers with a reset.
+- A request to one of `Connections.direct` that has come whole is answered there, in the call that read it.
 - Times are kept by one look at all connections a second (app/connections.py); a request costs no timer.
 
 The scope of a request has "bee.received", seconds on the clock of the event loop (time.monotonic()) when its first
@@ -15,9 +16,8 @@ bytes were there to be read; and "bee.refused", an exception, once its body is l
 returns.
 """
 
-import contextlib
+import logging
 import math
-import os
 import random
 import socket
 import sys
@@ -29,8 +29,9 @@ import httptools
 from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from beexformer.app.connections import Connections
+from beexformer.app.connections import Connections, Direct, Reply
 from beexformer.app.errors import MEDIA_TYPE, NotHTTP, problem
+from beexformer.app.transport import Transport
 
 MAX_HEADERS = 100
 MAX_HEAD_BYTES = 32 * 1024
@@ -38,48 +39,9 @@ MAX_TARGET_BYTES = 8 * 1024
 DISCARD_BYTES, DISCARD_SECONDS = 32 * 1024 * 1024, 10.0  # of a refused request
 UNREAD_SECONDS = 30.0  # for a client to take its answer
 TCP_INFO_BYTES, TICK_MS = 56, 10  # up to and with tcpi_last_data_recv, milliseconds since data came
-STATUS = b"HTTP/1.1 "
+CLOSE = b"connection: close\r\n\r\n"
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class _Transport:
-    """The transport as uvicorn's classes see it: only the protocol closes, and an answer is sent when it is written.
-
-    uvloop sends at the end of a turn of the event loop, in which a busy one answers hundreds of requests: the first of
-    them would wait for the last. A head waits for what comes behind it, so that both are one packet."""
-
-    def __init__(self, transport: Any, protocol: "Protocol") -> None:
-        self.real, self.protocol = transport, protocol
-        self.close = protocol.close
-        self.descriptor = protocol.socket.fileno()
-        self.head = b""
-
-    def write(self, data: bytes) -> None:
-        if self.protocol.answering and data.startswith(STATUS) and not self.head:
-            self.head = data
-        else:
-            data, self.head = self.head + data, b""
-            self._send(data)
-
-    def flush(self) -> None:
-        """Send a head that nothing came behind."""
-        if self.head:
-            data, self.head = self.head, b""
-            self._send(data)
-
-    def _send(self, data: bytes) -> None:
-        sent = 0
-        if not self.protocol.lost and not self.real.get_write_buffer_size():
-            with contextlib.suppress(OSError):  # full, or gone: the transport will see to it
-                sent = os.write(self.descriptor, data)
-        if sent < len(data):
-            self.real.write(data[sent:])
-
-    def is_closing(self) -> bool:
-        return self.protocol.closing
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
+log = logging.getLogger("bee.error")
 
 
 class Protocol(HttpToolsProtocol):
@@ -91,6 +53,10 @@ class Protocol(HttpToolsProtocol):
     head_bytes = 0  # of the head being read, in earlier data
     header_bytes = 0  # of its headers so far
     keep_alive = True  # as the newest request wants it
+    asked = False  # a first request has begun
+    direct: Direct | None = None  # what may answer the request being read without the app, which hasn't got it yet
+    body = b""  # of that request so far
+    replied = False  # by it, to a request that came with the one being read
     declining = False  # an upgrade; the parser has stopped
     deaf = False  # what still comes is discarded
     discarded = 0  # bytes
@@ -102,7 +68,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         self.wire = transport
         self.socket = transport.get_extra_info("socket")
-        self.out = _Transport(transport, self)
+        self.out = Transport(transport, self)
         super().connection_made(self.out)  # type: ignore[arg-type]
         limits = self.server_state.limits
         self.received = now = time.monotonic()
@@ -127,9 +93,12 @@ class Protocol(HttpToolsProtocol):
         if self.in_head and self.head_bytes > MAX_HEAD_BYTES:
             self._refuse(HTTPException(431, f"the head of the request is larger than {MAX_HEAD_BYTES} bytes"))
             return
+        self.replied = False
         self._feed(data)
         if self.in_head:
             self.head_bytes += len(data)
+        elif self.direct:  # the rest of its body is still to come
+            self._start()
 
     def _waited(self) -> float:
         """Seconds since the system got the data that is handed over now: in its queues, also that of connections which
@@ -164,7 +133,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["bee.received"] = self.received  # type: ignore[typeddict-unknown-key]
-        self.receiving = self.in_head = True
+        self.receiving = self.in_head = self.asked = True
         self.head_bytes = self.header_bytes = 0
         self.deadline = self.received + self.server_state.limits.head
 
@@ -184,21 +153,80 @@ class Protocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self.declining = True
             return
-        super().on_headers_complete()
         self.in_head = False
+        if self.closing:  # with the answer to the request before it
+            return
         self.deadline = self.received + self.server_state.limits.body
+        if self.url in self.server_state.direct and self._ordinary():
+            self.direct, self.body = self.server_state.direct[self.url], b""
+        else:
+            self._start()
+
+    def _ordinary(self) -> bool:
+        """Nothing of the request, but perhaps its body, keeps it from being answered at once. One at a time: others
+        that came with it have their turns as tasks."""
+        waits = self.replied or self.flow.write_paused or self.expect_100_continue or self._unanswered()
+        return not waits and self.parser.get_method() == b"POST" and self.parser.get_http_version() == "1.1"
+
+    def _start(self) -> None:
+        """Give the request to the app, with what has come of its body."""
+        direct, self.direct = self.direct, None
+        super().on_headers_complete()
         self.keep_alive = self.cycle.keep_alive
         self.cycle.keep_alive = False  # should it be answered before it has ended
+        if direct and self.body:
+            super().on_body(self.body)
+
+    def on_body(self, body: bytes) -> None:
+        if self.direct:
+            self.body += body
+        elif not self.closing:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self.declining:
             return
         self.receiving = False
+        if self.closing:
+            return
         self.deadline = math.inf
+        if self.direct:
+            found = self._ask(self.direct)
+            if isinstance(found, Reply):
+                self._reply(found)
+                return
+            self.scope.update(found)  # type: ignore[typeddict-item]
+            self._start()
         if not self.cycle.response_started:
-            last = self.server_state.draining or self.received > self.retires
-            self.cycle.keep_alive = self.keep_alive and not last
+            self.cycle.keep_alive = self.keep_alive and not self._last()
         super().on_message_complete()
+
+    def _ask(self, direct: Direct) -> Reply | dict[str, Any]:
+        try:
+            return direct(self.headers, self.body, self.received)
+        except Exception:  # a bug, that the parser would take for nonsense in the request
+            log.exception("a request could not be answered at once")
+            return {}
+
+    def _last(self) -> bool:
+        """The answer to the request that was received is the last of its connection, whatever its client wishes."""
+        return self.server_state.draining or self.received > self.retires
+
+    def _reply(self, reply: Reply) -> None:
+        """Send a whole answer in place of the app's."""
+        self.direct, self.replied = None, True
+        self.server_state.total_requests += 1
+        last = self._last() or not self.parser.should_keep_alive()
+        self._write(reply, last=last)
+        if last:
+            self.close()
+        else:
+            self.deadline = time.monotonic() + self.server_state.limits.keep_alive
+
+    def _write(self, reply: Reply, *, last: bool) -> None:
+        first, lines, body = STATUS_LINE[reply.status] + self.server_state.default_lines, reply.headers, reply.body
+        end = CLOSE if last else b"\r\n"
+        self.transport.write(b"%b%bcontent-length: %d\r\n%b%b" % (first, lines, len(body), end, body))
 
     # called by the cycle of request and response, and by Connections
 
@@ -222,12 +250,12 @@ class Protocol(HttpToolsProtocol):
     @property
     def idle(self) -> bool:
         """Between two requests. A connection that is still to send its first is not."""
-        return not self.closing and not self.receiving and self.cycle is not None and not self._unanswered()
+        return not self.closing and not self.receiving and self.asked and not self._unanswered()
 
     @property
     def fresh(self) -> bool:
         """Nothing of a first request has come."""
-        return not self.closing and not self.receiving and self.cycle is None
+        return not self.closing and not self.receiving and not self.asked
 
     def announce_close(self) -> None:
         """The answer that is being made says that it is the last one."""
@@ -320,12 +348,5 @@ class Protocol(HttpToolsProtocol):
 
     def _write_problem(self, error: HTTPException, request_id: str) -> None:
         body = problem(error, request_id=request_id).model_dump_json(exclude_none=True).encode()
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"x-request-id", request_id.encode()),
-            (b"connection", b"close"),
-        ]
-        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
-        self.transport.write(STATUS_LINE[error.status_code] + lines + b"\r\n" + body)
+        lines = f"content-type: {MEDIA_TYPE}\r\nx-request-id: {request_id}\r\n"
+        self._write(Reply(error.status_code, lines.encode(), body), last=True)

@@ -103,7 +103,7 @@ class Scheduler:
         what waits now is done before it."""
         wait = waited + (self.backlog if behind else 0.0)
         if wait > self.limit:
-            raise _overloaded(wait)
+            raise overloaded(wait)
 
     def submit(self, work: "Work[Result]", timeout: float) -> "asyncio.Future[Result]":
         """Begin `work`; the future has its result, at once where it is short, or DeadlineExceeded after `timeout`
@@ -125,7 +125,7 @@ class Scheduler:
         if result > SHORT and (wait := self._ahead(waiting)) > self.limit:
             waiting.timer.cancel()
             work.close()
-            future.set_exception(_overloaded(wait))
+            future.set_exception(overloaded(wait))
             return future
         future.add_done_callback(lambda _: self._leave(waiting))
         heapq.heappush(self._heap, waiting)
@@ -193,7 +193,8 @@ def _turn(work: Work[Any], seconds: float, most: float) -> tuple[bool, Any]:
     return False, left
 
 
-def _overloaded(wait: float) -> Overloaded:
+def overloaded(wait: float) -> Overloaded:
+    """The refusal of what would wait, or has waited, so many seconds."""
     return Overloaded(wait, max(1, min(60, math.ceil(wait))))
 
 

@@ -145,7 +145,7 @@ class Worker:
         self.connections.probe()
         if self._ticks % round(1 / TICK_SECONDS) == 0:
             self.connections.sweep()
-            self.connections.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+            self.connections.head_all([(b"date", formatdate(usegmt=True).encode())])
         self._ticks += 1
         self._loop.call_later(TICK_SECONDS, self._tick)
 

@@ -6,7 +6,8 @@ The service under load, beside what one would write instead, on the same sentenc
 `folder` has glue/sst2/dev.tsv.gz (columns sentence, label). Servers run on CPU 0, what asks them on CPU 1; wrk must be
 installed, and litserve for that contender. Contenders are asked in turns, and each number is the median of its turns.
 Prints tables and ends with one JSON line: rates are ours over theirs, `cpu_us` CPU microseconds a request,
-`overhead_vs_echo_us` what a request costs beyond its engine and beyond FastAPI with a constant answer. Takes about half
+`overhead_vs_echo_us` what a request costs beyond its engine and beyond FastAPI with a constant answer,
+`two_engines_cpu_vs_one` what CPU time of a row two processes cost each other that share nothing. Takes about half
 an hour on two quiet CPUs, --quick five minutes.
 """
 
@@ -30,6 +31,7 @@ from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
+from beside import beside
 from open_loop import alone, ask, connect, requests
 from rich.console import Console
 from rich.table import Table
@@ -302,6 +304,7 @@ def workers(bodies: Path, seconds: float, turns: int) -> dict[str, Any]:
     return {
         "two_workers_vs_one": round(two["rate"] / one["rate"], 3),
         "two_workers_cpu_vs_one": round(two["cpu_us"] / one["cpu_us"], 3),
+        "two_engines_cpu_vs_one": round(beside(bodies, seconds, (SERVING, ASKING)), 3),  # the machine's part of it
     }
 
 

@@ -6,9 +6,10 @@ An open loop: requests come when they come (Poisson), whether or not the ones be
 
 BODIES has one body a line, posted to /classify in turn; the answer to each, alone, is asked for beforehand, and what
 comes under load has to equal it. A latency counts from the moment at which the request was to be sent, so that nothing
-is hidden by a generator that waits: `sent_late_p99_ms` says how late it was itself. Connections are kept and more are
-opened as long as all are busy. Ends with one line of JSON. With `--service`, the seconds that each body takes alone, it
-also has the p99 of a FIFO queue that serves the same arrivals.
+is hidden by a generator that waits: `sent_late_p99_ms` says how late it was itself, `generator_busy` in what share of
+the time it had something to do; near 1 it can't offer more. Connections are kept and more are opened as long as all are
+busy, up to CONNECTIONS; a request that finds none within its timeout is `unsent`. Ends with one line of JSON. With
+`--service`, the seconds that each body takes alone, it also has the p99 of a FIFO queue that serves the same arrivals.
 """
 
 import argparse
@@ -17,13 +18,14 @@ import select
 import socket
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-CONNECTIONS = 4000  # at most; what finds none waits here, and its latency counts on
+CONNECTIONS = 10_000  # at most; what finds none waits here, and its latency counts on
 GRACE = 5.0  # seconds that the last answers have
 
 
@@ -36,6 +38,7 @@ class Connection:
     due: float = 0.0
     buffer: bytes = b""
     length: int = 0  # of the whole response, once its head is there
+    connected: bool = True
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Outcomes:
     latencies: list[float] = field(default_factory=list)  # of right answers, in seconds
     delays: list[float] = field(default_factory=list)  # seconds by which requests were sent too late
     counts: Counter[str] = field(default_factory=Counter)
+    busy: float = 0.0  # share of the time in which there was something to do
 
 
 def requests(bodies: list[bytes], timeout_ms: int) -> list[bytes]:
@@ -101,68 +105,114 @@ def alone(port: int, sent: list[bytes], repeats: int = 1) -> tuple[list[bytes], 
     return answers, seconds
 
 
-def offer(port: int, sent: list[bytes], answers: list[bytes], dues: np.ndarray, timeout: float) -> Outcomes:
-    """Send request i % len(sent) at `dues[i]`, seconds from now."""
-    outcomes, poll = Outcomes(), select.epoll()
-    connections: dict[int, Connection] = {}
-    free: list[Connection] = []
-    start, sending, busy = time.perf_counter() + 0.1, 0, 0
-    times = (dues + start).tolist()
-    end = times[-1] + timeout + GRACE
+class Clients:
+    """The connections of a run: free ones are taken again, the last one first."""
 
-    def close(connection: Connection) -> None:
-        poll.unregister(connection.socket)
-        del connections[connection.socket.fileno()]
+    def __init__(self, port: int, sent: list[bytes], outcomes: Outcomes) -> None:
+        self.port, self.sent, self.outcomes = port, sent, outcomes
+        self.poll = select.epoll()
+        self.all: dict[int, Connection] = {}
+        self.free: list[Connection] = []
+        self.busy = self.events = 0
+
+    def ask(self, index: int, due: float) -> bool:
+        """Send that request, or do so once a new connection is there. False where there are too many."""
+        if self.free:
+            connection = self.free.pop()
+        elif len(self.all) < CONNECTIONS:
+            connection = self._open()
+        else:
+            return False
+        connection.index, connection.due = index, due
+        connection.buffer, connection.length = b"", 0
+        self.outcomes.delays.append(time.perf_counter() - due)
+        self.busy += 1
+        if connection.connected:
+            self._send(connection)
+        return True
+
+    def _open(self) -> Connection:
+        opened = socket.socket()
+        opened.setblocking(False)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected = opened.connect_ex(("127.0.0.1", self.port)) == 0
+        connection = self.all[opened.fileno()] = Connection(opened, connected=connected)
+        self.poll.register(opened, select.EPOLLIN | (0 if connected else select.EPOLLOUT))
+        return connection
+
+    def _send(self, connection: Connection) -> None:
+        try:
+            connection.socket.send(self.sent[connection.index])
+        except OSError:
+            self._break(connection)
+
+    def _break(self, connection: Connection) -> None:
+        if connection.index >= 0:
+            self.outcomes.counts["broken"] += 1
+            self.busy -= 1
+        else:
+            self.free.remove(connection)
+        self.close(connection)
+
+    def close(self, connection: Connection) -> None:
+        self.poll.unregister(connection.socket)
+        del self.all[connection.socket.fileno()]
         connection.socket.close()
 
-    while (sending < len(times) or busy) and time.perf_counter() < end:
-        now = time.perf_counter()
-        while sending < len(times) and times[sending] <= now and (free or len(connections) < CONNECTIONS):
-            if free:
-                connection = free.pop()
-            else:
-                connection = Connection(connect(port))
-                connections[connection.socket.fileno()] = connection
-                poll.register(connection.socket, select.EPOLLIN)
-            connection.index, connection.due = sending % len(sent), times[sending]
-            connection.buffer, connection.length = b"", 0
-            outcomes.delays.append(time.perf_counter() - connection.due)
-            sending, busy = sending + 1, busy + 1
-            try:
-                connection.socket.send(sent[connection.index])
-            except OSError:
-                outcomes.counts["broken"] += 1
-                busy -= 1
-                close(connection)
-        wait = max(0.0, min(0.05, times[sending] - time.perf_counter())) if sending < len(times) else 0.05
-        for number, _ in poll.poll(max(0.0, wait - 0.001)):  # it rounds up to milliseconds: the last one is spun
-            connection = connections[number]
+    def whole(self, wait: float) -> Iterator[Connection]:
+        """Those whose answers are there now, or within `wait` seconds; each is free afterwards."""
+        for number, event in self.poll.poll(wait):
+            self.events += 1
+            connection = self.all[number]
+            if not connection.connected and event & select.EPOLLOUT:
+                connection.connected = True
+                self.poll.modify(number, select.EPOLLIN)
+                self._send(connection)
+                continue
             try:
                 part = connection.socket.recv(65536)
             except OSError:
                 part = b""
             if not part:
-                if connection.index >= 0:
-                    outcomes.counts["broken"] += 1
-                    busy -= 1
-                else:
-                    free.remove(connection)
-                close(connection)
+                self._break(connection)
                 continue
             connection.buffer += part
             connection.length = connection.length or complete(connection.buffer)
             if connection.length and len(connection.buffer) >= connection.length:
-                settle(outcomes, connection, answers, timeout)
-                busy -= 1
-                ended = b"connection: close" in connection.buffer[: connection.buffer.index(b"\r\n\r\n")].lower()
+                yield connection
+                self.busy -= 1
                 connection.index = -1
-                if ended:
-                    close(connection)
+                if b"connection: close" in connection.buffer[: connection.buffer.index(b"\r\n\r\n")].lower():
+                    self.close(connection)
                 else:
-                    free.append(connection)
-    outcomes.counts["unanswered"] += busy
+                    self.free.append(connection)
+
+
+def offer(port: int, sent: list[bytes], answers: list[bytes], dues: np.ndarray, timeout: float) -> Outcomes:
+    """Send request i % len(sent) at `dues[i]`, seconds from now."""
+    outcomes = Outcomes()
+    clients = Clients(port, sent, outcomes)
+    start, sending = time.perf_counter() + 0.1, 0
+    times = (dues + start).tolist()
+    end = times[-1] + timeout + GRACE
+    idle = 0.0
+    while (sending < len(times) or clients.busy) and time.perf_counter() < end:
+        now, before = time.perf_counter(), sending + clients.events
+        while sending < len(times) and times[sending] <= now:
+            if not clients.ask(sending % len(sent), times[sending]):
+                if now < times[sending] + timeout:
+                    break
+                outcomes.counts["unsent"] += 1
+            sending += 1
+        wait = max(0.0, min(0.05, times[sending] - time.perf_counter())) if sending < len(times) else 0.05
+        for connection in clients.whole(max(0.0, wait - 0.001)):  # it rounds up to milliseconds: the last one is spun
+            settle(outcomes, connection, answers, timeout)
+        if sending + clients.events == before:
+            idle += time.perf_counter() - now
+    outcomes.busy = 1 - idle / (time.perf_counter() - start)
+    outcomes.counts["unanswered"] += clients.busy
     outcomes.counts["unsent"] += len(times) - sending
-    for connection in list(connections.values()):
+    for connection in list(clients.all.values()):
         connection.socket.close()
     return outcomes
 
@@ -216,6 +266,7 @@ def main() -> None:
         found["mean_ms"] = round(1000 * float(np.mean(outcomes.latencies)), 3)
         found["p50_ms"], found["p99_ms"] = (1000 * np.percentile(outcomes.latencies, (50, 99))).round(3).tolist()
     found["sent_late_p99_ms"] = round(1000 * float(np.percentile(outcomes.delays, 99)), 3)
+    found["generator_busy"] = round(outcomes.busy, 2)
     found["ok_per_second"] = round(outcomes.counts["ok"] / float(times[-1]), 1)
     if arguments.latencies:
         arguments.latencies.write_text(json.dumps(outcomes.latencies))

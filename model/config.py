@@ -4,6 +4,7 @@ What a BEExformer is, in one frozen description that training, file format and e
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 DEFAULT_DELTA = 1e-4  # Table 1
@@ -78,7 +79,7 @@ class BEEConfig:
         if self.d_model % self.n_head:
             raise ValueError(f"d_model={self.d_model} is not divisible by n_head={self.n_head}")
 
-    @property
+    @cached_property
     def exits(self) -> tuple[int, ...]:
         """Blocks (1-based) that have a head."""
         return tuple(range(1, self.n_block + 1)) if self.early_exit else (self.n_block,)

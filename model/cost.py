@@ -37,7 +37,12 @@ class CostModel:
 
     def milliseconds(self, tokens: int, blocks: int) -> float:
         """For a row of `tokens` tokens that runs `blocks` blocks."""
-        return self.ratio * sum(map(float.__mul__, self.coefficients, _features(tokens, blocks)))
+        return self.ratio * self.coefficients[0] + blocks * self.of_block(tokens)
+
+    def of_block(self, tokens: int) -> float:
+        """Milliseconds for one block of such a row."""
+        _, p, q, r = self.coefficients
+        return self.ratio * (p + q * tokens + r * _pairs(tokens))
 
     def observe(self, tokens: int, blocks: int, milliseconds: float) -> None:
         """A row has been run. Threads may call this at once: a step that is lost is one of many."""
@@ -86,5 +91,8 @@ def _fit(features: np.ndarray) -> np.ndarray:
 
 
 def _features(tokens: int, blocks: int) -> tuple[float, ...]:
-    pairs = -(-tokens // 4) * 4 * -(-tokens // 16) * 16
-    return 1.0, float(blocks), float(blocks * tokens), float(blocks * pairs)
+    return 1.0, float(blocks), float(blocks * tokens), float(blocks * _pairs(tokens))
+
+
+def _pairs(tokens: int) -> int:
+    return -(-tokens // 4) * 4 * -(-tokens // 16) * 16

@@ -136,6 +136,7 @@ class Engine:
 
     def _fit_budgets(self) -> None:
         """Profiles that are milliseconds take the exit options that this machine has the time for."""
+        self._unasked: ExitSettings | None = None  # what is in effect for most requests
         for name, budget in self._budgets.items():
             self.profiles[name] = fit = budget.fit(self.cost.milliseconds)
             self.description["profiles"][name]["exit"] = fit.to_dict()
@@ -148,15 +149,22 @@ class Engine:
     def set_defaults(self, defaults: ExitOptions) -> None:
         """What is in effect where a request and its profile say nothing; where this says nothing either, what the
         checkpoint says. Raises InputError for what this model can't do."""
-        before, self.defaults = self.defaults, defaults.over(self.defaults)
+        before, self.defaults, self._unasked = self.defaults, defaults.over(self.defaults), None
         try:
             self.resolve(NOTHING_ASKED)
         except InputError:
-            self.defaults = before
+            self.defaults, self._unasked = before, None
             raise
 
     def resolve(self, asked: ExitOptions) -> ExitSettings:
         """What is in effect where a request asks for that. Raises InputError for what this model can't do."""
+        if not _asks(asked):
+            if self._unasked is None:
+                self._unasked = self._resolve(NOTHING_ASKED)
+            return self._unasked
+        return self._resolve(asked)
+
+    def _resolve(self, asked: ExitOptions) -> ExitSettings:
         return resolve(asked, defaults=self.defaults, profiles=self.profiles, config=self.config, model=self.name)
 
     @property
@@ -296,6 +304,17 @@ class Engine:
 
 def _forward(engine: Engine, row: Row) -> Forward:
     return Forward(engine, row) if row.pair_ids is None else PairForward(engine, row)
+
+
+def _asks(options: ExitOptions) -> bool:
+    """Something is asked for."""
+    return not (
+        options.delta is None
+        and options.entropy_threshold is None
+        and options.min_blocks is None
+        and options.max_blocks is None
+        and options.profile is None
+    )
 
 
 def _network(checkpoint: Checkpoint) -> kernels.Network:

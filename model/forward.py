@@ -126,8 +126,7 @@ class Forward:
 
     def _of_block(self, tokens: int) -> float:
         """Milliseconds that so many tokens take for a block."""
-        cost = self._engine.cost
-        return max(cost.milliseconds(tokens, 2) - cost.milliseconds(tokens, 1), 1e-6)
+        return max(self._engine.cost.of_block(tokens), 1e-6)
 
 
 class PairForward(Forward):

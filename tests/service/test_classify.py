@@ -11,6 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
+from beexformer.app.admission import Admission
 from beexformer.app.middleware import RequestMiddleware
 from beexformer.app.schemas import ANSWER
 
@@ -83,7 +84,9 @@ def test_server_timing_is_in_milliseconds() -> None:
         scope["state"]["context"].phases = (0.0015, 0.0, 2.25)
         await PlainTextResponse("ok")(scope, receive, send)
 
-    guarded = RequestMiddleware(answers, keys=(), max_body_bytes=1024, refused=lambda path, status, seconds: None)
+    guarded = RequestMiddleware(
+        answers, admission=Admission(max_body_bytes=1024), refused=lambda path, status, seconds: None
+    )
     response = TestClient(guarded).get("/")
     assert response.headers["server-timing"] == "tokenize;dur=1.500, queue;dur=0.000, compute;dur=2250.000"
 

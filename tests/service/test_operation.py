@@ -1,11 +1,9 @@
 """What operators and tools see: metrics, keys, the log, OpenAPI and the pages."""
 
-import asyncio
 import json
 import logging
 import math
 import re
-import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,7 +17,6 @@ from starlette.testclient import TestClient
 from beexformer.app.errors import MEDIA_TYPE
 from beexformer.app.logs import JSONLines
 from beexformer.app.metrics import training_exits
-from beexformer.app.overdue import PATHS, Overdue
 from beexformer.app.schemas import ANSWER, PROBLEM, ClassifyRequest, Problem
 from beexformer.model.answer import Answer
 from beexformer.model.checkpoint import read
@@ -384,41 +381,3 @@ def test_the_docs_page_needs_nobody_else(client: TestClient) -> None:
     for asset in assets:
         assert asset.startswith("/docs/static/")
         assert client.get(asset).status_code == 200
-
-
-def test_what_has_waited_too_long_is_refused_as_the_app_itself_would() -> None:
-    async def ask(app: Any, path: str) -> tuple[int, dict[bytes, bytes], Any]:
-        """Status, headers and body of the answer to a request that came ten seconds ago."""
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"2"), (b"x-request-id", b"find-me")]
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "headers": headers,
-            "state": {},
-            "bee.received": time.monotonic() - 10,
-        }
-        sent: list[Any] = []
-
-        async def receive() -> Any:
-            return {"type": "http.request", "body": b"{}", "more_body": False}
-
-        async def send(message: Any) -> None:
-            sent.append(message)
-
-        await app(scope, receive, send)
-        body = b"".join(message.get("body", b"") for message in sent)
-        return sent[0]["status"], dict(sent[0]["headers"]), json.loads(body)
-
-    async def compare(app: Any) -> None:
-        for path in PATHS:
-            quick, whole = await ask(Overdue(app, app.state.service), path), await ask(app, path)
-            assert quick == whole
-            assert quick[0] == 503
-
-    with client_of() as client:
-        asyncio.run(compare(client.app))
-        counted = samples(client.get("/metrics").text)
-        assert counted["bee_requests_total", "code=503", "model="] == 4

@@ -13,7 +13,15 @@ from running import BEEXFORMER, Server, samples, server_of
 OPEN_LOOP = Path(__file__).parent.parent.parent / "bench" / "open_loop.py"
 SECONDS = float(os.environ.get("SOAK_SECONDS", "600"))
 SHARE = 0.7
-ALLOWED = {"offered", "ok", "late", "refused", "504", "ok_per_second"}  # all are honest where the machine is busy
+ALLOWED = {
+    "offered",
+    "ok",
+    "late",
+    "refused",
+    "504",
+    "ok_per_second",
+    "generator_busy",
+}  # all are honest where the machine is busy
 TEXTS = [" ".join(["a warm , funny and moving film that knows its people well"] * n) for n in (1, 1, 1, 2, 3, 8)]
 
 

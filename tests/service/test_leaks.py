@@ -1,0 +1,83 @@
+"""What a request or a connection leaves behind: nothing. Objects are counted, because memory also shows what allocators
+keep."""
+
+import asyncio
+import gc
+import json
+from collections import Counter
+from typing import Any
+
+import uvicorn
+from running import GOLDEN
+from traffic import request, response
+
+from beexformer.app.admission import Admission
+from beexformer.app.connections import Connections, Limits
+from beexformer.app.direct import DirectWay
+from beexformer.app.main import create_app
+from beexformer.app.protocol import Protocol
+from beexformer.app.settings import Settings
+
+TEXTS = ["a warm film", "the worst journey " * 30, "", "😀", "moving " * 600]
+FEW, MANY = 20, 100
+SOON = b"X-Request-Timeout-Ms: 1\r\n"
+
+
+async def visit(port: int, number: int) -> None:
+    """A connection and all that may happen on it, with texts that nobody has sent before."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for text in TEXTS:
+        body = json.dumps({"text": text and f"{text} {number}"}).encode()
+        writer.write(request(body, extra=SOON if text == TEXTS[1] else b""))
+        await response(reader)
+    whole = request(json.dumps({"items": [{"text": text} for text in TEXTS]}).encode()).replace(
+        b"/classify", b"/classify/batch"
+    )
+    for piece in (whole[:150], whole[150:]):
+        writer.write(piece)
+        await asyncio.sleep(0)
+    await response(reader)
+    if number % 3 == 0:
+        writer.write(request()[:-5])  # and it leaves in the middle of a body,
+    elif number % 3 == 1:
+        writer.write(request(json.dumps({"text": TEXTS[-1]}).encode()))  # without its answer,
+    else:
+        writer.write(b"nonsense\r\n\r\n")  # or after a refusal
+        await response(reader)
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+
+
+async def counted(settings: Settings) -> tuple[Counter[str], Counter[str]]:
+    """Objects by kind after a few visits, and after many more."""
+    app = create_app(settings, warm=True)
+    service, loop = app.state.service, asyncio.get_running_loop()
+    direct = DirectWay(service, Admission(max_body_bytes=settings.max_body_bytes)).targets()
+    connections = Connections(Limits.of(settings), direct=direct)
+    config = uvicorn.Config(app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False)
+    config.load()
+    found: list[Counter[str]] = []
+    async with app.router.lifespan_context(app):
+        server = await loop.create_server(lambda: Protocol(config, connections, {}, loop), "127.0.0.1", 0)
+        port: int = server.sockets[0].getsockname()[1]
+        for first, last in ((0, FEW), (FEW, FEW + MANY)):
+            for number in range(first, last):
+                await visit(port, number)
+            while connections.connections or connections.tasks or service.scheduler.waiting:
+                await asyncio.sleep(0.01)
+            found.append(objects())
+        server.close()
+        await server.wait_closed()
+    return found[0], found[1]
+
+
+def objects() -> Counter[str]:
+    gc.collect()
+    return Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
+
+
+def test_nothing_is_left_of_requests_and_connections() -> None:
+    before, after = asyncio.run(counted(Settings(checkpoints=(GOLDEN,))))
+    more: dict[str, Any] = {kind: n - before[kind] for kind, n in after.items() if n - before[kind] >= MANY}
+    assert not more, f"{MANY} visits have left {more}"
