@@ -36,6 +36,7 @@ from timing import interleaved, machine, pin, today
 from beexformer.model import checkpoint, kernels
 from beexformer.model.engine import NO_STATES, Engine, Row
 from beexformer.model.options import ExitOptions
+from beexformer.report.vectors import static_model
 from beexformer.training import data
 
 SHIPPED = Path(checkpoint.__file__).parent / "checkpoints" / "sst2"
@@ -73,7 +74,7 @@ class Bench:
                 if "optimized" in best.name:
                     self.optimized.append(f"{name} {kind}")
         self.openvino = peers.in_openvino(peers.export("MiniLM-L6", self.work)["fp32"])
-        self.static = peers.static_vectors(self.work)
+        self.static = static_model(self.work)
         self.on_static = LogisticRegression(C=10, max_iter=1000)
         self.lexical = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(C=10, max_iter=1000))
         self.lexical.fit(self.train.texts, self.train.labels)

@@ -7,7 +7,6 @@ as it can be made here.
   weights (time doesn't feel them); fp32 and dynamic int8, with all of the runtime's own optimizations, and, where that
   is faster, after its separate optimizer for transformers (`fastest`)
 - MiniLM-L6 in OpenVINO, in the precision that OpenVINO chooses for the CPU
-- Model2Vec: static vectors distilled from MiniLM-L6, for the low end
 """
 
 import logging
@@ -20,20 +19,12 @@ import onnx
 import onnxruntime
 import openvino
 import torch
-from model2vec.distill import distill_from_model
-from model2vec.model import StaticModel
 from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.optimizer import optimize_model
 from timing import interleaved
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import (
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    DistilBertConfig,
-)
+from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig
 
 from beexformer.model.checkpoint import Checkpoint
 from beexformer.training.binarize import BinaryLinear
@@ -152,17 +143,6 @@ def in_openvino(file: Path) -> Peer:
         return request.infer({"input_ids": ids, "attention_mask": np.ones_like(ids)})["logits"]
 
     return call
-
-
-def static_vectors(folder: Path) -> StaticModel:
-    """Model2Vec of MiniLM-L6, in 256 dimensions as its authors recommend; distilled once in `folder`."""
-    place = folder / "model2vec"
-    if not place.exists():
-        source = locate("minilm", folder)
-        model = AutoModel.from_pretrained(source, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-        distill_from_model(model, tokenizer, pca_dims=256, device="cpu").save_pretrained(str(place))
-    return StaticModel.from_pretrained(str(place))
 
 
 def in_onnx(file: Path, threads: int) -> Peer:

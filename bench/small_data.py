@@ -9,8 +9,7 @@ of a pair |a - b| and a * b; where there are several blocks, the one with the le
 answers. Nothing is chosen on test rows. Vectors are kept in --work. Prints a table and one JSON line.
 
 - 1-bit: the backbone that ships, frozen; full precision: another one, in torch, where --full-precision names it
-- MiniLM: sentence vectors; Model2Vec: static ones distilled from it (Minishlab's recipe written out: each token alone
-  through the encoder, 256 principal axes, weighted by log(1 + rank), mean over tokens)
+- MiniLM: sentence vectors; Model2Vec: static ones of 256 dimensions, distilled from it by its authors' library
 - TF-IDF: words and pairs of words, logistic regression, its strength by cross-validation
 - train: the command, as a process: seconds from its start to the checkpoint, peak memory, and the served answers
 """
@@ -34,8 +33,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from tokenizers import Tokenizer as WordPiece
-from transformers import AutoModel
 
 from beexformer.model import tables
 from beexformer.model.config import BEEConfig
@@ -43,12 +40,12 @@ from beexformer.model.engine import Engine
 from beexformer.model.options import ExitOptions
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.report import baselines
+from beexformer.report.vectors import MiniLM, Model2Vec
 from beexformer.training import backbone, heads, mean_states, precision
 from beexformer.training.backbone import Backbone
 from beexformer.training.batches import pad, sorted_batches
 from beexformer.training.calibrate import expected_calibration_error
 from beexformer.training.data import Columns, Rows, read_rows, sides
-from beexformer.training.encoders import locate
 from beexformer.training.evaluate import exits_taken, logits_of
 from beexformer.training.network import BEExformer, mean_state
 
@@ -56,7 +53,6 @@ SINGLE = ("clinc150", "trec6", "subj", "mpqa", "agnews", "tweet_emotion", "sst2_
 TASKS = (*SINGLE, "stsb")
 CUTS = (2.0, 4.0)  # between the three classes of STS-B's scores
 ROWS, A_CLASS = 1000, 15
-AXES = 256  # of Model2Vec
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 NAMES = ("1-bit", "full precision", "MiniLM", "Model2Vec", "TF-IDF", "train")
@@ -129,48 +125,18 @@ def _config(start: Backbone, **fields: str) -> BEEConfig:
 
 
 @cache
-def _minilm() -> tuple[torch.nn.Module, WordPiece]:
-    folder = locate("minilm", Path("runs/encoders"))
-    model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-    tokenizer = WordPiece.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(256)
-    return model, tokenizer
-
-
-def _sentence_vectors(ids: list[np.ndarray]) -> np.ndarray:
-    """[N, 1, D]: mean over real tokens, of length 1."""
-    model, _ = _minilm()
-
-    def read(padded: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision.faster() == torch.bfloat16):
-            states = model(input_ids=padded, attention_mask=mask.long()).last_hidden_state.float()
-        return torch.nn.functional.normalize(mean_state(states, mask))[:, None]
-
-    return _batched(ids, read)
+def _frozen(kind: type[MiniLM] | type[Model2Vec]) -> MiniLM | Model2Vec:
+    return kind(Path("runs/encoders"))
 
 
 def minilm(texts: list[str]) -> np.ndarray:
-    return _sentence_vectors([np.array(e.ids) for e in _minilm()[1].encode_batch(texts)])
-
-
-@cache
-def _static() -> np.ndarray:
-    """[V, 256]: a vector for each token of the vocabulary."""
-    tokenizer = _minilm()[1]
-    first, last = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
-    found = _sentence_vectors([np.array([first, token, last]) for token in range(tokenizer.get_vocab_size())])[:, 0]
-    centered = found - found.mean(0)
-    axes = np.linalg.eigh(centered.T @ centered)[1][:, ::-1][:, :AXES]
-    weighted: np.ndarray = centered @ axes * np.log(1 + np.arange(1, len(found) + 1))[:, None]  # ranked by frequency
-    return weighted
+    """[N, 1, D] sentence vectors."""
+    return _frozen(MiniLM)(texts)[:, None]
 
 
 def model2vec(texts: list[str]) -> np.ndarray:
-    static, tokenizer = _static(), _minilm()[1]
-    ids = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
-    means = np.stack([static[row].mean(0) if row else np.zeros(AXES) for row in ids])
-    return (means / np.linalg.norm(means, axis=1, keepdims=True).clip(1e-9))[:, None].astype(np.float32)
+    """[N, 1, 256] static ones."""
+    return _frozen(Model2Vec)(texts)[:, None]
 
 
 @torch.inference_mode()
@@ -215,7 +181,7 @@ def with_heads(draw: Draw, vectors: Vectors, kept: Path) -> float:
 
 
 def with_words(draw: Draw) -> float:
-    [predicted], _ = baselines.lexical(draw.train, [draw.test], "accuracy", lambda *_: None)
+    [predicted] = baselines.lexical(draw.train, [draw.test], "accuracy", lambda *_: None).predicted
     return float((predicted == draw.test.labels).mean())
 
 

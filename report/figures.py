@@ -86,53 +86,72 @@ def _name(axis: Any, points: list[Point]) -> None:
 
 
 def exits(tasks: Sequence[tuple[Task, Net]], path: Path) -> None:
-    """Figure 4: share of rows leaving after each block, and the weights they didn't need."""
+    """Figure 4: share of rows leaving after each block, as it ships and by the paper's rule, and the weights that the
+    former didn't need."""
     figure, axes = _panels(len(tasks))
+    handles: dict[str, Any] = {}
     for axis, (task, net) in zip(axes, tasks, strict=True):
-        rows, blocks = net.leaving(), np.arange(1, net.config.n_block + 1)
-        bars = axis.bar(blocks, 100 * rows / rows.sum(), color="tab:blue", alpha=0.6)
-        axis.bar_label(bars, [str(n) for n in rows], fontsize=6)
+        blocks = np.arange(1, net.config.n_block + 1)
+        for name, its, color, side in (
+            ("as it ships", net, "tab:blue", -0.2),
+            ("the paper's rule", net.by_rule, "0.6", 0.2),
+        ):
+            rows = its.leaving()
+            handles[name] = axis.bar(blocks + side, 100 * rows / rows.sum(), 0.4, color=color, alpha=0.7, label=name)
         axis.set(title=task.title, xlabel="block", ylabel="rows leaving, %")
         # the saved weights are those of the blocks not run: all blocks are alike
+        rows = net.leaving()
         spared = rows * (net.config.n_block - blocks) / net.config.n_block / rows.sum()
         other = axis.twinx()
-        other.plot(blocks, 100 * spared, ".-", color="tab:orange")
-        other.set_ylabel("block weights spared, % of all", color="tab:orange", fontsize=8)
+        [handles["block weights spared, % of all"]] = other.plot(blocks, 100 * spared, ".-", color="tab:orange")
+        other.set_ylabel("weights spared, %", color="tab:orange", fontsize=8)
         other.set_ylim(bottom=0)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize=7)
     figure.savefig(path, dpi=DPI)
 
 
-def along_delta(tasks: Sequence[tuple[Task, Curve]], path: Path, of: str) -> None:
-    """Figures 5 (`of` "score") and 6 (`of` "saved"): along delta, the default marked."""
+def along_delta(tasks: Sequence[tuple[Task, Net, Curve]], path: Path, of: str) -> None:
+    """Figures 5 (`of` "score") and 6 (`of` "saved"): the paper's rule along delta, the default marked; dashed, what
+    ships."""
     figure, axes = _panels(len(tasks))
-    for axis, (task, curve) in zip(axes, tasks, strict=True):
+    for axis, (task, net, curve) in zip(axes, tasks, strict=True):
         values = [100 * (score if of == "score" else saved) for saved, score in curve]
-        axis.plot(DELTAS, values, ".-", color="tab:gray")
+        axis.plot(DELTAS, values, ".-", color="tab:gray", label="the paper's rule")
         at = DELTAS.index(DELTA)
-        axis.plot(DELTA, values[at], "o", color="tab:red", label=f"delta {DELTA:g}")
+        axis.plot(DELTA, values[at], "o", color="tab:red", label=f"its delta {DELTA:g}")
+        ships = task.scores(net.predicted).value if of == "score" else net.saved
+        axis.axhline(100 * ships, color="tab:blue", lw=1, ls="--", label="as it ships")
         axis.set_xscale("symlog", linthresh=1e-4)
         axis.set_xticks([-0.1, -1e-3, 0, 1e-3, 0.1, 1])
         axis.tick_params(axis="x", labelsize=6)
         axis.set(title=task.title, xlabel="delta", ylabel=task.metric if of == "score" else "FLOPs saved, %")
         axis.grid(alpha=0.25)
-    axes[0].legend(fontsize=7)
+    _legend_below(figure, axes[0], 3)
     figure.savefig(path, dpi=DPI)
 
 
-def curves(tasks: Sequence[tuple[Task, dict[str, Curve]]], path: Path) -> None:
-    """Score against FLOPs saved, one line a policy."""
+def curves(
+    tasks: Sequence[tuple[Task, dict[str, Curve]]], path: Path, ships: Sequence[tuple[float, float]] | None = None
+) -> None:
+    """Score against FLOPs saved, one line a policy; a star is what `ships`, task by task."""
     figure, axes = _panels(len(tasks))
-    for axis, (task, lines) in zip(axes, tasks, strict=True):
+    for i, (axis, (task, lines)) in enumerate(zip(axes, tasks, strict=True)):
         for name, curve in lines.items():
             points = sorted(curve)
             axis.plot(
                 [100 * saved for saved, _ in points], [100 * score for _, score in points], ".-", lw=1, label=name
             )
+        if ships:
+            saved, score = ships[i]
+            axis.plot(100 * saved, 100 * score, "*", color="black", ms=9, zorder=3, label="as it ships")
         axis.set(title=task.title, xlabel="FLOPs saved, %", ylabel=task.metric)
         axis.grid(alpha=0.25)
-    columns = min(len(axes), 2)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=6)
+    _legend_below(figure, axes[0], min(len(axes), 2))
     figure.savefig(path, dpi=DPI)
+
+
+def _legend_below(figure: Figure, axis: Any, columns: int) -> None:
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=7)
 
 
 def reliability(tasks: Sequence[tuple[Task, dict[str, Any]]], path: Path) -> None:

@@ -1,81 +1,26 @@
 """
-Who meets whom on which rows: shipped checkpoints, recorded runs of every variant, and baselines, task by task.
-
-Everything is measured on a task's development rows and compared row by row. What is missing stays missing and is said
-to be, with a reason.
+What was measured of a task: networks on its development and test rows, baselines on the same rows, and what follows
+from their answers. `report.gather` finds and measures them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 
 from beexformer.model import exits
 from beexformer.model.config import DEFAULT_DELTA, BEEConfig
-from beexformer.model.engine import Engine
-from beexformer.model.errors import BEEError, TrainingError
-from beexformer.model.folders import replacing
-from beexformer.model.tensors import named_spec
-from beexformer.report import baselines, bootstrap
+from beexformer.model.options import ExitSettings
+from beexformer.report import bootstrap
+from beexformer.report.cited import PAPER
 from beexformer.training import calibrate
-from beexformer.training.data import Rows, key
-from beexformer.training.encoders import locate
-from beexformer.training.evaluate import (
-    DELTAS,
-    NO_DELTA,
-    THRESHOLDS,
-    answers,
-    evaluate_policy,
-    flops_saved,
-    logits_of,
-    recorded,
-)
-from beexformer.training.progress import RunProgress
-from beexformer.training.recipe import Data
-from beexformer.training.record import Record, find
-from beexformer.training.splits import splits
+from beexformer.training.data import Rows
+from beexformer.training.evaluate import DELTAS, THRESHOLDS, answers, evaluate_policy, exits_taken, flops_saved
 
-PAPER = {"sst2": "SST-2", "cola": "CoLA", "mrpc": "MRPC", "rte": "RTE"}
-"""Tasks of the paper's Table 2 and how it writes them."""
 DELTA = DEFAULT_DELTA
-
-
-class Cited(NamedTuple):
-    """A row of the paper's Table 2 (arXiv 2412.05225v1): scores in points, None where it has none."""
-
-    name: str
-    bits: str
-    megabytes: float
-    scores: tuple[float | None, ...]  # SST-2, CoLA, MRPC, RTE
-    kind: str  # "quantized" or "early exit", the halves of the table
-
-
-CITED = (
-    Cited("Q-BERT", "8-8", 43, (84.6, None, 68.3, 52.7), "quantized"),
-    Cited("TernaryBERT", "2-8", 28, (None, 50.7, 87.5, 68.2), "quantized"),
-    Cited("BinaryBERT", "1-8", 16.5, (92.6, 53.4, 85.5, 72.2), "quantized"),
-    Cited("BinaryBERT", "1-4", 16.5, (92.3, 44.4, 83.3, 65.3), "quantized"),
-    Cited("BinaryBERT", "1-2", 16.5, (82.5, 14.6, 68.3, 52.7), "quantized"),
-    Cited("BinaryBERT", "1-1", 16.5, (53.2, 0, 68.3, 52.7), "quantized"),
-    Cited("BiBERT", "1-1", 13.4, (88.7, 25.4, 72.5, 57.4), "quantized"),
-    Cited("BiT (WMS)", "1-4", 13.4, (91.5, 42.0, 86.8, 66.4), "quantized"),
-    Cited("BiT (WMS)", "1-2", 13.4, (90.8, 32.1, 78.4, 58.1), "quantized"),
-    Cited("BiT (WMS)", "1-1", 13.4, (87.7, 25.1, 79.7, 58.8), "quantized"),
-    Cited("BiT", "1-1", 13.4, (89.9, 32.9, 79.9, 62.1), "quantized"),
-    Cited("ElasticBERT-base", "32-32", 416, (None, None, 87.9, None), "early exit"),
-    Cited("ElasticBERT-base-6L", "32-32", 256, (None, None, 87.3, None), "early exit"),
-    Cited("BE3R-BERT", "32-32", 1297, (93.23, 59.81, 90.27, 71.48), "early exit"),
-    Cited("BE3R-Electra", "32-32", 1278, (96.79, 68.26, 91.47, 86.28), "early exit"),
-    Cited("PABEE", "32-32", 46, (93.0, 61.2, 90.0, 80.1), "early exit"),
-    Cited("BEEformer WEE, paper", "1-1", 11.05, (85.77, 53.21, 82.30, 64.98), "quantized"),
-    Cited("BEEformer WEE-FP, paper", "32-32", 102.41, (90.71, 57.43, 84.27, 67.15), "early exit"),
-    Cited("BEEformer FP, paper", "32-32", 263, (95.10, 62.70, 90.92, 75.81), "early exit"),
-    Cited("BEEformer, paper", "1-1", 14.26, (92.32, 60.30, 86.47, 71.11), "quantized"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,19 +35,34 @@ class Net:
     tokens: np.ndarray
     size_bytes: int
     temperatures: np.ndarray  # [exits], what the logits were divided by; ones where it isn't calibrated
+    settings: ExitSettings  # in effect where nothing is asked
+    date: str = ""
 
     @cached_property
     def taken(self) -> np.ndarray:
-        """The exit (counted from 1 among its exits) that each row leaves at under the paper's rule [N]."""
-        return exits.exit_layers(self.logits, exits.entropy_gain(DELTA))
+        """The exit (counted from 1 among its exits) that each row leaves at where nothing is asked [N]."""
+        return exits_taken(self.config, self.logits, self.settings)
 
     @property
     def predicted(self) -> np.ndarray:
+        """Classes [N] where nothing is asked."""
         return answers(self.logits, self.taken)
 
     @property
-    def full_depth(self) -> np.ndarray:
-        return np.asarray(self.logits[:, -1].argmax(-1))
+    def served(self) -> np.ndarray:
+        """The logits that answer [N, m] where nothing is asked."""
+        found: np.ndarray = self.logits[np.arange(len(self.logits)), self.taken - 1]
+        return found
+
+    @cached_property
+    def by_rule(self) -> "Net":
+        """The same network under the paper's rule, over all blocks."""
+        return replace(self, settings=ExitSettings(DELTA, 0.0, 1, self.config.n_block))
+
+    @cached_property
+    def at_full_depth(self) -> "Net":
+        """The same network where no row leaves early."""
+        return replace(self, settings=ExitSettings(DELTA, 0.0, self.config.n_block, self.config.n_block))
 
     @property
     def raw(self) -> np.ndarray:
@@ -112,31 +72,21 @@ class Net:
 
     @cached_property
     def saved(self) -> float:
-        """Mean share of FLOPs saved under the paper's rule."""
-        return self._saved(self.taken)
-
-    @cached_property
-    def threshold(self) -> float | None:
-        """The smallest entropy threshold that, alone, saves as many FLOPs as the paper's rule; None if none does."""
-        return next((share for share in THRESHOLDS if self._saved(self._sure(share)) >= self.saved), None)
-
-    def when_sure(self, threshold: float) -> tuple[np.ndarray, float]:
-        """Answers [N] that leave by an entropy threshold alone, and the mean share of FLOPs saved."""
-        taken = self._sure(threshold)
-        return answers(self.logits, taken), self._saved(taken)
+        """Mean share of FLOPs saved where nothing is asked."""
+        return flops_saved(self.config, self.tokens, self._left)
 
     def leaving(self) -> np.ndarray:
         """Rows by the block they leave after [n_block]."""
-        return np.bincount(self._left(self.taken) - 1, minlength=self.config.n_block)
+        return np.bincount(self._left - 1, minlength=self.config.n_block)
 
-    def _sure(self, threshold: float) -> np.ndarray:
-        return exits.exit_layers(self.logits, exits.entropy_gain(NO_DELTA, threshold))
+    @property
+    def mean_exit(self) -> float:
+        """The block that rows leave after, on average."""
+        return float(self._left.mean())
 
-    def _left(self, taken: np.ndarray) -> np.ndarray:
-        return np.asarray(np.array(self.config.exits)[taken - 1])
-
-    def _saved(self, taken: np.ndarray) -> float:
-        return flops_saved(self.config, self.tokens, self._left(taken))
+    @property
+    def _left(self) -> np.ndarray:
+        return np.asarray(np.array(self.config.exits)[self.taken - 1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +97,11 @@ class Baseline:
     on_test: np.ndarray | None = None
     note: str = ""
     size_bytes: int | None = None
+    date: str = ""  # when it was measured
 
-    @classmethod
-    def of(cls, answers: Sequence[np.ndarray], size_bytes: int | None = None) -> "Baseline":
-        """From answers to development rows and, if there are any, to test rows."""
-        return cls(answers[0], answers[1] if len(answers) > 1 else None, size_bytes=size_bytes)
+
+Runs = dict[str, list[Net]]
+"""Recorded runs by variant, whose networks have the same shape, start and teacher."""
 
 
 @dataclass(eq=False)
@@ -168,7 +118,8 @@ class Task:
     calibration: calibrate.Kind = "per_exit"  # of what ships
     tested: Net | None = None  # the shipped network on test rows
     made: dict[str, Any] = field(default_factory=dict)  # the shipped network's provenance
-    runs: dict[str, list[Net]] = field(default_factory=dict)  # by variant
+    runs: Runs = field(default_factory=dict)  # made like what ships
+    earlier: list[Runs] = field(default_factory=list)  # made otherwise, each set of them alike
     baselines: dict[str, Baseline] = field(default_factory=dict)
 
     @property
@@ -189,17 +140,18 @@ class Task:
     def test_draws(self) -> np.ndarray:
         return bootstrap.draws(len(self.test or ()), seed=crc32(f"{self.name} test".encode()))
 
-    def scores(self, predicted: np.ndarray) -> bootstrap.Scores:
-        return bootstrap.resample(self.dev.labels, predicted, len(self.labels), self.metric, self.draws)
+    def scores(self, predicted: np.ndarray, metric: str | None = None) -> bootstrap.Scores:
+        """Of answers to the development rows, by the task's metric or another."""
+        return bootstrap.resample(self.dev.labels, predicted, len(self.labels), metric or self.metric, self.draws)
 
-    def test_scores(self, predicted: np.ndarray) -> bootstrap.Scores:
+    def test_scores(self, predicted: np.ndarray, metric: str | None = None) -> bootstrap.Scores:
         assert self.test is not None
-        return bootstrap.resample(self.test.labels, predicted, len(self.labels), self.metric, self.test_draws)
+        return bootstrap.resample(self.test.labels, predicted, len(self.labels), metric or self.metric, self.test_draws)
 
-    def of(self, variant: str, seeds: Iterable[int] | None = None) -> bootstrap.Scores | None:
-        """Mean over the recorded runs of a variant."""
-        chosen = [n for n in self.runs.get(variant, []) if seeds is None or n.seed in seeds]
-        return bootstrap.mean([self.scores(net.predicted) for net in chosen]) if chosen else None
+    def of(self, nets: Iterable[Net]) -> bootstrap.Scores | None:
+        """Mean over networks; None where there are none."""
+        found = [self.scores(net.predicted) for net in nets]
+        return bootstrap.mean(found) if found else None
 
 
 Curve = list[tuple[float, float]]
@@ -234,157 +186,21 @@ def policies(task: Task, net: Net) -> dict[str, Curve]:
         f"the paper's at delta {DELTA:g}, and by absolute entropy": curve(
             task, net, lambda share: exits.entropy_gain(DELTA, share), [0, *THRESHOLDS, 1]
         ),
+        "the last, from the model's min_blocks on": [
+            _with_threshold(task, net, share) for share in (0.0, *THRESHOLDS, 1.0)
+        ],
         "absolute entropy": curve(task, net, exits.absolute_entropy, [*nats, np.inf]),
         "maximum probability": curve(task, net, exits.max_probability, [*sure, np.inf]),
         "patience": curve(task, net, lambda steps: exits.patience(int(steps)), range(net.config.n_block)),
     }
 
 
+def _with_threshold(task: Task, net: Net, share: float) -> tuple[float, float]:
+    """The model's own options with another entropy threshold."""
+    found = replace(net, settings=replace(net.settings, entropy_threshold=share))
+    return found.saved, task.scores(found.predicted).value
+
+
 def rescaled(task: Task, net: Net, kind: calibrate.Kind) -> Net:
     """The network with temperatures of this kind, each half of the rows with those of the other half."""
     return replace(net, logits=calibrate.cross_fitted(net.raw, task.dev.labels, kind))
-
-
-def packed_bytes(config: BEEConfig) -> int:
-    """Of a binary network's tensors without what fills up rows in its file; vocabulary and texts apart."""
-    return sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for dtype, shape in named_spec(config).values())
-
-
-def real_bytes(config: BEEConfig) -> int:
-    """Of the same network in full precision: every weight a float32, no scales or thresholds."""
-    count = config.vocab_size * config.d_model // 2
-    for name, (dtype, shape) in named_spec(config).items():
-        if not name.endswith((".alpha", ".beta", ".scale")) and not name.startswith("embedding."):
-            count += int(np.prod(shape)) * (64 if dtype == "uint64" else 1)
-    return 4 * count
-
-
-# ---------------------------------------------------------------- gathering
-
-
-def gather(
-    engines: Iterable[Engine], runs: Path, root: Path, work: Path, progress: RunProgress, encoder: bool
-) -> tuple[list[Task], dict[str, str]]:
-    """Every task that a checkpoint or a record names, measured; and what was left out, with the reason.
-
-    The paper's tasks come first. `runs` holds records and may be missing; what baselines answered is kept in its
-    folder `baselines`, and not computed again for the same rows.
-    """
-    tasks: dict[str, Task] = {}
-    left_out: dict[str, str] = {}
-    for engine in engines:
-        try:
-            task = _task(engine.name, recorded(engine), root, list(engine.labels))
-        except BEEError as error:
-            left_out[f"checkpoint {engine.name}"] = str(error)
-            continue
-        tasks[engine.name] = task
-        _measure(task, engine, progress)
-    for record in find(runs):
-        name = record.meta["task"]
-        title = f"record {name}, {record.meta['variant']}, seed {record.meta['seed']}"
-        try:
-            if name not in tasks:
-                data = Data.model_validate(record.meta["recipe"]["data"])
-                tasks[name] = _task(name, data, root, record.meta["class_names"])
-            _add(tasks[name], record)
-        except BEEError as error:
-            left_out[title] = str(error)
-        except (KeyError, TypeError, ValueError) as error:
-            left_out[title] = f"it can't be read ({error}); train it again"
-    order = [*PAPER, *sorted(tasks.keys() - PAPER.keys())]
-    found = [tasks[name] for name in order if name in tasks]
-    for task in found:
-        _answer(task, runs / "baselines", work, progress, encoder)
-    return found, left_out
-
-
-def _task(name: str, data: Data, root: Path, labels: list[str]) -> Task:
-    """The rows; training rows that are also scored on are dropped, as training drops them."""
-    train, dev, test, _ = splits(data, root, labels)
-    scored = {key(row) for rows in (dev, test) if rows for row in rows.inputs()}
-    kept = np.flatnonzero([key(row) not in scored for row in train.inputs()])
-    if not len(kept):
-        raise TrainingError(f"{root / data.train}: every training row is also a development or test row")
-    return Task(name, data.metric, labels, train.take(kept), dev, test)
-
-
-def _measure(task: Task, engine: Engine, progress: RunProgress) -> None:
-    """The shipped network anew, by the engine."""
-
-    def run(rows: Rows, split: str) -> tuple[np.ndarray, np.ndarray]:
-        report = progress.stage(f"{task.name} on {split}")
-
-        def watched(starts: Sequence[int]) -> Iterable[int]:
-            for i, start in enumerate(starts):
-                yield start
-                report(i + 1, len(starts), "")
-
-        return logits_of(engine, rows, watched)
-
-    logits, tokens = run(task.dev, "dev")
-    evaluation = engine.description["evaluation"]
-    task.made = evaluation["provenance"]
-    temperatures = calibrate.recorded(evaluation, logits.shape[1])
-    task.calibration = evaluation.get("calibration", {}).get("kind", "none")
-    size = engine.description["size_bytes"]
-    task.shipped = Net("proposed", task.made.get("seed", 0), engine.config, logits, tokens, size, temperatures)
-    if task.test:
-        logits, tokens = run(task.test, "test")
-        task.tested = replace(task.shipped, logits=logits, tokens=tokens)
-
-
-def _add(task: Task, record: Record) -> None:
-    if record.meta["dev_sha256"] != task.dev.sha256():
-        raise TrainingError("its development rows are others than those in the data folder")
-    ships = task.made.get("recipe")
-    for part in ("network", "start", "teacher"):
-        if ships and record.meta["recipe"].get(part) != ships.get(part):
-            raise TrainingError(f"its recipe has another [{part}] than what ships; train it again")
-    config = BEEConfig(**record.meta["config"])
-    size = packed_bytes(config) if config.binary else real_bytes(config)
-    variant, logits = record.meta["variant"], record.logits
-    found = calibrate.recorded(record.meta, logits.shape[1])
-    if variant != "proposed":  # which was calibrated when it was exported; what it is compared with is treated alike
-        found = calibrate.temperatures(logits, record.labels, task.calibration)
-        logits = logits / found[:, None]
-    net = Net(variant, record.meta["seed"], config, logits, record.tokens, size, found)
-    task.runs.setdefault(variant, []).append(net)
-
-
-def _answer(task: Task, kept: Path, work: Path, progress: RunProgress, encoder: bool) -> None:
-    """The baselines; the encoder for the paper's tasks only."""
-    others = [task.dev, *([task.test] if task.test else [])]
-    rows = baselines.digest(task.train, *others)[:12]
-
-    def lexical() -> Baseline:
-        predicted, _ = baselines.lexical(task.train, others, task.metric, progress.stage(f"TF-IDF on {task.name}"))
-        return Baseline.of(predicted)
-
-    def tuned() -> Baseline:
-        if not encoder:
-            raise TrainingError("left out")
-        report = progress.stage(f"MiniLM on {task.name}")
-        predicted = baselines.encoder(task.train, others, len(task.labels), work, report)
-        return Baseline.of(predicted, (locate("minilm", work / "encoders") / "model.safetensors").stat().st_size)
-
-    task.baselines["majority"] = Baseline.of([baselines.majority(task.train, other) for other in others])
-    task.baselines["lexical"] = _once(kept / f"{task.name}-lexical-{rows}.npz", lexical)
-    task.baselines["encoder"] = Baseline(None, note="left out")
-    if task.name in PAPER:
-        try:
-            task.baselines["encoder"] = _once(kept / f"{task.name}-encoder-{rows}.npz", tuned)
-        except TrainingError as error:
-            task.baselines["encoder"] = Baseline(None, note=str(error))
-
-
-def _once(path: Path, measure: Callable[[], Baseline]) -> Baseline:
-    """What was measured and is kept in `path`; if nothing is, it is measured and kept."""
-    if not path.exists():
-        found = {name: value for name, value in vars(measure()).items() if name != "note" and value is not None}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial, partial.open("wb") as out:
-            np.savez_compressed(out, **found)
-    with np.load(path) as file:
-        size = int(file["size_bytes"]) if "size_bytes" in file else None
-        return Baseline(file["predicted"], file.get("on_test"), size_bytes=size)

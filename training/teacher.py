@@ -24,12 +24,14 @@ from beexformer.training.progress import Report
 
 SHARD = 8192  # rows a file of answers holds: what a kill can lose
 WARMUP = 0.06  # share of the steps over which the rate rises
+AT_ONCE = 64 * 128  # tokens of a batch that is asked, padding included, at most
 
 
 class Teacher(nn.Module):
-    """Encoder, mean over real tokens, linear head: token ids and mask [B, L] -> logits [B, m] (float32)."""
+    """Encoder, mean over real tokens, linear head: token ids and mask [B, L] -> logits [B, m] (float32). Texts are cut
+    to `max_tokens`."""
 
-    def __init__(self, encoder: Path, n_class: int) -> None:
+    def __init__(self, encoder: Path, n_class: int, max_tokens: int = 128) -> None:
         super().__init__()
         # on a CPU, the fused attention's backward pass and dropout's random numbers cost more than the products
         self.encoder = AutoModel.from_pretrained(
@@ -44,7 +46,8 @@ class Teacher(nn.Module):
         self.head = nn.Sequential(nn.Dropout(0.1), nn.Linear(self.encoder.config.hidden_size, n_class))
         self.tokenizer = Tokenizer.from_file(str(encoder / "tokenizer.json"))
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(128)
+        self.max_tokens = max_tokens
+        self.tokenizer.enable_truncation(max_tokens)
 
     def encode(self, texts: list[str], pairs: list[str] | None) -> list[list[int]]:
         inputs = list(zip(texts, pairs, strict=True)) if pairs else texts
@@ -118,10 +121,11 @@ def finetune(
     dtype: torch.dtype,
     seed: int,
     report: Report,
+    max_tokens: int = 128,
 ) -> Teacher:
     """Fine-tune `encoder` on `train`, or take up where `folder` left off."""
     torch.manual_seed(seed)
-    run = _FineTuning(Teacher(encoder, n_class), train, epochs, learning_rate, batch_size)
+    run = _FineTuning(Teacher(encoder, n_class, max_tokens), train, epochs, learning_rate, batch_size)
     folder.mkdir(parents=True, exist_ok=True)
     saved = folder / "state.pt"
     if saved.exists():
@@ -150,7 +154,7 @@ def answer(
         if not path.exists():
             ids = teacher.encode(texts[start : start + SHARD], pairs and pairs[start : start + SHARD])
             logits = np.empty((len(ids), teacher.n_class), dtype=np.float32)
-            for batch in sorted_batches(np.array([len(row) for row in ids]), 64):
+            for batch in sorted_batches(np.array([len(row) for row in ids]), max(1, AT_ONCE // teacher.max_tokens)):
                 logits[batch] = _forward(teacher, [ids[i] for i in batch], dtype).numpy()
             with replacing(path) as partial, partial.open("wb") as out:
                 np.save(out, logits)
