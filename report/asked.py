@@ -42,10 +42,11 @@ Way = Callable[[Report], Answered]
 
 
 class Baselines:
-    """`kept` is the folder of their answers; `work` keeps weights. Without `encoder` none is fine-tuned."""
+    """`kept` is the folder of their answers; `work` keeps weights. Without `encoder` none is fine-tuned; without `anew`
+    none is asked that hasn't been."""
 
-    def __init__(self, kept: Path, work: Path, progress: RunProgress, encoder: bool) -> None:
-        self.kept, self.work, self.progress, self.encoder = kept, work, progress, encoder
+    def __init__(self, kept: Path, work: Path, progress: RunProgress, encoder: bool = True, anew: bool = True) -> None:
+        self.kept, self.work, self.progress, self.encoder, self.anew = kept, work, progress, encoder, anew
 
     def ask(self, task: Task) -> None:
         """All of them, on development rows and, where there are labelled ones, test rows."""
@@ -55,8 +56,12 @@ class Baselines:
         rows = baselines.digest(task.train, *others)[:12]
         for key, way in self._ways(task, others).items():
             try:
-                report = self.progress.stage(f"{NAMES[key]}: {task.name}")
-                task.baselines[key] = _once(self.kept / f"{task.name}-{key}-{rows}.npz", way, report)
+                path = self.kept / f"{task.name}-{key}-{rows}.npz"
+                if not path.exists():
+                    if not self.anew:
+                        raise TrainingError("its answers are not kept, and none was asked anew")
+                    _keep(path, way(self.progress.stage(f"{NAMES[key]}: {task.name}")))
+                task.baselines[key] = _read(path)
             except TrainingError as error:
                 task.baselines[key] = Baseline(None, note=str(error))
 
@@ -87,15 +92,14 @@ class Baselines:
         return Model2Vec(self.work / "encoders")
 
 
-def _once(path: Path, ask: Way, report: Report) -> Baseline:
-    """What is kept in `path`; if nothing is, it is asked and kept."""
-    if not path.exists():
-        found = ask(report)
-        parts = dict(zip(("predicted", "on_test"), found.predicted, strict=False))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial, partial.open("wb") as out:
-            today = datetime.date.today().isoformat()
-            np.savez_compressed(out, size_bytes=found.size_bytes, date=today, **parts)  # type: ignore[arg-type]
+def _keep(path: Path, found: Answered) -> None:
+    parts = dict(zip(("predicted", "on_test"), found.predicted, strict=False))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial, partial.open("wb") as out:
+        today = datetime.date.today().isoformat()
+        np.savez_compressed(out, size_bytes=found.size_bytes, date=today, **parts)  # type: ignore[arg-type]
+
+
+def _read(path: Path) -> Baseline:
     with np.load(path) as file:
-        on_test = file.get("on_test")
-        return Baseline(file["predicted"], on_test, "", int(file["size_bytes"]), str(file["date"]))
+        return Baseline(file["predicted"], file.get("on_test"), "", int(file["size_bytes"]), str(file["date"]))

@@ -21,6 +21,9 @@ def report(
     work: Annotated[Path, typer.Option(help="Folder that keeps the weights of a baseline.")] = Path("runs/report"),
     checkpoint: Checkpoint = None,
     encoder: Annotated[bool, typer.Option(help="Fine-tune MiniLM, where its answers aren't kept.")] = True,
+    kept_only: Annotated[
+        bool, typer.Option("--kept-only", help="Take baselines' answers that are kept, and ask none anew.")
+    ] = False,
 ) -> None:
     """Rebuild the paper's tables and figures from checkpoints, records and data, with baselines and intervals."""
     with train_extra():
@@ -29,7 +32,7 @@ def report(
 
     from beexformer.model.registry import Registry
 
-    path = tables.run(
-        Registry([checkpoint] if checkpoint else [], None), data, runs, out, work, Console(stderr=True), encoder
-    )
+    engines = Registry([checkpoint] if checkpoint else [], None)
+    console = Console(stderr=True)
+    path = tables.run(engines, data, runs, out, work, console, encoder=encoder, anew=not kept_only)
     print(path)

@@ -73,9 +73,9 @@ def gather(
 
 
 def task_of(name: str, data: Data, root: Path, labels: list[str]) -> Task:
-    """The rows. Baselines learn from training rows that state a label; those that are also scored on are dropped, as
-    training drops them."""
-    train, dev, test, _ = splits(data, root, labels)
+    """The rows. Baselines learn from training rows that state a label, so files of rows with soft labels alone are not
+    read; rows that are also scored on are dropped, as training drops them."""
+    train, dev, test, _ = splits(data.model_copy(update={"also": []}), root, labels)
     scored = {key(row) for rows in (dev, test) if rows for row in rows.inputs()}
     stated = np.ones(len(train), bool) if train.stated is None else train.stated
     kept = np.flatnonzero(stated & np.array([key(row) not in scored for row in train.inputs()]))

@@ -54,20 +54,30 @@ variant costs or brings, and not how it compares with what ships. Means over see
 
 
 def run(
-    engines: Iterable[Engine], root: Path, runs: Path, out: Path, work: Path, console: Console, encoder: bool = True
+    engines: Iterable[Engine],
+    root: Path,
+    runs: Path,
+    out: Path,
+    work: Path,
+    console: Console,
+    *,
+    encoder: bool = True,
+    anew: bool = True,
 ) -> Path:
     """Measure all that there is and write README.md and its pictures into `out`; answers the README's path.
 
     `root` is the data folder, `runs` holds records and may be missing; what baselines answer is kept there too. `work`
-    keeps an encoder's weights; without `encoder` none is fine-tuned. Raises TrainingError where nothing names a task
+    keeps an encoder's weights; without `encoder` none is fine-tuned, without `anew` no baseline is asked that hasn't
+    been. Raises TrainingError where nothing names a task
     with rows.
     """
     path = out / "README.md"
     if path.exists() and not path.read_text().startswith(HEAD.partition("{")[0]):
         raise TrainingError(f"{path} is no report of ours; give --out a folder of its own")
     progress = RunProgress(console)
+    baselines = Baselines(runs / "baselines", work, progress, encoder, anew)
     with progress.bar:
-        tasks, left_out = gather(engines, runs, root, Baselines(runs / "baselines", work, progress, encoder), progress)
+        tasks, left_out = gather(engines, runs, root, baselines, progress)
         if not tasks:
             raise TrainingError("; ".join(left_out.values()) or f"no checkpoint, and no record under {runs}")
         out.mkdir(parents=True, exist_ok=True)

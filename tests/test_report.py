@@ -29,6 +29,7 @@ from beexformer.training.data import Rows
 from beexformer.training.evaluate import evaluate, exits_taken, logits_of
 from beexformer.training.export import tensors_of
 from beexformer.training.network import BEExformer
+from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import VARIANTS, Data
 from beexformer.training.record import Record, write
 from beexformer.training.splits import splits
@@ -290,17 +291,30 @@ def test_it_is_the_same_again(written: tuple[Path, Engine], root: Path, monkeypa
         assert path.read_bytes() == (place / "again" / path.name).read_bytes(), path.name
 
 
-def test_an_encoder_is_asked_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baselines_are_asked_once(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_what_takes_long(monkeypatch)
     monkeypatch.setattr(
         asked.baselines, "encoder", lambda _, others, *__: Answered([np.ones(len(o), int) for o in others], 12_340_000)
     )
-    engine, runs, work = shipped(tmp_path), tmp_path / "runs", tmp_path / "work"
-    first = tables.run([engine], root, runs, tmp_path / "out", work, Console(quiet=True)).read_text()
-    assert cells(first, "MiniLM, fine-tuned")[1] == "12.34"
-    monkeypatch.setattr(asked.baselines, "encoder", lambda *_: pytest.fail("its answers are kept"))
-    again = tables.run([engine], root, runs, tmp_path / "again", tmp_path / "other", Console(quiet=True), encoder=False)
-    assert again.read_text() == first
+    task = gather.task_of("sst2", Data.model_validate(section("sst2")), root, ["no", "yes"])
+    progress = RunProgress(Console(quiet=True))
+    asked.Baselines(tmp_path / "kept", tmp_path, progress).ask(task)
+    first = task.baselines
+    assert first["encoder"].size_bytes == 12_340_000
+    assert first["encoder"].predicted is not None
+    assert len(first["encoder"].predicted) == 50
+    assert first["encoder"].on_test is not None
+    assert "not installed" in first["frozen"].note
+    for name in ("lexical", "on_backbone", "encoder"):
+        monkeypatch.setattr(asked.baselines, name, lambda *_: pytest.fail("its answers are kept"))
+    task.baselines = {}
+    asked.Baselines(tmp_path / "kept", tmp_path / "other", progress, encoder=False).ask(task)
+    for key, again in task.baselines.items():
+        assert again.size_bytes == first[key].size_bytes
+        assert np.array_equal(again.predicted, first[key].predicted)  # type: ignore[arg-type]
+    asked.Baselines(tmp_path / "none", tmp_path, progress, anew=False).ask(task)
+    assert task.baselines["lexical"].note == "its answers are not kept, and none was asked anew"
+    assert task.baselines["majority"].predicted is not None
 
 
 def test_a_checkpoint_alone_is_enough(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,9 +355,11 @@ def test_baselines_learn_from_rows_with_labels(tmp_path: Path) -> None:
     (tmp_path / "task").mkdir()
     (tmp_path / "task" / "dev.csv").write_text("text,label\na,no\nb,yes\n")
     (tmp_path / "task" / "train.csv").write_text("text,label,p_no,p_yes\nc,yes,0.2,0.8\nd,no,0.9,0.1\n")
+    with (tmp_path / "task" / "train.csv").open("a") as file:
+        file.write("f,,0.5,0.5\n")
     (tmp_path / "more.csv").write_text("text,p_no,p_yes\ne,0.3,0.7\n")
     data = Data(train="task", also=["more.csv"])
-    assert len(splits(data, tmp_path).train) == 3
+    assert len(splits(data, tmp_path).train) == 4
     assert gather.task_of("task", data, tmp_path, ["no", "yes"]).train.texts == ["c", "d"]
 
 
