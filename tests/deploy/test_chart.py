@@ -414,6 +414,28 @@ def test_rules_and_dashboards_are_those_of_compose(helm: str) -> None:
     assert dashboards
 
 
+SHOWN = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/scaling.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("values", [one for one in SHOWN if one.startswith(("resources:", "checkpoints:"))])
+def test_values_that_the_documents_show_are_values(helm: str, values: str) -> None:
+    [shown] = documents(values)
+    resources = render(helm, shown)
+    for resource in resources:
+        assert not strict.problems(resource, "1.37")
+    assert resources != render(helm, {})
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed; apt-get install prometheus")
+def test_what_the_documents_show_to_prometheus_is_a_configuration(tmp_path: Path) -> None:
+    [shown] = [one for one in SHOWN if one.startswith("scrape_configs:")]
+    (tmp_path / "prometheus.yml").write_text(shown)
+    checked = subprocess.run(
+        ["promtool", "check", "config", tmp_path / "prometheus.yml"], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_a_packaged_chart_is_complete(helm: str, tmp_path: Path) -> None:
     subprocess.run([helm, "package", CHART, "--destination", tmp_path], check=True, capture_output=True)
     [package] = tmp_path.iterdir()

@@ -43,7 +43,7 @@ def test_nothing_is_lost_but_what_a_killed_pod_was_at(fleet: dict[str, Any]) -> 
 
 
 def test_a_pod_that_is_added_has_its_share(fleet: dict[str, Any]) -> None:
-    assert fleet["requests"]["share_of_added"] > 0.1, "of requests, of three pods, while it started in between"
+    assert fleet["requests"]["share_of_added"] > 0.2, "of requests, of three pods"
     for stage in ("until_renewed", "after"):
         assert set(fleet["connections"][stage]) == {"right", "slowest_ms"}
     assert min(fleet["connections"]["shares"]) > 0.15, "of connections, once all are renewed"
