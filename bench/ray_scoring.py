@@ -31,7 +31,7 @@ from timing import machine, processes, today
 from beexformer.model import tables
 
 SCORE = Path(__file__).parent.parent / "deploy/ray/score.py"
-RAY_NICE = 15  # of its workers, unless RAY_worker_niceness says otherwise
+NICE = int(os.environ.get("RAY_worker_niceness", "15"))  # of Ray's workers
 CLASSIFY = [sys.executable, "-c", "from beexformer.cli import main; main()", "classify"]
 
 
@@ -93,7 +93,7 @@ def command_line(source: Path, out: Path, workers: int) -> tuple[float, float]:
     """(seconds, CPU seconds) of so many processes."""
     begun = time.perf_counter()
     command = [*CLASSIFY, source, "--text", "review", "-o", out, "--threads", workers]
-    run = subprocess.Popen([*map(str, command)], preexec_fn=lambda: os.nice(max(0, RAY_NICE - os.nice(0))))
+    run = subprocess.Popen([*map(str, command)], preexec_fn=lambda: os.nice(max(0, NICE - os.nice(0))))
     _, status, used = os.wait4(run.pid, 0)
     assert status == 0
     return time.perf_counter() - begun, used.ru_utime + used.ru_stime
