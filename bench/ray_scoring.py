@@ -31,7 +31,7 @@ from timing import machine, processes, today
 from beexformer.model import tables
 
 SCORE = Path(__file__).parent.parent / "deploy/ray/score.py"
-NICE = int(os.environ.get("RAY_worker_niceness", "15"))  # of Ray's workers
+NICE = int(os.environ.get("RAY_worker_niceness", "15"))  # noqa: SIM112  # Ray's name, of its workers
 CLASSIFY = [sys.executable, "-c", "from beexformer.cli import main; main()", "classify"]
 
 
