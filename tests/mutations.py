@@ -37,21 +37,21 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "a key is accepted by any prefix of it",
-        "app/middleware.py",
+        "app/admission.py",
         "secrets.compare_digest(given, key)",
         "(bool(given) and key.startswith(given))",
         "tests/service/test_operation.py::test_keys_guard_everything_but_probes_metrics_and_docs",
     ),
     Mutation(
         "a key is accepted in another case",
-        "app/middleware.py",
+        "app/admission.py",
         "secrets.compare_digest(given, key)",
         "secrets.compare_digest(given.lower(), key.lower())",
         "tests/service/test_operation.py::test_keys_guard_everything_but_probes_metrics_and_docs",
     ),
     Mutation(
         "Server-Timing is in seconds",
-        "app/middleware.py",
+        "app/context.py",
         "(1e3 * tokenize, 1e3 * queue, 1e3 * compute)",
         "(tokenize, queue, compute)",
         "tests/service/test_classify.py::test_server_timing_is_in_milliseconds",
@@ -101,7 +101,7 @@ MUTATIONS = [
     Mutation(
         "dev is evaluated on the embedding of training",
         "training/trainer.py",
-        "weight.copy_(self.network.exported_embedding())",
+        "self.network.embedding.weight.copy_(self.network.exported_embedding())",
         "pass",
         "tests/test_train.py::test_dev_is_evaluated_on_the_rows_of_the_embedding_that_are_exported",
     ),
