@@ -126,6 +126,13 @@ MUTATIONS = [
         "",
         "tests/test_distill.py::test_the_encoder_is_told_which_text_of_a_pair_a_token_is_in",
     ),
+    Mutation(
+        "MPNet doesn't tell tokens before from those behind",
+        "training/mpnet.py",
+        "half * (distance > 0) + ",
+        "",
+        "tests/test_mpnet.py::test_its_states_are_the_librarys",
+    ),
 ]
 
 

@@ -160,7 +160,9 @@ def _phases(recipe: Recipe, data: Prepared) -> dict[str, float]:
     words = {COMPARING: 2 + 4e-5 * len(data.train) * m}
     if recipe.heads:
         fitting = 2 + 2e-5 * len(data.train) * m
-        return {frozen.READING: 0.2 + 3e-5 * tokens, frozen.LEARNING: fitting, CHECKING: 5.0, **words}
+        wide = (data.config.d_model / 384) ** 2
+        reading, fitting = 0.2 + 3e-5 * wide * tokens, wide * fitting
+        return {frozen.READING: reading, frozen.LEARNING: fitting, CHECKING: 5.0 * wide, **words}
     return {"training": recipe.optim.epochs * 1e-3 * tokens, CHECKING: 4.0, **words}
 
 
