@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import backbone, data, teaching, vocabulary, warm_start
+from beexformer.training import backbone, data, passages, teaching, vocabulary, warm_start
 from beexformer.training.backbone import Backbone
 from beexformer.training.data import Input, Rows, sides
 from beexformer.training.encoders import locate
@@ -63,6 +63,7 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
         config = network.config(tokenizer.vocab_size, len(labels), variant, multi_label=train.multi_label)
     except ValueError as error:
         raise TrainingError(f"recipe {recipe.name}: {error}") from None
+    train = passages.add(recipe.data, root, train, tokenizer)
     read = [side for row in train.inputs() for side in sides(row)] if config.pairs == "apart" else train.inputs()
     cut = tokenizer.count_cut(read)
     overview = Overview(train, None if cross_validated else dev, labels, cut, network.max_tokens)

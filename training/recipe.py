@@ -40,6 +40,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Passages(Section):
+    """Running text whose sentences are training rows with soft labels, and how much of it is learned from."""
+
+    file: str = Field(description="a text file, a document a line")
+    rows: int = Field(ge=1, description="passages of up to 510 tokens that are drawn from it")
+    held_out: int = Field(0, ge=0, description="paragraphs that nothing is read of, not even their sentences alone")
+    held_out_seed: int = Field(2000, description="by which they are drawn, as in a backbone's recipe")
+    seed: int = 1
+
+
 class Data(Section):
     """Where the rows are and how they are scored."""
 
@@ -49,6 +59,7 @@ class Data(Section):
         0.7, ge=0, le=1, description="share of a soft label in the target of a row that has a label too"
     )
     soft_temperature: float = Field(1.0, gt=0, description="by which logits in soft labels are divided")
+    passages: Passages | None = None
     labelled_share: float | None = Field(
         None, gt=0, description="labelled rows are repeated until they are about so many times the others"
     )
