@@ -194,7 +194,7 @@ class Classifier:
     def settle(self, begun: "Begun", context: RequestContext, unanswered: Exception | None = None) -> Iterator[Outcome]:
         """Count what has come of them, one at a time; what has no outcome has `unanswered` for one."""
         texts, before = begun.texts, context.unread
-        tokenize, compute = sum(text.tokenize for text in texts), sum(text.compute for text in texts)
+        tokenize, compute = sum([text.tokenize for text in texts]), sum([text.compute for text in texts])
         queue = before + max(0.0, time.monotonic() - begun.start - tokenize - compute)
         context.settled(len(texts), (tokenize, queue, compute))
         for text in texts:

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import logging
+import math
 import os
 import socket
 import struct
@@ -22,7 +23,8 @@ from beexformer.app.connections import Connections
 from beexformer.model.errors import BEEError
 
 BACKLOG = 4096  # connections that may wait to be taken; the system has a limit of its own (net.core.somaxconn)
-BURST = 64  # connections taken at once, at most
+BURST = 64  # connections taken at once, at most,
+PER_SECOND = 4000  # or so many for each second since the last time, where some were left then
 YIELD_SECONDS = 0.002  # for a worker with fewer connections
 PAUSE_SECONDS = 0.5  # where file descriptors have run out
 QUIET_SECONDS, LAST_SECONDS = (
@@ -90,6 +92,7 @@ class Acceptor:
         self._attaching: set[asyncio.Task[object]] = set()
         self._open = False
         self._complained = -1e9
+        self._left = math.inf  # when connections were left in the queue, if they were at the last time
 
     def start(self) -> None:
         self._open = True
@@ -118,11 +121,13 @@ class Acceptor:
             self.stop()
         elif self._board.crowded(self._slot):
             self._pause(YIELD_SECONDS, self._take)
-        elif self._take():
+        else:
             # a loop with much to do comes by seldom: it takes more, as long as that makes it no fuller than others
-            for _ in range(BURST - 1):
-                if self._board.crowded(self._slot, len(self._attaching)) or not self._take():
-                    break
+            now, taken = time.monotonic(), 0
+            most = max(BURST, PER_SECOND * (now - self._left))
+            while taken < most and not self._board.crowded(self._slot, len(self._attaching)) and self._take():
+                taken += 1
+            self._left = now if taken >= most else math.inf
 
     def _take(self) -> bool:
         """Take one connection. False if there is none."""

@@ -1,8 +1,8 @@
 """
 Log lines: one JSON object a line on stderr, for the server's own lines and for one line a request. Never a text.
 
-Lines of requests are put together by hand and written some at a time, because logging one the usual way costs a
-request a twelfth of its time.
+Lines of requests are put together by hand, some at a time: logging one the usual way costs a request a twelfth of its
+time, and what is done for many in a row costs a third of what it costs between two sentences, which clear the caches.
 """
 
 import asyncio
@@ -11,8 +11,7 @@ import json
 import logging
 import os
 import time
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 WRITTEN_AFTER = 0.1  # seconds that the line of a request may lie here
 AT_ONCE = 256  # lines; as many are written without waiting
@@ -37,13 +36,28 @@ class JSONLines(logging.Formatter):
         return json.dumps(line)
 
 
+class _Request(NamedTuple):
+    """One line to come; `time` is of the system's clock."""
+
+    level: int
+    time: float
+    request_id: str
+    method: str | None
+    path: str
+    status: int
+    seconds: float
+    model: str | None
+    exit_index: int | None
+    items: int | None
+
+
 class AccessLines:
     """Lines of requests on their way to the logger `name`, each as JSONLines would write it. Nothing is lost at an exit
     that Python knows of."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
-        self._lines: list[str] = []
+        self._requests: list[_Request] = []
         self._due = 0.0
         atexit.register(self.write)
 
@@ -63,26 +77,31 @@ class AccessLines:
         if not self._logger.isEnabledFor(level):
             return
         now = time.time()
-        more = f', "model": {_quoted(model)}, "exit_index": {exit_index}' if model else ""
-        more += f', "items": {items}' if items is not None else ""
-        asked = f'"method": "{method}", ' if method else ""
-        if not self._lines or now > self._due:
+        if not self._requests or now > self._due:
             self._due = now + 2 * WRITTEN_AFTER  # past that, the loop that should have written has ended
             asyncio.get_running_loop().call_later(WRITTEN_AFTER, self.write)
-        self._lines.append(
+        self._requests.append(_Request(level, now, request_id, method, path, status, seconds, model, exit_index, items))
+        if len(self._requests) >= AT_ONCE:
+            self.write()
+
+    def write(self) -> None:
+        """What has come since the last time."""
+        if self._requests:
+            requests, self._requests = self._requests, []
+            lines = [self._line(request) for request in requests]
+            self._logger.log(max(logging.INFO, self._logger.getEffectiveLevel()), "requests", extra={"lines": lines})
+
+    def _line(self, request: _Request) -> str:
+        level, now, request_id, method, path, status, seconds, model, exit_index, items = request
+        more = f', "model": {json.dumps(model)}, "exit_index": {exit_index}' if model else ""
+        more += f', "items": {items}' if items is not None else ""
+        asked = f'"method": "{method}", ' if method else ""
+        return (
             f'{{"time": "{_second(int(now))}.{int(now % 1 * 1000):03d}Z", "level": "{_LEVELS[level]}", '
             f'"logger": "{self._logger.name}", "message": "request", "pid": {os.getpid()}, '
             f'"request_id": "{request_id}", {asked}"path": "{path}", "status": {status}, '
             f'"ms": {seconds * 1000:.3f}{more}}}'
         )
-        if len(self._lines) >= AT_ONCE:
-            self.write()
-
-    def write(self) -> None:
-        """What has come since the last time."""
-        if self._lines:
-            lines, self._lines = self._lines, []
-            self._logger.log(max(logging.INFO, self._logger.getEffectiveLevel()), "requests", extra={"lines": lines})
 
 
 access = AccessLines("bee.access")
@@ -96,11 +115,6 @@ def _second(seconds: int) -> str:
         _seconds.clear()
         _seconds[seconds] = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return _seconds[seconds]
-
-
-@lru_cache
-def _quoted(name: str) -> str:
-    return json.dumps(name)
 
 
 def config(level: str) -> dict[str, Any]:

@@ -135,7 +135,8 @@ class Metrics:
         values[of.flops_full] += answer.flops_full
         _observe(values, self._tokens, TOKENS, answer.tokens)
         _observe(values, of.unknown, UNKNOWN, row.unknown_ratio)
-        self.ended(model, 200, seconds)
+        values[of.ok] += 1
+        _observe(values, of.duration, SECONDS, seconds)
 
     def ended(self, model: str | None, code: int, seconds: float) -> None:
         """One text, or a body refused as a whole, came to an end; `model` is one that is loaded, or None."""
@@ -194,6 +195,7 @@ class _OfModel:
 
     def __init__(self, metrics: Metrics, engine: Engine) -> None:
         model, exits = engine.name, range(1, engine.config.n_block + 1)
+        self.ok = metrics._requests.series[model, "200"]
         self.duration = metrics._duration.series[(model,)]
         self.phases = [metrics._phase.series[model, phase] for phase in PHASES]
         self.exits = {i: metrics._exits.series[model, str(i)] for i in exits}

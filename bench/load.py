@@ -206,9 +206,10 @@ def phases(port: int) -> float:
 
 
 def half_load(server: Server, peak: float, seconds: float) -> dict[str, Any]:
-    """Poisson arrivals at half the capacity, beside a FIFO queue with the times that sentences take alone."""
+    """Poisson arrivals at half the capacity, beside a FIFO queue with the times that sentences take alone (median of
+    seven: the shortest is what a sentence seldom takes)."""
     sent = requests(server.bodies.read_bytes().splitlines(), 60_000)
-    _, service = alone(server.port, sent, 3)
+    _, service = alone(server.port, sent, 7)
     file = server.bodies.parent / "service.json"
     file.write_text(json.dumps(service))
     found = open_loop(server, peak / 2, seconds, "--service", str(file))

@@ -16,6 +16,7 @@ import argparse
 import json
 import select
 import socket
+import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -91,18 +92,19 @@ def complete(buffer: bytes) -> int:
 
 
 def alone(port: int, sent: list[bytes], repeats: int = 1) -> tuple[list[bytes], list[float]]:
-    """(answers, shortest seconds) of each request when nothing else is on its way."""
+    """(answers, median seconds) of each request when nothing else is on its way."""
+    answers: list[bytes] = []
+    seconds: list[list[float]] = [[] for _ in sent]
     with connect(port) as connection:
-        answers, seconds = [], [float("inf")] * len(sent)
         for _ in range(repeats):
             answers = []
             for i, request in enumerate(sent):
                 start = time.perf_counter()
                 status, body = ask(connection, request)
-                seconds[i] = min(seconds[i], time.perf_counter() - start)
+                seconds[i].append(time.perf_counter() - start)
                 assert status == 200, body
                 answers.append(body)
-    return answers, seconds
+    return answers, [statistics.median(times) for times in seconds]
 
 
 class Clients:
@@ -254,11 +256,14 @@ def main() -> None:
     parser.add_argument("--timeout-ms", type=int, default=1000, help="deadline, and what counts as late (%(default)s)")
     parser.add_argument("--service", type=Path, help="JSON list: seconds of each body alone")
     parser.add_argument("--latencies", type=Path, help="file for the seconds of every right answer, a JSON list")
+    parser.add_argument("--fresh", action="store_true", help="a connection for each request")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
     sent = requests(arguments.bodies.read_bytes().splitlines(), arguments.timeout_ms)
     answers, _ = alone(arguments.port, sent)
+    if arguments.fresh:
+        sent = [request.replace(b"Host: bench\r\n", b"Host: bench\r\nConnection: close\r\n", 1) for request in sent]
     times = dues(arguments.rate, arguments.seconds, arguments.seed)
     outcomes = offer(arguments.port, sent, answers, times, arguments.timeout_ms / 1000)
     found: dict[str, Any] = {"offered": len(times), **outcomes.counts}

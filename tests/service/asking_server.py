@@ -14,7 +14,7 @@ class Asking(Worker):
         async def ask() -> dict[str, str | None]:
             return {"pid": str(os.getpid()), "problem": await self.ask({})}
 
-        self.app.app.add_api_route("/ask", ask, methods=["POST"])
+        self.app.add_api_route("/ask", ask, methods=["POST"])
         super().run()
 
 
