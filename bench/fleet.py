@@ -86,6 +86,8 @@ class Pod:
 
     def start(self) -> None:
         flags = ["--port", self.port, "--workers", 1, "--drain-seconds", DRAIN_SECONDS, "--log-level", "warning"]
+        # what a busy machine would have it refuse is no loss, and not what is looked for here
+        flags += ["--max-wait-ms", 20_000, "--request-timeout-ms", 30_000]
         command = [*SERVE, *flags, "--connection-seconds", AGE_SECONDS]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*map(str, command)], stdout=log, stderr=log, start_new_session=True)

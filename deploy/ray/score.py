@@ -34,6 +34,7 @@ from ray.data.checkpoint import CheckpointConfig
 
 from beexformer.app.parts import Output, found_types
 from beexformer.app.scoring import Scoring, answer
+from beexformer.app.settings import cpus
 from beexformer.model.checkpoint import SHIPPED
 from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError, DataError
@@ -175,9 +176,9 @@ def score(asked: argparse.Namespace) -> dict[str, Any]:
     scoring = Scoring(Path(asked.input), Path(asked.out), asked.text, asked.text_pair, options=options_of(asked))
     filesystem, out = located(asked.out.rstrip("/"))
     engines = join_or_start()
-    cpus = int(ray.cluster_resources().get("CPU", 0))
-    if cpus < LEAST_CPUS:
-        raise BEEError(f"the cluster has {cpus} CPUs; it needs {LEAST_CPUS}, by num_cpus where there are fewer cores")
+    booked = int(ray.cluster_resources().get("CPU", 0))
+    if booked < LEAST_CPUS:
+        raise BEEError(f"the cluster has {booked} CPUs; it needs {LEAST_CPUS}, by num_cpus where there are fewer cores")
     ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
     rows = read(asked.input)
     columns = rows.schema().names
@@ -187,7 +188,7 @@ def score(asked: argparse.Namespace) -> dict[str, Any]:
     resumed = claim(filesystem, out, identity(asked, scoring, folder))
     begun = time.monotonic()
     done = CheckpointConfig(asked.id, f"{asked.out.rstrip('/')}.partial/checkpoint", delete_checkpoint_on_success=False)
-    done.checkpoint_actor_pool_max_size = max(1, cpus // CPUS_A_FILTER)
+    done.checkpoint_actor_pool_max_size = max(1, booked // CPUS_A_FILTER)
     rows.context.checkpoint_config = done
     actors = asked.actors or engines
     scored = rows.repartition(target_num_rows_per_block=asked.rows).map_batches(
@@ -220,7 +221,7 @@ def join_or_start() -> int:
     try:
         ray.init("auto", **quiet)
     except ConnectionError:
-        cores = os.cpu_count() or 1
+        cores = cpus()
         ray.init("local", num_cpus=cores + LEAST_CPUS - 1, include_dashboard=False, **quiet)
         return cores
     return int(ray.cluster_resources().get("CPU", 0))
