@@ -85,8 +85,8 @@ def kind_of(filesystem: pa.fs.FileSystem, path: str) -> tuple[str, str]:
         raise DataError(f"{path}: no such file or folder")
     files = [path]
     if info.type == pa.fs.FileType.Directory:
-        found = filesystem.get_file_info(pa.fs.FileSelector(path, recursive=True))
-        files = [one.path for one in found if one.is_file and not one.base_name.startswith((".", "_"))]
+        below = filesystem.get_file_info(pa.fs.FileSelector(path, recursive=True))
+        files = [one.path for one in below if one.is_file and not one.base_name.startswith((".", "_"))]
     kinds: dict[str, str] = {}
     for file in files:
         suffix = os.path.splitext(file.removesuffix(".gz"))[1].lower()
@@ -134,7 +134,7 @@ def written(filesystem: pa.fs.FileSystem, out: str) -> tuple[int, int]:
     return rows, bad
 
 
-def identity(asked: argparse.Namespace, scoring: Scoring, folder: Path) -> bytes:
+def fingerprint(asked: argparse.Namespace, scoring: Scoring, folder: Path) -> bytes:
     """What a partial output comes from; one of anything else is not gone on with."""
     engine = Engine.load(folder)
     engine.resolve(scoring.options)  # an option that no row can have is refused before the first one
@@ -146,17 +146,18 @@ def identity(asked: argparse.Namespace, scoring: Scoring, folder: Path) -> bytes
             "columns": [asked.id, *scoring.inputs],
             "options": asdict(scoring.options),
             "model": [engine.name, list(engine.labels), hashlib.sha256(logits.tobytes()).hexdigest()],
+            "thresholds": engine.thresholds and [*engine.thresholds],
         }
     ).encode()
 
 
-def claim(filesystem: pa.fs.FileSystem, out: str, made: bytes) -> bool:
-    """Begin OUT.partial, or go on with it; whether it was there. Raises BEEError for another run's, and for an output
-    that is finished."""
-    state = f"{out}.partial/made.json"
+def begin(filesystem: pa.fs.FileSystem, out: str, run: bytes) -> bool:
+    """Begin OUT.partial for the run of this fingerprint, or go on with it; whether it was there. Raises BEEError for
+    another run's, and for an output that is finished."""
+    state = f"{out}.partial/fingerprint.json"
     if filesystem.get_file_info(state).is_file:
         with filesystem.open_input_stream(state) as file:
-            if file.read() != made:
+            if file.read() != run:
                 raise BEEError(
                     f"{out}.partial belongs to answers of another input, model or option; remove it and {out} to begin "
                     "anew, or name another --out"
@@ -166,7 +167,7 @@ def claim(filesystem: pa.fs.FileSystem, out: str, made: bytes) -> bool:
         raise BEEError(f"{out} exists; name another --out, or remove it")
     filesystem.create_dir(f"{out}.partial", recursive=True)
     with filesystem.open_output_stream(state) as file:
-        file.write(made)
+        file.write(run)
     return False
 
 
@@ -185,7 +186,7 @@ def score(asked: argparse.Namespace) -> dict[str, Any]:
     for name in (asked.id, *scoring.inputs):
         if name not in columns:
             raise DataError(f"{asked.input}: no column {name!r}; it has {', '.join(columns)}")
-    resumed = claim(filesystem, out, identity(asked, scoring, folder))
+    resumed = begin(filesystem, out, fingerprint(asked, scoring, folder))
     begun = time.monotonic()
     done = CheckpointConfig(asked.id, f"{asked.out.rstrip('/')}.partial/checkpoint", delete_checkpoint_on_success=False)
     done.checkpoint_actor_pool_max_size = max(1, booked // CPUS_A_FILTER)
@@ -222,7 +223,12 @@ def join_or_start() -> int:
         ray.init("auto", **quiet)
     except ConnectionError:
         cores = cpus()
-        ray.init("local", num_cpus=cores + LEAST_CPUS - 1, include_dashboard=False, **quiet)
+        try:
+            ray.init("local", num_cpus=cores + LEAST_CPUS - 1, include_dashboard=False, **quiet)
+        except Exception as error:
+            if type(error) is not Exception:  # Ray has no class of its own for a start that took longer than 30 s
+                raise
+            raise BEEError(f"Ray didn't start on this machine ({error}); the same command tries again") from None
         return cores
     return int(ray.cluster_resources().get("CPU", 0))
 
@@ -257,11 +263,11 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     try:
-        found = score(arguments())
+        summary = score(arguments())
     except BEEError as error:
         print(error, file=sys.stderr)
         return 2
-    print(json.dumps(found))
+    print(json.dumps(summary))
     return 0
 
 

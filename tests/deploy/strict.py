@@ -27,7 +27,7 @@ class _Loader(yaml.SafeLoader):
 
 def documents(text: str) -> list[dict[str, Any]]:
     """The documents of a file of YAML, empty ones left out. Raises ValueError for a key that stands twice."""
-    return [found for found in yaml.load_all(text, _Loader) if found]
+    return [document for document in yaml.load_all(text, _Loader) if document]
 
 
 def of_json(text: str) -> Any:

@@ -69,14 +69,14 @@ def expected(source: Path) -> "pa.Table":
 
 
 def descendants(pid: int) -> list[int]:
-    found = [pid]
-    for one in found:
+    pids = [pid]
+    for one in pids:
         for children in Path(f"/proc/{one}/task").glob("*/children"):
             try:
-                found += [int(child) for child in children.read_text().split()]
+                pids += [int(child) for child in children.read_text().split()]
             except OSError:
                 continue
-    return found
+    return pids
 
 
 def kill(*pids: int) -> None:
@@ -121,9 +121,9 @@ def test_rows_are_scored_as_by_the_command_line_though_an_actor_and_the_driver_a
     assert code == 0, err
     told = json.loads(printed.splitlines()[-1])
     assert (told["rows"], told["bad"], told["resumed"]) == (2000, 400, True)
-    found = pq.read_table(out).sort_by("id")
-    assert found.column_names == expected.column_names
-    assert found.cast(expected.schema).equals(expected)
+    scored = pq.read_table(out).sort_by("id")
+    assert scored.column_names == expected.column_names
+    assert scored.cast(expected.schema).equals(expected)
     assert not out.with_name("scored.partial").exists()
     code, _, err = ended(score(source, out))
     assert (code, err.splitlines()[-1]) == (2, f"{out} exists; name another --out, or remove it")
@@ -142,11 +142,11 @@ def test_text_files_are_read_as_they_are(kind: str, expected: "pa.Table", tmp_pa
                 file.write(f'{row["id"]},"{row["review"]}"\n' if kind == "csv" else json.dumps(row) + "\n")
     code, _, err = ended(score(folder, out))
     assert code == 0, err
-    found = pq.read_table(out).sort_by("id")
-    assert found["id"].to_pylist() == [row["id"] for row in rows], "ids keep their leading zeros"
+    scored = pq.read_table(out).sort_by("id")
+    assert scored["id"].to_pylist() == [row["id"] for row in rows], "ids keep their leading zeros"
     wanted = expected.slice(0, 300)
-    assert found["predicted_score"].equals(wanted["predicted_score"])
-    assert found["error"].equals(wanted["error"])
+    assert scored["predicted_score"].equals(wanted["predicted_score"])
+    assert scored["error"].equals(wanted["error"])
 
 
 @pytest.mark.parametrize(
