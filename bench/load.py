@@ -65,11 +65,11 @@ class Server:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def memory(self) -> int:
-        """Bytes, each page divided among those who share it."""
+        """Bytes, each page divided among those who share it; without those of files, which any process may share."""
         total = 0
         for pid in processes(self.process.pid):
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-            total += 1024 * int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")))
+            total += 1024 * int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss_Anon:")))
         return total
 
 

@@ -26,12 +26,13 @@ TEXTS = [" ".join(["a warm , funny and moving film that knows its people well"] 
 
 
 def memory(server: Server) -> int:
-    """Bytes of all processes of the service, each page divided among those who share it."""
+    """Bytes of all processes of the service, each page divided among those who share it. Those of files are left out:
+    any process of this machine may share a library's, and begin or end meanwhile."""
     pids, total = [server.process.pid], 0
     for pid in pids:
         pids += [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        total += 1024 * int(next(line.split()[1] for line in lines if line.startswith("Pss:")))
+        total += 1024 * int(next(line.split()[1] for line in lines if line.startswith("Pss_Anon:")))
     return total
 
 
