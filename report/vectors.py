@@ -62,14 +62,15 @@ class MiniLM:
 def static_model(folder: Path) -> "StaticModel":
     """Model2Vec of MiniLM in 256 dimensions; distilled once in `folder`. Raises TrainingError where a package is not
     installed."""
+    place = folder / "model2vec"
+    source = None if place.exists() else locate("minilm", folder)
     if not importlib.util.find_spec("model2vec"):
         raise TrainingError("model2vec is not installed; run: pip install 'beexformer[bench]'")
-    from model2vec.distill import distill_from_model
     from model2vec.model import StaticModel
 
-    place = folder / "model2vec"
-    if not place.exists():
-        source = locate("minilm", folder)
+    if source:
+        from model2vec.distill import distill_from_model
+
         model = AutoModel.from_pretrained(source, local_files_only=True).eval()
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
         distill_from_model(model, tokenizer, pca_dims=AXES, device="cpu").save_pretrained(str(place))
