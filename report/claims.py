@@ -33,8 +33,9 @@ Claim = tuple[str, Callable[[Task], Pair], Say]
 
 
 def claims(tasks: Sequence[Task]) -> list[str]:
-    """Paired bootstrap of every claim, a task a column and their mean last."""
-    rows = [_row(name, [of(task) for task in tasks], say) for name, of, say in _all()]
+    """Paired bootstrap of every claim that some task has both sides of, a task a column and their mean last."""
+    measured = [(name, [of(task) for task in tasks], say) for name, of, say in _all()]
+    rows = [_row(name, pairs, say) for name, pairs, say in measured if any(pairs)]
     text = ["## Claims, with intervals", "", CLAIMS.format(resamples=bootstrap.RESAMPLES)]
     text += table(["claim", *(task.title for task in tasks), "mean"], rows)
     ratios = [f"{t.title} {real_bytes(t.shipped.config) / t.shipped.size_bytes:.1f}" for t in tasks if t.shipped]

@@ -51,7 +51,7 @@ def _panels(count: int, columns: int = 4, panel: tuple[float, float] = PANEL) ->
 def pareto(points: dict[str, list[Point]], path: Path) -> None:
     """Figure 3: score against size, a panel a task; hollow marks are cited, the line is the front of all of them."""
     figure, axes = _panels(len(points), 2, (6.0, 4.5))
-    named: list[list[Point]] = []
+    named: list[tuple[list[Point], list[Point]]] = []
     for axis, (title, found) in zip(axes, points.items(), strict=True):
         for kind, style in STYLES.items():
             its = [p for p in found if p.kind == kind]
@@ -67,21 +67,27 @@ def pareto(points: dict[str, list[Point]], path: Path) -> None:
         axis.set_xlim(1.2, 9000)
         axis.set(title=title, xlabel="MB", ylabel="score")
         axis.grid(alpha=0.25)
-        named.append([p for p in found if p in front or p.kind == "measured" or p.name in NAMED])
+        named.append(([p for p in found if p in front or p.kind == "measured" or p.name in NAMED], found))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     figure.draw_without_rendering()  # lays the panels out: only now a point has its place on paper
-    for axis, its in zip(axes, named, strict=True):
-        _name(axis, its)
+    for axis, (its, every) in zip(axes, named, strict=True):
+        _name(axis, its, every)
     figure.savefig(path, dpi=DPI)
 
 
-def _name(axis: Any, points: list[Point]) -> None:
-    """Names beside their points, pushed apart where they would cover each other."""
+def _name(axis: Any, points: list[Point], every: list[Point]) -> None:
+    """Names beside their points, pushed apart where they would cover each other or any of `every` point."""
     texts = [
         axis.text(p.megabytes, p.score, p.name, fontsize=6.5, color=STYLES[p.kind].get("color", "0.2")) for p in points
     ]
     adjust_text(
-        texts, ax=axis, expand=(1.15, 1.5), arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5}, iter_lim=500
+        texts,
+        [p.megabytes for p in every],
+        [p.score for p in every],
+        ax=axis,
+        expand=(1.15, 1.5),
+        arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5},
+        iter_lim=500,
     )
 
 
@@ -98,7 +104,7 @@ def exits(tasks: Sequence[tuple[Task, Net]], path: Path) -> None:
         ):
             rows = its.leaving()
             handles[name] = axis.bar(blocks + side, 100 * rows / rows.sum(), 0.4, color=color, alpha=0.7, label=name)
-        axis.set(title=task.title, xlabel="block", ylabel="rows leaving, %")
+        axis.set(title=task.title, xlabel="block", ylabel="rows leaving, %", xticks=blocks)
         # the saved weights are those of the blocks not run: all blocks are alike
         rows = net.leaving()
         spared = rows * (net.config.n_block - blocks) / net.config.n_block / rows.sum()
@@ -106,7 +112,8 @@ def exits(tasks: Sequence[tuple[Task, Net]], path: Path) -> None:
         [handles["block weights spared, % of all"]] = other.plot(blocks, 100 * spared, ".-", color="tab:orange")
         other.set_ylabel("weights spared, %", color="tab:orange", fontsize=8)
         other.set_ylim(bottom=0)
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), fontsize=7)
+    columns = min(len(axes), len(handles))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns, fontsize=7)
     figure.savefig(path, dpi=DPI)
 
 
@@ -126,7 +133,7 @@ def along_delta(tasks: Sequence[tuple[Task, Net, Curve]], path: Path, of: str) -
         axis.tick_params(axis="x", labelsize=6)
         axis.set(title=task.title, xlabel="delta", ylabel=task.metric if of == "score" else "FLOPs saved, %")
         axis.grid(alpha=0.25)
-    _legend_below(figure, axes[0], 3)
+    _legend_below(figure, axes[0], min(len(axes), 3))
     figure.savefig(path, dpi=DPI)
 
 
