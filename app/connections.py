@@ -4,6 +4,7 @@ The open connections of a process: the bounds they share, and what happens to al
 Knows when a connection's time is up; what is said on it is app/protocol.py's.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,8 +69,20 @@ class Connections(ServerState):
         super().__init__()
         self.limits, self.refused, self.counted, self.direct = limits, refused, counted, direct
         self.default_lines = b""
+        self._turn: float | None = None
         self.draining = False  # each answer from now on is the last of its connection
         self.half_closed: set[Protocol] = set()
+
+    def now(self, loop: asyncio.AbstractEventLoop) -> float:
+        """When `loop` came by: all that it hands over in one turn was there to be read by then, also what it hands over
+        last, after the rest has been answered. On the clock of time.monotonic()."""
+        if self._turn is None:
+            self._turn = time.monotonic()
+            loop.call_soon(self._turned)
+        return self._turn
+
+    def _turned(self) -> None:
+        self._turn = None
 
     def head_all(self, headers: Headers) -> None:
         """Every answer has these headers from now on."""

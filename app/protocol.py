@@ -89,7 +89,7 @@ class Protocol(HttpToolsProtocol):
             if self.discarded > DISCARD_BYTES:
                 self.transport.abort()
             return
-        self.received = time.monotonic() - self._waited()
+        self.received = min(self.server_state.now(self.loop), time.monotonic() - self._waited())
         if self.in_head and self.head_bytes > MAX_HEAD_BYTES:
             self._refuse(HTTPException(431, f"the head of the request is larger than {MAX_HEAD_BYTES} bytes"))
             return

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvicorn
+import uvloop
 from pydantic import SecretStr
 from running import ANSWERS, BEEXFORMER, GOLDEN, Server, client_of, samples, server_of
 
 from beexformer.app.admission import Admission
-from beexformer.app.connections import Reply
+from beexformer.app.connections import Connections, Limits, Reply
 from beexformer.app.direct import BATCH, CLASSIFY, DirectWay
+from beexformer.app.protocol import Protocol
 from beexformer.app.quotas import QuotaExceeded
 
 TEXT = {"text": "a warm , funny and moving film"}
@@ -146,6 +149,43 @@ def test_each_request_has_its_line_in_the_log(server: Server) -> None:
     kept = [{k: v for k, v in line.items() if k not in ("time", "ms", "exit_index")} for line in lines[-2:]]
     assert kept[0] == kept[1]
     assert kept[0]["model"] == "golden"
+
+
+def test_what_is_answered_last_in_a_turn_was_there_when_the_turn_began() -> None:
+    received: list[float] = []
+
+    def answer(headers: Any, body: bytes, at: float) -> Reply:
+        received.append(at)
+        while time.monotonic() == at:
+            pass
+        return Reply(200, b"", b"")
+
+    async def serve() -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            raise AssertionError
+
+        loop = asyncio.get_running_loop()
+        config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, proxy_headers=False)
+        config.load()
+        connections = Connections(Limits(10, 10, 10, 0), direct={b"/": answer})
+        server = await loop.create_server(lambda: Protocol(config, connections, {}, loop), "127.0.0.1", 0)
+        clients = [socket.create_connection(server.sockets[0].getsockname()) for _ in range(3)]
+        while len(connections.connections) < len(clients):
+            await asyncio.sleep(0.01)
+        for client in (clients[:2], clients[2:]):
+            for one in client:
+                one.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+            before = len(received)
+            while len(received) < before + len(client):
+                await asyncio.sleep(0)
+        for one in clients:
+            one.close()
+        server.close()
+        await server.wait_closed()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+    assert received[0] == received[1] < received[2]
 
 
 def test_what_has_waited_too_long_is_refused_as_the_app_itself_would() -> None:
