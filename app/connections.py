@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from beexformer.app.protocol import Protocol
 
 
+TICK = 0.01  # seconds in which the system may count, at most
+REST = 0.0001  # seconds between two turns, from which on the loop has slept
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -69,20 +71,32 @@ class Connections(ServerState):
         super().__init__()
         self.limits, self.refused, self.counted, self.direct = limits, refused, counted, direct
         self.default_lines = b""
-        self._turn: float | None = None
+        self._turn: float | None = None  # when this turn of the event loop began, once it has handed something over
+        self._began = self._ended = self._earliest = (
+            0.0  # the turn before; since when what is handed over may have come
+        )
         self.draining = False  # each answer from now on is the last of its connection
         self.half_closed: set[Protocol] = set()
 
-    def now(self, loop: asyncio.AbstractEventLoop) -> float:
-        """When `loop` came by: all that it hands over in one turn was there to be read by then, also what it hands over
-        last, after the rest has been answered. On the clock of time.monotonic()."""
+    def came(self, loop: asyncio.AbstractEventLoop, waited: float) -> float:
+        """When data was there that `loop` hands over now, on the clock of time.monotonic(). `waited` is what the system
+        says, within TICK.
+
+        All that the loop hands over in one turn was there when the turn began. Where the loop has not rested since the
+        turn before, data may have come ever since that one began, and the system knows about when; where it has, it
+        was woken at once."""
+        now = time.monotonic()
         if self._turn is None:
-            self._turn = time.monotonic()
+            self._turn = now
+            self._earliest = self._began if now - self._ended < REST else now
             loop.call_soon(self._turned)
-        return self._turn
+        if waited > TICK:
+            return min(self._turn, now - waited)
+        return min(self._turn, max(self._earliest, now - waited))
 
     def _turned(self) -> None:
-        self._turn = None
+        assert self._turn
+        self._began, self._ended, self._turn = self._turn, time.monotonic(), None
 
     def head_all(self, headers: Headers) -> None:
         """Every answer has these headers from now on."""

@@ -38,7 +38,7 @@ MAX_HEAD_BYTES = 32 * 1024
 MAX_TARGET_BYTES = 8 * 1024
 DISCARD_BYTES, DISCARD_SECONDS = 32 * 1024 * 1024, 10.0  # of a refused request
 UNREAD_SECONDS = 30.0  # for a client to take its answer
-TCP_INFO_BYTES, TICK_MS = 56, 10  # up to and with tcpi_last_data_recv, milliseconds since data came
+TCP_INFO_BYTES = 56  # up to and with tcpi_last_data_recv, milliseconds since data came
 CLOSE = b"connection: close\r\n\r\n"
 INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
 log = logging.getLogger("bee.error")
@@ -89,7 +89,7 @@ class Protocol(HttpToolsProtocol):
             if self.discarded > DISCARD_BYTES:
                 self.transport.abort()
             return
-        self.received = min(self.server_state.now(self.loop), time.monotonic() - self._waited())
+        self.received = self.server_state.came(self.loop, self._waited())
         if self.in_head and self.head_bytes > MAX_HEAD_BYTES:
             self._refuse(HTTPException(431, f"the head of the request is larger than {MAX_HEAD_BYTES} bytes"))
             return
@@ -102,13 +102,12 @@ class Protocol(HttpToolsProtocol):
 
     def _waited(self) -> float:
         """Seconds since the system got the data that is handed over now: in its queues, also that of connections which
-        nobody has taken yet, or because the event loop is late. The system counts in ticks of up to 10 ms."""
+        nobody has taken yet, or because the event loop is late."""
         try:
             info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
         except (AttributeError, OSError):  # another system, or no TCP
             return 0.0
-        milliseconds = int.from_bytes(info[TCP_INFO_BYTES - 4 :], sys.byteorder)
-        return milliseconds / 1000 if milliseconds > TICK_MS else 0.0
+        return int.from_bytes(info[TCP_INFO_BYTES - 4 :], sys.byteorder) / 1000
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """True keeps the connection: the client sends nothing more but may still read."""
