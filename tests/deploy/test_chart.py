@@ -375,6 +375,13 @@ def test_pods_are_not_replaced_for_another_chart_of_the_same_service(helm: str) 
     assert set(metadata["labels"]) == {f"app.kubernetes.io/{name}" for name in ("name", "instance", "version")}
 
 
+def test_pods_that_are_on_their_way_out_hold_nothing_up(helm: str) -> None:
+    resources = render(helm, {})
+    assert only(resources, "PodDisruptionBudget")["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    spread = only(resources, "Deployment")["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert [one["matchLabelKeys"] for one in spread] == [["pod-template-hash"]] * 2
+
+
 def test_what_selects_pods_finds_them(helm: str) -> None:
     resources = render(helm, {**SETS["everything"], **SETS["scaled"]})
     deployment = only(resources, "Deployment")
