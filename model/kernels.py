@@ -185,20 +185,23 @@ class Workspace(NamedTuple):
 
 
 def workspace(max_tokens: int, d_model: int, d_head: int, head_thresholds: int = 1) -> Workspace:
-    """Scratch for `early_exit_forward`: 16 D + 128 bytes a token, and 0.3 MB at D = 384."""
+    """Scratch for `early_exit_forward`: 16 D + 128 bytes a token, and 0.3 MB at D = 384.
+
+    Zeros, because lanes beyond a short row's tokens are computed with as well: with denormal numbers, which memory that
+    others have left can hold, such a row takes two to four times as long."""
     S, D, real, lanes = max_tokens | 1, d_model, np.float32, 2 * TILE
     return Workspace(
-        words=np.empty(max(STEP * D, head_thresholds * D, d_head) // 64, np.uint64),
-        words_x=np.empty(STEP * D // 64, np.uint64),
-        h=np.empty(S * D, real),
-        qkv=np.empty(S * 3 * D + lanes * TILE, real),  # whole registers of queries are read at once
-        x=np.empty(STEP * D, real),
-        mixed=np.empty(STEP * D + TILE * TILE, real),  # and written
-        gates=np.empty(5 * bits.GROUP * STEP, real),
-        across=np.empty(D * lanes, real),
-        scores=np.empty((max_tokens + KEYS) * lanes, real),
-        sums=np.empty(TILE * TILE, real),
-        hidden=np.empty((head_thresholds + 2) * d_head, real),
+        words=np.zeros(max(STEP * D, head_thresholds * D, d_head) // 64, np.uint64),
+        words_x=np.zeros(STEP * D // 64, np.uint64),
+        h=np.zeros(S * D, real),
+        qkv=np.zeros(S * 3 * D + lanes * TILE, real),  # whole registers of queries are read at once
+        x=np.zeros(STEP * D, real),
+        mixed=np.zeros(STEP * D + TILE * TILE, real),  # and written
+        gates=np.zeros(5 * bits.GROUP * STEP, real),
+        across=np.zeros(D * lanes, real),
+        scores=np.zeros((max_tokens + KEYS) * lanes, real),
+        sums=np.zeros(TILE * TILE, real),
+        hidden=np.zeros((head_thresholds + 2) * d_head, real),
     )
 
 

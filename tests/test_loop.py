@@ -1,6 +1,7 @@
 """The training loop and what feeds it: buckets of few shapes, rows cut from running text."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -108,12 +109,12 @@ def ignore(_: object) -> None:
     pass
 
 
-def a_loop(steps: int) -> Loop:
+def a_loop(steps: int, *, compile: bool = False) -> Loop:
     found = a_corpus()
     return Loop(
         Guess(),
         Feed(found.ids, some_rows(found), 512, (CLS, SEP), CPU, 1),
-        Budget(0.05, tokens=steps * 512, every=10),
+        Budget(0.05, tokens=steps * 512, every=10, compile=compile),
         CPU,
     )
 
@@ -146,3 +147,20 @@ def test_a_resumed_loop_ends_where_an_unbroken_one_does() -> None:
     second.run(ignore, ignore)
     assert second.step == whole.step
     torch.testing.assert_close(second.objective.state(), whole.objective.state(), atol=0, rtol=0)
+
+
+def test_compiled_gradients_that_are_no_numbers_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(
+        losses: Callable[..., tuple[Tensor, Tensor]], *, dynamic: bool
+    ) -> Callable[..., tuple[Tensor, Tensor]]:
+        def wrong(*batch: Tensor) -> tuple[Tensor, Tensor]:
+            loss, parts = losses(*batch)
+            return loss * torch.nan, parts
+
+        return wrong
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    loop = a_loop(40, compile=True)
+    with pytest.warns(UserWarning, match="training goes on uncompiled"):
+        history = loop.run(ignore, ignore)
+    assert history[-1].parts == a_loop(40).run(ignore, ignore)[-1].parts

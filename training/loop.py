@@ -160,6 +160,8 @@ class Loop:
     def _prepare(self) -> None:
         """Everything that happens once, before the clock of the budget runs. Steps that warm up are taken at rate zero
         and leave no trace in the optimizer either."""
+        if self.budget.compile and self.device.type != "cuda":
+            self._compile()
         if self.eager or self.graphs:
             return
         samples = self.feed.samples()
@@ -178,6 +180,18 @@ class Loop:
                 if isinstance(x, Tensor):
                     x.copy_(before[p][name]) if p in before else x.zero_()
         self._wait()
+
+    def _compile(self) -> None:
+        """Compile for every shape, shortest rows first, and see that gradients are numbers. Those of products in
+        bfloat16 are not always (torch 2.13, by which shape comes first; docs/log.md): then go on without."""
+        for length, spec in sorted(self.feed.samples().items()):
+            ids, mask = self.feed.rows(spec, length)
+            self.losses(ids, mask, spec)[0].backward()
+        finite = all(bool(torch.isfinite(p.grad).all()) for p in self.moving if p.grad is not None)
+        self.optimizer.zero_grad(set_to_none=True)
+        if not finite:
+            self.losses = self.objective.losses
+            warnings.warn("compiled gradients are not finite; training goes on uncompiled, half as fast", stacklevel=2)
 
     def _wait(self) -> float:
         """Wait for what was launched, but not for other loops of this process; the time then (monotonic, seconds)."""
