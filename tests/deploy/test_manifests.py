@@ -114,8 +114,9 @@ def test_the_image_of_the_job_has_what_the_job_runs() -> None:
     assert images == set(re.findall(r"--tag (\S+/\S+)", text))
 
 
-def test_engines_of_the_job_have_whole_nodes_and_the_head_none() -> None:
+def test_engines_of_the_job_have_whole_nodes_and_the_head_none_and_nobody_else_may_use_them() -> None:
     cluster = of("RayJob")["spec"]["rayClusterSpec"]
+    assert cluster["authOptions"]["mode"] == "token"
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     for group in cluster["workerGroupSpecs"]:
         [container] = group["template"]["spec"]["containers"]
