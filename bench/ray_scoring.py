@@ -119,7 +119,7 @@ def on_ray(source: Path, out: Path, block: int, workers: int) -> tuple[float, in
                 kinds[pid] = kind(pid, run.pid)
         if time.perf_counter() - looked > 5:
             most, looked = max(most, memory(pids)), time.perf_counter()
-        time.sleep(0.2)
+        time.sleep(0.5)  # oftener, looking at a thousand threads would cost what it looks for
     assert run.returncode == 0
     took: dict[str, float] = {}
     for pid, seconds in used.items():
