@@ -1,15 +1,21 @@
 """Recipes of rows that come without one, and the two sizes of what they start from."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from beexformer.model import checkpoint, probes
 from beexformer.model.config import BEEConfig
+from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
 from beexformer.model.tensors import spec
-from beexformer.training import backbone
+from beexformer.training import backbone, export
 from beexformer.training.distill import BackboneRecipe
+from beexformer.training.network import BEExformer
 from beexformer.training.own_rows import SIZES, backbone_of, own_rows
 from beexformer.training.recipe import read
 
@@ -74,3 +80,21 @@ def test_a_checkpoint_of_size_base_is_within_what_one_may_have() -> None:
     assert bytes_of(BEEConfig(n_class=150, head="linear", pairs="apart", **shape)) < LARGEST
     assert bytes_of(BEEConfig(n_class=150, head_thresholds=4, exact_match=True, **shape)) < LARGEST
     assert bytes_of(BEEConfig(n_class=2, head="linear", **{**shape, "embedding": "int8"})) > LARGEST
+
+
+@pytest.mark.slow
+def test_a_network_of_size_base_is_served_as_torch_computes_it(tmp_path: Path) -> None:
+    """An untrained one, written, read again and small enough. Ten seconds of a core."""
+    tokenizer = (backbone.SHIPPED / "english" / "tokenizer.json").read_text()
+    torch.manual_seed(1)
+    shape = {"d_model": 768, "n_head": 12, "embedding": "int4+2", "max_tokens": 512}
+    network = BEExformer(BEEConfig(vocab_size=30_522, n_class=2, head="linear", **shape)).eval()
+    network.fix_embedding(np.ones(30_522))
+    packed = export.packed(network, "base", ["no", "yes"], tokenizer, False, {})
+    checkpoint.save(replace(packed, card="# base\n"), tmp_path / "base")
+    assert sum(file.stat().st_size for file in (tmp_path / "base").iterdir()) < LARGEST
+    found = checkpoint.read(tmp_path / "base")
+    engine = Engine(found)
+    parity = export.verify(found, engine, [engine.encode(text) for text, _ in probes.TEXTS])
+    assert parity.holds
+    assert parity.differ == 0
