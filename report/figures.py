@@ -64,7 +64,7 @@ def pareto(points: dict[str, list[Point]], path: Path) -> None:
                 front.append(point)
         axis.step([p.megabytes for p in front], [p.score for p in front], where="post", color="0.7", lw=1, zorder=1)
         axis.set_xscale("log")
-        axis.set_xlim(1.2, 9000)
+        axis.set_xlim(0.4, 9000)
         axis.set(title=title, xlabel="MB", ylabel="score")
         axis.grid(alpha=0.25)
         named.append(([p for p in found if p in front or p.kind == "measured" or p.name in NAMED], found))
