@@ -91,7 +91,7 @@ def score(scoring: Scoring, engine: Engine, processes: int, console: Console) ->
     processes = min(processes, -(-rows // ROWS))
     # processes before the bar, whose thread none of them should be a copy of
     with (
-        _claimed(output.folder, _made(scoring, engine)),
+        _locked(output.folder, _fingerprint(scoring, engine)),
         _processes(scoring, output, engine, processes) as pool,
         _bar(console) as bar,
     ):
@@ -231,7 +231,7 @@ def answer(scoring: Scoring, engine: Engine, chunk: Sequence[tables.Row]) -> lis
 # ---------------------------------------------------------------- whose the partial output is
 
 
-def _made(scoring: Scoring, engine: Engine) -> dict[str, Any]:
+def _fingerprint(scoring: Scoring, engine: Engine) -> dict[str, Any]:
     """What a partial output comes from; one of anything else is not gone on with."""
     stat = scoring.source.stat()
     text = "a text that tells this network from another"
@@ -248,10 +248,10 @@ def _made(scoring: Scoring, engine: Engine) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _claimed(folder: Path, made: dict[str, Any]) -> Iterator[None]:
+def _locked(folder: Path, fingerprint: dict[str, Any]) -> Iterator[None]:
     """The folder of parts, for this process alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "made.json").open("a+") as file:
+    with (folder / "fingerprint.json").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -259,7 +259,7 @@ def _claimed(folder: Path, made: dict[str, Any]) -> Iterator[None]:
         file.seek(0)
         stated = file.read()
         try:
-            same = not stated or json.loads(stated) == made
+            same = not stated or json.loads(stated) == fingerprint
         except ValueError:
             same = False
         if not same:
@@ -267,7 +267,7 @@ def _claimed(folder: Path, made: dict[str, Any]) -> Iterator[None]:
                 f"{folder} has answers of another file, model or option; remove it to begin anew, or name another -o"
             )
         if not stated:
-            file.write(json.dumps(made))
+            file.write(json.dumps(fingerprint))
             file.flush()
         yield
 

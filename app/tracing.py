@@ -36,9 +36,9 @@ def provider() -> Any:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    made = TracerProvider(resource=Resource.create({"service.name": "beexformer"}))  # OTEL_SERVICE_NAME wins
-    made.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    return made
+    provider = TracerProvider(resource=Resource.create({"service.name": "beexformer"}))  # OTEL_SERVICE_NAME wins
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
 
 
 class Tracing:

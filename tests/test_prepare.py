@@ -218,7 +218,7 @@ def test_answers_of_another_teacher_or_to_other_rows_are_refused(root: Path) -> 
     more = tables(("free.txt", 41, "sentences"))
     with pytest.raises(TrainingError, match="labels-sentences-free comes from another"):
         prepared(plan(teacher=more), root)
-    (root / "work" / "teacher" / "made.json").unlink()
+    (root / "work" / "teacher" / "fingerprint.json").unlink()
     with pytest.raises(TrainingError, match="work/teacher comes from another"):
         prepared(plan(teacher=SINGLE), root)
 

@@ -305,8 +305,8 @@ def distinct(rows: Iterator[Row], count: int, without: Collection[Input]) -> lis
     for row in rows:
         if len(taken) == count:
             break
-        its = key(row)
-        if its not in seen and its not in without and not any(side in without for side in sides(its)):
-            seen.add(its)
+        compared = key(row)
+        if compared not in seen and compared not in without and not any(side in without for side in sides(compared)):
+            seen.add(compared)
             taken.append(row)
     return taken

@@ -15,10 +15,10 @@ def finished(out: Path, recipe: Recipe, root: Path) -> str | None:
     located(recipe.data, root)
     try:
         described = json.loads((out / "evaluation.json").read_text())
-        made, dev = described["provenance"]["recipe"], described["dev"]
+        stated, dev = described["provenance"]["recipe"], described["dev"]
         sources = [root / name for name in (recipe.data.train, recipe.data.dev, recipe.data.test) if name]
         newest = max(path.stat().st_mtime for path in sources)
-        if made != recipe.model_dump() or newest > (out / "config.json").stat().st_mtime:
+        if stated != recipe.model_dump() or newest > (out / "config.json").stat().st_mtime:
             return None
         return (
             f"{out} is finished: {dev['metric']} {dev['score']:.4f} of {dev['rows']} rows; change the rows or an "

@@ -55,7 +55,7 @@ def run(
         )
     checkpoint.ensure_writable(out)
     with console.status("reading what classes are called"):
-        made, parity = _made(out.name, named, start, length)
+        result, parity = _checkpoint(out.name, named, start, length)
         facts |= {
             "described": named.described,
             "commit": provenance.commit(),
@@ -63,12 +63,12 @@ def run(
             "seconds": round(time.monotonic() - began, 1),
             "parity": asdict(parity),
         }
-        made = replace(made, evaluation={"provenance": facts})
-        checkpoint.save(replace(made, card=card.of_labels(made)), out)
+        result = replace(result, evaluation={"provenance": facts})
+        checkpoint.save(replace(result, card=card.of_labels(result)), out)
     _conclude(console, named.labels, out)
 
 
-def _made(name: str, named: LabelNames, start: Backbone, length: int) -> tuple[Checkpoint, export.Parity]:
+def _checkpoint(name: str, named: LabelNames, start: Backbone, length: int) -> tuple[Checkpoint, export.Parity]:
     """The checkpoint, without evaluation and card, and how torch and engine compare on it."""
     words = [*named.described.values()]
     tokenizer = Tokenizer(start.tokenizer, length)
@@ -77,12 +77,12 @@ def _made(name: str, named: LabelNames, start: Backbone, length: int) -> tuple[C
     readers = label_names.scaled_readers(start, network)
     found = label_names.heads_of(words, readers, network, start.tokenizer)
     frozen.put([heads.Linear.through_origin(rows) for rows in found], network)
-    made = export.packed(network, name, named.labels, start.tokenizer, False, {})
-    made = label_names.with_readers(replace(made, exit=EXIT, learned_from="labels"), readers)
-    engine = Engine(made)
+    result = export.packed(network, name, named.labels, start.tokenizer, False, {})
+    result = label_names.with_readers(replace(result, exit=EXIT, learned_from="labels"), readers)
+    engine = Engine(result)
     texts = [*(text for text, _ in probes.TEXTS), *words[:: max(1, len(words) // frozen.VERIFIED)]]
-    parity = export.verified(made, engine, [engine.encode(text) for text in texts])
-    return replace(made, probes=probes.make(engine)), parity
+    parity = export.verified(result, engine, [engine.encode(text) for text in texts])
+    return replace(result, probes=probes.make(engine)), parity
 
 
 def _finished(out: Path, facts: dict[str, Any]) -> bool:

@@ -164,16 +164,16 @@ def _text(table: Text, root: Path, train: Rows, columns: Columns, seed: int, wit
     return augment.distinct(stream, table.rows, without)
 
 
-def _describe(folder: Path, made: dict[str, Any]) -> None:
+def _describe(folder: Path, fingerprint: dict[str, Any]) -> None:
     """Put a description beside what a teacher leaves in `folder`. Raises TrainingError where another one is there, or
     something without one: it was made by another teacher, or of other rows."""
-    file = folder / "made.json"
+    file = folder / "fingerprint.json"
     if folder.exists() and any(folder.iterdir()):
-        if not file.exists() or json.loads(file.read_text()) != made:
+        if not file.exists() or json.loads(file.read_text()) != fingerprint:
             raise TrainingError(
                 f"{folder} comes from another [teacher] section or from other rows; remove it or give another --work"
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(file) as partial:
-        partial.write_text(json.dumps(made, indent=1) + "\n")
+        partial.write_text(json.dumps(fingerprint, indent=1) + "\n")
