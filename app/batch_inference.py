@@ -90,8 +90,8 @@ def _classify(
         try:
             outcomes.append(_encode(engine, options, jsonl, line))
         except (InputError, NotJSON, InvalidFields) as error:
-            found = problem(error).model_dump(exclude_none=True)
-            outcomes.append(json.dumps({"line": number, **found}, ensure_ascii=False))
+            result = problem(error).model_dump(exclude_none=True)
+            outcomes.append(json.dumps({"line": number, **result}, ensure_ascii=False))
     rows = [outcome for outcome in outcomes if isinstance(outcome, Row)]
     answers = iter(engine.predict(rows))
     lines = [outcome if isinstance(outcome, str) else to_json(next(answers)).decode() for outcome in outcomes]

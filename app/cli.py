@@ -175,11 +175,11 @@ def _score(scoring: "Scoring", engine: "Engine", processes: int) -> None:
     from beexformer.app.scoring import score
 
     try:
-        found = score(scoring, engine, processes, Console(stderr=True))
+        result = score(scoring, engine, processes, Console(stderr=True))
     except KeyboardInterrupt:
         raise Stopped("stopped; the same command goes on where it was") from None
-    print(f"beexformer: {scoring.out} has {found.rows} rows, {found.bad} of them without an answer", file=sys.stderr)
-    if found.bad:
+    print(f"beexformer: {scoring.out} has {result.rows} rows, {result.bad} of them without an answer", file=sys.stderr)
+    if result.bad:
         raise SystemExit(1)
 
 

@@ -126,7 +126,7 @@ def below_roots(folder: str, roots: tuple[Place, ...]) -> Place:
             return folder
     else:
         for root in (root.resolve() for root in roots if isinstance(root, Path)):
-            found = (root / folder).resolve()  # links followed: what lies elsewhere is elsewhere
-            if found.is_relative_to(root) and found.is_dir():
-                return found
+            result = (root / folder).resolve()  # links followed: what lies elsewhere is elsewhere
+            if result.is_relative_to(root) and result.is_dir():
+                return result
     raise ChangeRefused("there is no such folder below the configured roots (BEE_CHECKPOINT_ROOTS)")

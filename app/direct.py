@@ -53,18 +53,18 @@ class DirectWay:
 
     def classify(self, headers: Headers, body: bytes, received: float) -> Reply | dict[str, Any]:
         """For POST /classify."""
-        found, started = dict(headers), time.monotonic()
+        result, started = dict(headers), time.monotonic()
         if started - received > self._limit:
-            return self._refuse(CLASSIFY, found, started - received)
-        if len(body) > SHORT or found.get(b"content-type") not in JSON or self._service.registry.state != "ready":
+            return self._refuse(CLASSIFY, result, started - received)
+        if len(body) > SHORT or result.get(b"content-type") not in JSON or self._service.registry.state != "ready":
             return {}
         try:
-            key = self._admission.check(CLASSIFY, found)
+            key = self._admission.check(CLASSIFY, result)
             asked = self._request.validate_json(body)
-            timeout_ms = timeout_of(found.get(TIMEOUT)) or self._timeout_ms
+            timeout_ms = timeout_of(result.get(TIMEOUT)) or self._timeout_ms
         except (HTTPException, QuotaExceeded, ValueError):
             return {}
-        context = RequestContext(request_id_of(found), received, started)
+        context = RequestContext(request_id_of(result), received, started)
         context.begun = begun = self._service.classifier.begin([asked], context, timeout_ms / 1000)
         if not begun.future.done():
             return {"bee.context": context}

@@ -142,14 +142,14 @@ def problem(error: Exception, *, instance: str | None = None, request_id: str | 
 def respond(error: Exception, scope: Scope) -> Response:
     """The response to that request which an exception stands for."""
     context = RequestContext.of(scope)
-    found = problem(error, instance=quote(scope["path"]), request_id=context.request_id)
+    result = problem(error, instance=quote(scope["path"]), request_id=context.request_id)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if hasattr(error, "retry_after"):
         headers["Retry-After"] = str(error.retry_after)
     if route_path(scope).startswith(INFERENCE_PROTOCOL):  # which has a shape of its own, and no 422
-        status = 400 if found.status == 422 else found.status
-        return JSONResponse({"error": found.detail}, status, headers)
-    return Response(found.model_dump_json(exclude_none=True), found.status, headers, MEDIA_TYPE)
+        status = 400 if result.status == 422 else result.status
+        return JSONResponse({"error": result.detail}, status, headers)
+    return Response(result.model_dump_json(exclude_none=True), result.status, headers, MEDIA_TYPE)
 
 
 async def handle(request: Request, error: Exception) -> Response:

@@ -35,8 +35,8 @@ class FastPath:
         self.app, self.endpoints, self.refuse = app, endpoints, refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._find(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if not found:
+        result = self._find(scope) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if not result:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
@@ -51,7 +51,7 @@ class FastPath:
                 return
             body += message.get("body", b"")
             more = message.get("more_body", False)
-        adapter, endpoint = found
+        adapter, endpoint = result
         try:
             asked, timeout_ms = adapter.validate_json(body), timeout_of(headers.get(TIMEOUT))
         except (ValidationError, ValueError):

@@ -237,25 +237,27 @@ def _items(engine: Engine, asked: InferRequest, rest: bytes, most: int) -> list[
 
 
 def _texts(inputs: Sequence[InferTensor], rest: bytes) -> Mapping[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    result: dict[str, list[str]] = {}
     for given in inputs:
-        if given.datatype != "BYTES" or given.name in found:
+        if given.datatype != "BYTES" or given.name in result:
             raise HTTPException(400, f"input {given.name!r} must stand there once, with datatype BYTES")
         size = given.parameters.get("binary_data_size")
         try:
             if given.data is not None:
-                found[given.name] = tensors.flat_texts(given.data)
+                result[given.name] = tensors.flat_texts(given.data)
             elif type(size) is int and 0 <= size <= len(rest):
-                found[given.name], rest = tensors.unpack_texts(rest[:size]), rest[size:]
+                result[given.name], rest = tensors.unpack_texts(rest[:size]), rest[size:]
             else:
                 raise ValueError("it has neither data nor as many bytes behind the JSON as binary_data_size says")
         except ValueError as error:
             raise HTTPException(400, f"input {given.name!r}: {error}") from None
-        if tensors.count(given.shape) != len(found[given.name]) or given.shape[1:] not in ([], [1]):
-            raise HTTPException(400, f"input {given.name!r} has {len(found[given.name])} texts and shape {given.shape}")
+        if tensors.count(given.shape) != len(result[given.name]) or given.shape[1:] not in ([], [1]):
+            raise HTTPException(
+                400, f"input {given.name!r} has {len(result[given.name])} texts and shape {given.shape}"
+            )
     if rest:
         raise HTTPException(400, f"{len(rest)} bytes are left over behind the tensors")
-    return found
+    return result
 
 
 def _outputs(engine: Engine, asked: InferRequest) -> dict[str, bool]:

@@ -43,14 +43,16 @@ def describe(app: FastAPI, *, keys: bool) -> None:
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            found = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
-            used = {tag for path in found["paths"].values() for operation in path.values() for tag in operation["tags"]}
-            found["tags"] = [tag for tag in TAGS if tag["name"] in used]
+            result = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            used = {
+                tag for path in result["paths"].values() for operation in path.values() for tag in operation["tags"]
+            }
+            result["tags"] = [tag for tag in TAGS if tag["name"] in used]
             for model in (InferRequest, InferError):
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                found["components"]["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
-            _require_keys(found, keys)
-            app.openapi_schema = found
+                result["components"]["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
+            _require_keys(result, keys)
+            app.openapi_schema = result
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way to extend it

@@ -67,7 +67,7 @@ class Output:
     def write(self, number: int, rows: Sequence[tables.Row], outcomes: Sequence[Outcome]) -> None:
         """Write a part: an outcome for each row."""
         records = [
-            [*(row.get(column) for column in self.columns), *self.found(outcome)]
+            [*(row.get(column) for column in self.columns), *self.result(outcome)]
             for row, outcome in zip(rows, outcomes, strict=True)
         ]
         bad = sum(isinstance(outcome, str) for outcome in outcomes)
@@ -97,7 +97,7 @@ class Output:
         hidden.rename(self.out)
         return sum(int(path.stem.split("-")[1]) for path in parts.values())
 
-    def found(self, outcome: Outcome) -> list[Any]:
+    def result(self, outcome: Outcome) -> list[Any]:
         """The values of SEVERAL, where it is there, and of FOUND."""
         if isinstance(outcome, str):
             return [*([None] * self.several), None, None, None, None, None, outcome]
@@ -122,8 +122,8 @@ def found_types(several: bool) -> list[Any]:
     """The types of SEVERAL, where it is there, and of FOUND in Parquet."""
     import pyarrow as pa
 
-    found = [pa.string(), pa.float64(), pa.int64(), pa.float64(), pa.bool_(), pa.string()]
-    return [pa.list_(pa.string()), *found] if several else found
+    result = [pa.string(), pa.float64(), pa.int64(), pa.float64(), pa.bool_(), pa.string()]
+    return [pa.list_(pa.string()), *result] if several else result
 
 
 def _cell(value: Any) -> str:

@@ -190,11 +190,11 @@ class Protocol(HttpToolsProtocol):
             return
         self.deadline = math.inf
         if self.direct:
-            found = self._ask(self.direct)
-            if isinstance(found, Reply):
-                self._reply(found)
+            result = self._ask(self.direct)
+            if isinstance(result, Reply):
+                self._reply(result)
                 return
-            self.scope.update(found)  # type: ignore[typeddict-item]
+            self.scope.update(result)  # type: ignore[typeddict-item]
             self._start()
         if not self.cycle.response_started:
             self.cycle.keep_alive = self.keep_alive and not self._last()

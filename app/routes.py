@@ -90,8 +90,8 @@ async def classify_batch(body: BatchRequest, request: Request, timeout_ms: Timeo
         if isinstance(outcome, Answer):
             results.append(to_json(outcome))
         else:
-            found = _problem_of_item(i, outcome, RequestContext.of(request).request_id)
-            results.append(found.model_dump_json(exclude_none=True).encode())
+            result = _problem_of_item(i, outcome, RequestContext.of(request).request_id)
+            results.append(result.model_dump_json(exclude_none=True).encode())
         if i % WRITTEN == WRITTEN - 1:
             await asyncio.sleep(0)
     return Response(b'{"results":[' + b",".join(results) + b"]}", media_type="application/json")
@@ -167,7 +167,7 @@ def endpoints() -> dict[str, tuple[TypeAdapter[Any], Endpoint]]:
 
 
 def _problem_of_item(i: int, error: Exception, request_id: str) -> Problem:
-    found = problem(error, instance=f"/classify/batch#/items/{i}", request_id=request_id)
-    if found.status == BUG[0]:
+    result = problem(error, instance=f"/classify/batch#/items/{i}", request_id=request_id)
+    if result.status == BUG[0]:
         log.error("item %d failed", i, exc_info=error, extra={"fields": {"request_id": request_id}})
-    return found
+    return result

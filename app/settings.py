@@ -273,12 +273,12 @@ def memory() -> int:
 
 def sentences(error: ValidationError) -> list[str]:
     """One sentence for each bad setting. Never shows the value: it may be a key."""
-    found = []
+    result = []
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         message = problem["msg"].removeprefix("Value error, ")
         place = f"{PREFIX}{str(problem['loc'][0]).upper()}: " if problem["loc"] else ""
-        found.append(f"{place}{message}")
-    return found
+        result.append(f"{place}{message}")
+    return result
 
 
 def markdown() -> str:

@@ -76,8 +76,8 @@ def fetch(url: str, cache: Path, trusted_key: str | None = None) -> Path:
             name = files.copy(CONFIG, new, LARGEST_TEXT)
             if trusted_key is not None:
                 name = hashlib.sha256((name + files.copy(CONFIG + SUFFIX, new, LARGEST_SIGNATURE)).encode()).hexdigest()
-            found = contents / name[:16]
-            if not found.is_dir():
+            result = contents / name[:16]
+            if not result.is_dir():
                 for file, (most, digest) in expected(new, trusted_key).items():
                     if files.copy(file, new, most) != digest:
                         raise CheckpointError(
@@ -85,11 +85,11 @@ def fetch(url: str, cache: Path, trusted_key: str | None = None) -> Path:
                             f"{CONFIG}; try again, or {FETCH_AGAIN}"
                         )
                 with contextlib.suppress(OSError):  # another process was quicker
-                    new.rename(found)
-        _forget_oldest(contents, found)
+                    new.rename(result)
+        _forget_oldest(contents, result)
     except OSError as error:
         raise CheckpointError(f"{error.filename or cache} can't be written ({error.strerror or error})") from None
-    return found
+    return result
 
 
 class _Files:

@@ -121,16 +121,16 @@ class _Shared:
         }
 
 
-def _answer(found: Mapping[str, Any]) -> Answer:
+def _answer(result: Mapping[str, Any]) -> Answer:
     """An answer from its JSON; fields that a newer service has are left aside."""
-    known = {name: value for name, value in found.items() if name in ANSWER_FIELDS}
-    cost, labels = found.get("cost"), found.get("labels")
-    known |= {"entropies": tuple(found["entropies"]), "labels": None if labels is None else tuple(labels)}
+    known = {name: value for name, value in result.items() if name in ANSWER_FIELDS}
+    cost, labels = result.get("cost"), result.get("labels")
+    known |= {"entropies": tuple(result["entropies"]), "labels": None if labels is None else tuple(labels)}
     return Answer(**{**known, "cost": Cost(**cost) if cost else None})
 
 
-def _error(found: Mapping[str, Any]) -> ServiceError:
-    return ServiceError(f"{found['title']}: {found['detail']}", found["status"], found)
+def _error(result: Mapping[str, Any]) -> ServiceError:
+    return ServiceError(f"{result['title']}: {result['detail']}", result["status"], result)
 
 
 def _checked(response: httpx2.Response) -> Any:
@@ -145,8 +145,8 @@ def _items(items: Iterable[str | Item]) -> dict[str, Any]:
     return {"items": [(Item(text=item) if isinstance(item, str) else item).body() for item in items]}
 
 
-def _results(found: Mapping[str, Any]) -> list[Answer | ServiceError]:
-    return [_answer(one) if "label" in one else _error(one) for one in found["results"]]
+def _results(result: Mapping[str, Any]) -> list[Answer | ServiceError]:
+    return [_answer(one) if "label" in one else _error(one) for one in result["results"]]
 
 
 class Client(_Shared):
@@ -176,8 +176,8 @@ class Client(_Shared):
 
     def models(self) -> list[dict[str, Any]]:
         """The loaded models, as GET /models has them."""
-        found: list[dict[str, Any]] = self._send("GET", "/models")["models"]
-        return found
+        result: list[dict[str, Any]] = self._send("GET", "/models")["models"]
+        return result
 
     def _send(self, method: str, path: str, body: Any = None) -> Any:
         waits = self._retries.waits()
@@ -219,8 +219,8 @@ class AsyncClient(_Shared):
 
     async def models(self) -> list[dict[str, Any]]:
         """As Client.models."""
-        found: list[dict[str, Any]] = (await self._send("GET", "/models"))["models"]
-        return found
+        result: list[dict[str, Any]] = (await self._send("GET", "/models"))["models"]
+        return result
 
     async def _send(self, method: str, path: str, body: Any = None) -> Any:
         waits = self._retries.waits()

@@ -81,8 +81,8 @@ def waits(arrivals: np.ndarray, services: np.ndarray) -> np.ndarray:
     """
     steps = services[:-1] - np.diff(arrivals)
     total = np.concatenate([[0.0], np.cumsum(steps)])
-    found: np.ndarray = total - np.minimum.accumulate(total)
-    return found
+    result: np.ndarray = total - np.minimum.accumulate(total)
+    return result
 
 
 def simulate(rate: float, service: Service, queues: int, texts: int, seed: int) -> np.ndarray:
@@ -92,12 +92,12 @@ def simulate(rate: float, service: Service, queues: int, texts: int, seed: int) 
     arrivals = np.cumsum(rng.exponential(1 / rate, texts))
     services = rng.choice(service.seconds, texts)
     queue = rng.integers(queues, size=texts)
-    found = np.empty(texts)
+    result = np.empty(texts)
     for q in range(queues):
         own = np.flatnonzero(queue == q)
         if len(own):
-            found[own] = waits(arrivals[own], services[own]) + services[own]
-    return found[int(WARM_UP * texts) :]
+            result[own] = waits(arrivals[own], services[own]) + services[own]
+    return result[int(WARM_UP * texts) :]
 
 
 @dataclass(frozen=True)
@@ -252,13 +252,13 @@ def self_check() -> list[tuple[str, float, float]]:
         "M/D/1": Service(np.full(10, 0.001)),
         "one in ten takes ten times as long": Service(np.repeat([0.0005, 0.005], [9, 1])),
     }
-    found = []
+    result = []
     for name, service in cases.items():
         for load in LOADS:
             rate = load * service.capacity
             sojourn = simulate(4 * rate, service, 4, 4_000_000, seed=2)
-            found.append((f"{name}, load {load:g}", mean_wait(rate, service), float(sojourn.mean() - service.mean)))
-    return found
+            result.append((f"{name}, load {load:g}", mean_wait(rate, service), float(sojourn.mean() - service.mean)))
+    return result
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -285,15 +285,15 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def one_by_one(port: int, sent: list[bytes], repeats: int) -> np.ndarray:
     """Seconds [repeats, texts] from sending each request to its answer, when nothing else is on its way."""
-    found = np.empty((repeats, len(sent)))
+    result = np.empty((repeats, len(sent)))
     with connect(port) as connection:
-        for repeat in found:
+        for repeat in result:
             for i, request in enumerate(sent):
                 start = time.perf_counter()
                 status, body = ask(connection, request)
                 repeat[i] = time.perf_counter() - start
                 assert status == 200, body
-    return found
+    return result
 
 
 def mixed(sentences: Sequence[str], mix: str, delta: float | None) -> bytes:
@@ -358,13 +358,13 @@ def checked(
     for seed in range(ROUNDS):
         service, elsewhere = busy_with(server, sent, seconds / ROUNDS / 2)
         rate = load * service.capacity
-        found = open_loop(server, rate, seconds / ROUNDS, "--seed", str(seed), "--latencies", str(kept))
+        result = open_loop(server, rate, seconds / ROUNDS, "--seed", str(seed), "--latencies", str(kept))
         rounds.append(service)
         means.append(mean_wait(rate, service) + service.mean + elsewhere)
         measured.append(np.array(json.loads(kept.read_text())))
         simulated.append(simulated_like(rate, seconds / ROUNDS, service.seconds, seed) + elsewhere)
-        late.append(found["sent_late_p99_ms"])
-        offered += found["offered"]
+        late.append(result["sent_late_p99_ms"])
+        offered += result["offered"]
     real, foretold = 1000 * np.concatenate(measured), 1000 * np.concatenate(simulated)
     return sorted(rounds, key=lambda one: one.mean)[ROUNDS // 2], {
         "load": load,
@@ -387,12 +387,12 @@ def simulated_like(rate: float, seconds: float, times: np.ndarray, seed: int) ->
 
 
 def shown(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    found = Table(title=title)
+    result = Table(title=title)
     for column in columns:
-        found.add_column(column, justify="right")
+        result.add_column(column, justify="right")
     for row in rows:
-        found.add_row(*row)
-    return found
+        result.add_row(*row)
+    return result
 
 
 def check_itself(console: Console) -> int:
@@ -455,7 +455,7 @@ def events(service: Service, processes: int, zones: int) -> dict[str, dict[str, 
     }
 
 
-def rows_of_events(found: dict[str, dict[str, float]]) -> list[list[str]]:
+def rows_of_events(result: dict[str, dict[str, float]]) -> list[list[str]]:
     return [
         [
             name,
@@ -464,7 +464,7 @@ def rows_of_events(found: dict[str, dict[str, float]]) -> list[list[str]]:
             f"{one.get('largest_busy_share', one.get('busiest', 0)):.0%}",
             f"{one['pods_in_the_end']:.0f}" if "pods_in_the_end" in one else "",
         ]
-        for name, one in found.items()
+        for name, one in result.items()
     ]
 
 

@@ -40,7 +40,7 @@ def timed(run: Callable[[], Any]) -> float:
 
 
 def loading(repeats: int) -> list[dict[str, Any]]:
-    found = []
+    result = []
     for folder in SHIPPED:
         engine = Engine.load(folder)
         engine.warm()
@@ -55,13 +55,13 @@ def loading(repeats: int) -> list[dict[str, Any]]:
             for name, step in steps.items():
                 times[name].append(timed(step))
         sizes = {"mb": round(kept.size_bytes / 1e6, 2)}
-        found.append({"name": kept.name, **sizes, **{name: round(median(each), 2) for name, each in times.items()}})
-    return found
+        result.append({"name": kept.name, **sizes, **{name: round(median(each), 2) for name, each in times.items()}})
+    return result
 
 
 def heads(repeats: int) -> list[dict[str, Any]]:
     """Microseconds of a row of TOKENS tokens through one block and its head at D = 384, and the size of the head."""
-    found = []
+    result = []
     for m in CLASSES:
         labels = tuple(map(str, range(m)))
         shape: dict[str, Any] = {"d_model": 384, "n_head": 12, "n_block": 1, "d_head": 768, "vocabulary": 200}
@@ -78,8 +78,8 @@ def heads(repeats: int) -> list[dict[str, Any]]:
         for kind, engine in engines.items():
             line[f"{kind}_us"] = round(median(times[kind]), 1)
             line[f"{kind}_head_kb"] = round(head_bytes(engine.config) / 1000, 1)
-        found.append(line)
-    return found
+        result.append(line)
+    return result
 
 
 def head_bytes(config: BEEConfig) -> int:
@@ -92,11 +92,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=30)
     repeats = parser.parse_args().repeats
-    found = {"level": target.level, "loading": loading(repeats), "heads": heads(repeats)}
-    for lines in (found["loading"], found["heads"]):
+    result = {"level": target.level, "loading": loading(repeats), "heads": heads(repeats)}
+    for lines in (result["loading"], result["heads"]):
         for line in lines:
             print("  ".join(f"{name} {value}" for name, value in line.items()))
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class Bench:
             sessions["MiniLM-L6 OpenVINO"] = self.openvino
         sessions["torch fp32"] = peers.in_torch(self.long)
         sessions["torch full precision"] = peers.full_precision(self.long)
-        found = {}
+        result = {}
         with ThreadPoolExecutor(threads) as pool:
 
             def ours(rows: list[Row]) -> Callable[[], object]:
@@ -120,14 +120,14 @@ class Bench:
                     **{name: (lambda call=call, ids=ids: call(ids)) for name, call in sessions.items()},
                 }
                 times = interleaved(calls, self.seconds)
-                found[tokens] = {name: 1000 * spent / batch for name, spent in times.items()}
+                result[tokens] = {name: 1000 * spent / batch for name, spent in times.items()}
         table = Table(title=f"milliseconds a row: {threads} thread(s), batch of {batch}")
         for column in ("", *(f"{tokens} tokens" for tokens in LENGTHS)):
             table.add_column(column, justify="right")
-        for name in found[LENGTHS[0]]:
-            table.add_row(name, *(f"{found[tokens][name]:.3f}" for tokens in LENGTHS))
+        for name in result[LENGTHS[0]]:
+            table.add_row(name, *(f"{result[tokens][name]:.3f}" for tokens in LENGTHS))
         self.console.print(table)
-        return found
+        return result
 
     def over_dev(self) -> dict[str, float]:
         """Mean milliseconds from text to answer over the dev sentences, by contender; in turns of 40 sentences."""
@@ -183,7 +183,7 @@ class Bench:
         engine, C = self.engine, self.engine.config.n_block
         texts = [text for text in self.dev.texts if len(engine.encode(text).ids) == 25]
         rows = [engine.encode(text, options=AS_IT_SHIPS) for text in texts]
-        scratch, found = engine.pool.take(25), {}
+        scratch, result = engine.pool.take(25), {}
         for name, options in (("delta", AS_IT_SHIPS), ("full depth", ExitOptions(min_blocks=C))):
             exit = engine.resolve(options)
             ids = typed.List([row.ids for row in rows])
@@ -208,8 +208,8 @@ class Bench:
                 _in_turns(ids, *fixed)
 
             times = interleaved({"requests": requests, "kernels": kernels_alone}, 5)
-            found[name] = 1 - times["kernels"] / times["requests"]
-        return found
+            result[name] = 1 - times["kernels"] / times["requests"]
+        return result
 
     def two_threads(self) -> float:
         """Throughput of two threads on rows of their own over that of one."""
@@ -285,9 +285,9 @@ for _ in range(2000):
     times.append(time.perf_counter() - start)
 print(sorted(times)[len(times) // 4])
 """
-    found: dict[str, list[float]] = {"auto": [], "x86-64-v3": []}
+    result: dict[str, list[float]] = {"auto": [], "x86-64-v3": []}
     for _ in range(5):
-        for level, times in found.items():
+        for level, times in result.items():
             done = subprocess.run(
                 [sys.executable, "-c", code, str(SHIPPED)],
                 env={**os.environ, "BEE_CPU": level},
@@ -296,7 +296,7 @@ print(sorted(times)[len(times) // 4])
                 check=True,
             )
             times.append(float(done.stdout))
-    return float(np.median(found["x86-64-v3"]) / np.median(found["auto"]))
+    return float(np.median(result["x86-64-v3"]) / np.median(result["auto"]))
 
 
 def memory() -> dict[str, float]:

@@ -35,14 +35,14 @@ def rows(engine: Engine) -> list[Row]:
 
 def digest(engine: Engine) -> str:
     some = rows(engine)
-    found, answers = hashlib.sha256(engine.logits(some).tobytes()), engine.predict(some)
+    result, answers = hashlib.sha256(engine.logits(some).tobytes()), engine.predict(some)
     stopping = engine.begin(some[-1])
     while not stopping.advance(0):
         pass
     assert stopping.answer() == answers[-1], "a row that stops on its way has another answer"
     for answer in answers:
-        found.update(repr((answer.label, answer.score, answer.exit_index, answer.entropies)).encode())
-    return found.hexdigest()
+        result.update(repr((answer.label, answer.score, answer.exit_index, answer.entropies)).encode())
+    return result.hexdigest()
 
 
 def main() -> None:

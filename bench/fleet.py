@@ -175,10 +175,10 @@ class Clients:
     def stage(self, name: str) -> dict[str, Any]:
         """What became of the requests since the last stage; forgets it."""
         with self._lock:
-            found, self.outcomes = dict(self.outcomes), Counter()
+            result, self.outcomes = dict(self.outcomes), Counter()
             slowest, self.slowest = self.slowest, 0.0
-        print(f"{name}: {found}, slowest {1000 * slowest:.0f} ms", flush=True)
-        return {**found, "slowest_ms": round(1000 * slowest)}
+        print(f"{name}: {result}, slowest {1000 * slowest:.0f} ms", flush=True)
+        return {**result, "slowest_ms": round(1000 * slowest)}
 
 
 def cpu_seconds(pid: int) -> float:
@@ -221,31 +221,31 @@ def urlopen_status(port: int) -> int:
 
 def balanced_requests(pods: list[Pod], clients: Clients, seconds: float) -> dict[str, Any]:
     """Kill, roll and add. pods[:2] run, the others don't yet."""
-    found = {}
+    result = {}
     clients.start()
     time.sleep(seconds)
-    found["two pods"] = clients.stage("two pods")
+    result["two pods"] = clients.stage("two pods")
     pods[0].kill()
     killed = time.monotonic()
     time.sleep(seconds / 2)
     pods[0].start()
     time.sleep(seconds / 2)
-    found["one killed"] = clients.stage("one killed, and started again")
-    found["lost_that_were_sent_after_the_kill"] = sum(sent > killed for sent in clients.lost)
+    result["one killed"] = clients.stage("one killed, and started again")
+    result["lost_that_were_sent_after_the_kill"] = sum(sent > killed for sent in clients.lost)
     pods[2].start()
     time.sleep(1)
     assert pods[1].end() == 0
     time.sleep(seconds / 2)
-    found["one rolled"] = clients.stage("one rolled")
+    result["one rolled"] = clients.stage("one rolled")
     pods[3].start()
     now_there = [pods[0], pods[2], pods[3]]
     before = [pod.answered() for pod in now_there]
     time.sleep(seconds)
-    found["one added"] = clients.stage("one added")
+    result["one added"] = clients.stage("one added")
     since = [pod.answered() - earlier for pod, earlier in zip(now_there, before, strict=True)]
     clients.stop()
-    found["share_of_added"] = round(since[2] / sum(since), 3)
-    return found
+    result["share_of_added"] = round(since[2] / sum(since), 3)
+    return result
 
 
 def balanced_connections(pods: list[Pod], added: Pod, clients: Clients) -> dict[str, Any]:
@@ -281,13 +281,13 @@ def main() -> None:
         expected = {text: undisturbed(pods[0].port, text) for text in TEXTS}
         with proxy(folder, pods[:4], "http") as (port, pid):
             clients = Clients(port, asked.connections, asked.rate, expected)
-            found: dict[str, Any] = {"requests": balanced_requests(pods, clients, asked.seconds)}
-            found["proxy_cpu_us"] = round(proxy_cost(port, pid, expected))
+            result: dict[str, Any] = {"requests": balanced_requests(pods, clients, asked.seconds)}
+            result["proxy_cpu_us"] = round(proxy_cost(port, pid, expected))
         with proxy(folder, [pods[0], pods[2], pods[4]], "tcp") as (port, _):
             pods[3].end()
             clients = Clients(port, asked.connections, asked.rate, expected)
-            found["connections"] = balanced_connections([pods[0], pods[2]], pods[4], clients)
-    print(json.dumps({**found, "machine": machine(), "date": today()}))
+            result["connections"] = balanced_connections([pods[0], pods[2]], pods[4], clients)
+    print(json.dumps({**result, "machine": machine(), "date": today()}))
 
 
 def proxy_cost(port: int, pid: int, expected: dict[str, Any]) -> float:

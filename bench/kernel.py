@@ -72,8 +72,8 @@ def ceiling(seconds: float) -> tuple[float, float]:
         if target.LOOK_UP
         else (lambda: _registers_only(rounds, counts), 512)
     )
-    found = interleaved({"registers": run, "chain": lambda: _chain(rounds, 12345)}, seconds)
-    return 8 * signs * rounds / found["registers"], 2 * rounds / found["chain"]
+    result = interleaved({"registers": run, "chain": lambda: _chain(rounds, 12345)}, seconds)
+    return 8 * signs * rounds / result["registers"], 2 * rounds / result["chain"]
 
 
 @njit(nogil=True)
@@ -89,10 +89,10 @@ def product(M: int, N: int, K: int, seconds: float) -> tuple[float, float]:
     layer = kernels.layer(kernels.Linear(words, real(N), real(N), real(K)))
     x, packed, out = kernels.tiles(real(M, K)), np.empty(M * K // 64, np.uint64), kernels.tiles(real(M, N))
     tx, tw, tb = torch.randn(M, K), torch.randn(N, K), torch.randn(N)
-    found = interleaved(
+    result = interleaved(
         {"ours": lambda: _linear(x, M, layer, packed, out), "torch": lambda: F.linear(tx, tw, tb)}, seconds
     )
-    return found["ours"] / TIMES, found["torch"]
+    return result["ours"] / TIMES, result["torch"]
 
 
 @njit(nogil=True)
@@ -149,11 +149,11 @@ def others(M: int, seconds: float) -> dict[str, tuple[float, float]]:
             lambda: F.layer_norm(a + b, (D,), weight, bias),
         ),
     }
-    found = {}
+    result = {}
     for name, (ours, theirs) in pairs.items():
         times = interleaved({"ours": ours, "torch": theirs}, seconds)
-        found[name] = times["ours"] / TIMES, times["torch"]
-    return found
+        result[name] = times["ours"] / TIMES, times["torch"]
+    return result
 
 
 def measure(seconds: float, console: Console) -> dict[str, Any]:
@@ -209,8 +209,8 @@ def main() -> None:
     seconds = parser.parse_args().seconds
     pin(1)
     torch.set_num_threads(1)
-    found = measure(seconds, Console(width=150))
-    print(json.dumps({**found, "machine": machine(), "date": today()}))
+    result = measure(seconds, Console(width=150))
+    print(json.dumps({**result, "machine": machine(), "date": today()}))
 
 
 if __name__ == "__main__":

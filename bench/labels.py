@@ -86,7 +86,7 @@ def with_rows(task: str, data: Path, count: int, draws: int, most: int) -> None:
         "MiniLM": (small_data.minilm, label_names.SHARPNESS * small_data.minilm(words)[:, 0][None]),
     }
     tested = {name: vectors(test.texts) for name, (vectors, _) in contenders.items()}
-    found: dict[str, list[float]] = {}
+    result: dict[str, list[float]] = {}
     for seed in range(draws):
         order = np.random.default_rng(seed).permutation(len(train))
         drawn = train.take(np.concatenate([order[train.labels[order] == c][:count] for c in range(len(words))]))
@@ -98,8 +98,8 @@ def with_rows(task: str, data: Path, count: int, draws: int, most: int) -> None:
                 nats = [heads.cross_entropy(fit.cross_validated[:, c], targets) for c in range(states.shape[1])]
                 c = int(np.argmin(nats))
                 score = (fit.heads[c](tested[name][:, c]).argmax(1) == test.labels).mean()
-                found.setdefault(f"{name}, {how}", []).append(float(score))
-    means = {name: round(float(np.mean(scores)), 3) for name, scores in found.items()}
+                result.setdefault(f"{name}, {how}", []).append(float(score))
+    means = {name: round(float(np.mean(scores)), 3) for name, scores in result.items()}
     print(
         json.dumps({"task": task, "rows a class": count, "draws": draws, "test rows": len(test), **means}), flush=True
     )

@@ -121,21 +121,21 @@ def wrk(server: Server, seconds: float, connections: int = CONNECTIONS, cpus: st
     ran = subprocess.run(
         ["taskset", "-c", cpus, *command.split()], env=environment, capture_output=True, text=True, check=True
     )
-    found: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
-    answered = found["requests"] - found["not_200"]
-    if answered < 0.9 * found["requests"] or found["broken"]:
-        raise SystemExit(f"{found} of a server that should have answered everything")
-    found["rate"] = answered / found["seconds"]
-    found["cpu_us"] = (server.cpu_seconds() - before) / answered * 1e6
-    return found
+    result: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
+    answered = result["requests"] - result["not_200"]
+    if answered < 0.9 * result["requests"] or result["broken"]:
+        raise SystemExit(f"{result} of a server that should have answered everything")
+    result["rate"] = answered / result["seconds"]
+    result["cpu_us"] = (server.cpu_seconds() - before) / answered * 1e6
+    return result
 
 
 def open_loop(server: Server, rate: float, seconds: float, *more: str) -> dict[str, Any]:
     """What bench/open_loop.py says."""
     command = [sys.executable, HERE / "open_loop.py", server.port, server.bodies, rate, seconds, *more]
     ran = subprocess.run(["taskset", "-c", ASKING, *map(str, command)], capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return result
 
 
 def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
@@ -159,12 +159,12 @@ def throughput(bodies: Path, seconds: float, turns: int, onnx: str) -> dict[str,
                     raise
                 console.print(f"[yellow]{name} is left out: {error}")
                 rounds.pop(name, None)
-    found = {name: medians(one) for name, one in rounds.items()}
+    measured = {name: medians(one) for name, one in rounds.items()}
     table = Table(title=f"closed loop, {CONNECTIONS} connections, server on one CPU")
     for column in ("server", "requests/s", "p50 ms", "p99 ms", "CPU us a request", "ours / theirs"):
         table.add_column(column, justify="left" if column == "server" else "right")
-    ours = found["ours"]
-    for name, one in found.items():
+    ours = measured["ours"]
+    for name, one in measured.items():
         table.add_row(
             name,
             f"{one['rate']:.0f}",
@@ -181,13 +181,13 @@ def throughput(bodies: Path, seconds: float, turns: int, onnx: str) -> dict[str,
         "minilm": "vs_fastapi_minilm_int8",
     }
     result: dict[str, Any] = {
-        key: round(ours["rate"] / found[name]["rate"], 3) if name in found else None for name, key in keys.items()
+        key: round(ours["rate"] / measured[name]["rate"], 3) if name in measured else None for name, key in keys.items()
     }
-    result["overhead_vs_echo_us"] = round(ours["cpu_us"] - engine_us - found["echo"]["cpu_us"], 1)
-    result["p99_vs_inline"] = round(ours["p99_ms"] / found["inline"]["p99_ms"], 3)
+    result["overhead_vs_echo_us"] = round(ours["cpu_us"] - engine_us - measured["echo"]["cpu_us"], 1)
+    result["p99_vs_inline"] = round(ours["p99_ms"] / measured["inline"]["p99_ms"], 3)
     result["rate"] = round(ours["rate"])
     result["cpu_us"] = round(ours["cpu_us"], 1)
-    result["cpu_vs_inline"] = round(ours["cpu_us"] / found["inline"]["cpu_us"], 3)
+    result["cpu_vs_inline"] = round(ours["cpu_us"] / measured["inline"]["cpu_us"], 3)
     return result
 
 
@@ -212,9 +212,9 @@ def half_load(server: Server, peak: float, seconds: float) -> dict[str, Any]:
     _, service = alone(server.port, sent, 7)
     file = server.bodies.parent / "service.json"
     file.write_text(json.dumps(service))
-    found = open_loop(server, peak / 2, seconds, "--service", str(file))
-    console.print(f"half load: p99 {found['p99_ms']} ms, of a FIFO queue {found['fifo_p99_ms']} ms")
-    return {"p99_vs_fifo_half_load": round(found["p99_ms"] / found["fifo_p99_ms"], 3)}
+    result = open_loop(server, peak / 2, seconds, "--service", str(file))
+    console.print(f"half load: p99 {result['p99_ms']} ms, of a FIFO queue {result['fifo_p99_ms']} ms")
+    return {"p99_vs_fifo_half_load": round(result["p99_ms"] / result["fifo_p99_ms"], 3)}
 
 
 def beside_batches(server: Server, seconds: float) -> dict[str, Any]:
@@ -265,13 +265,13 @@ def overload(server: Server, peak: float, seconds: float) -> dict[str, Any]:
     result: dict[str, Any] = {}
     others, recovery = 0, 0.0
     for times in (1.5, 2, 3):
-        found = open_loop(server, times * peak, seconds, "--timeout-ms", str(DEADLINE_MS))
+        measured = open_loop(server, times * peak, seconds, "--timeout-ms", str(DEADLINE_MS))
         recovery = max(recovery, itself_again(server, sent, usual))
         others += sum(
-            n for status, n in found.items() if status.isdigit() and status.startswith("5") and status != "504"
+            n for status, n in measured.items() if status.isdigit() and status.startswith("5") and status != "504"
         )
-        result[f"goodput_at_{str(times).replace('.', '_')}x"] = round(found["ok_per_second"] / peak, 3)
-        console.print(f"offered {times} times the capacity: {found}")
+        result[f"goodput_at_{str(times).replace('.', '_')}x"] = round(measured["ok_per_second"] / peak, 3)
+        console.print(f"offered {times} times the capacity: {measured}")
     result["overload_5xx_other_than_503"] = others
     result["recovery_s"] = round(recovery, 2)
     result["memory_growth"] = round(server.memory() / memory - 1, 3)

@@ -82,10 +82,10 @@ def mpnet(root: Path, reviews: list[str], work: Path, progress: RunProgress) -> 
         tokens = np.array([len(ids) for ids in tutor.encode(reviews, None)])
         np.savez(kept, logits=ask("reviews", reviews), tokens=tokens, dev_accuracy=accuracy)
     with np.load(kept) as file:
-        found = {name: file[name] for name in file.files}
-    if len(found["logits"]) != len(reviews):
+        result = {name: file[name] for name in file.files}
+    if len(result["logits"]) != len(reviews):
         raise SystemExit(f"{kept} is of other reviews; give --work another folder")
-    return found
+    return result
 
 
 def measured(
@@ -98,20 +98,20 @@ def measured(
     policies = {"as it ships": engine.resolve(ExitOptions()), "by the paper's rule": paper}
     left = {name: exits_taken(engine.config, logits, settings) for name, settings in policies.items()}
     left["at full depth"] = np.full(len(reviews), engine.config.n_block)
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "max_tokens": engine.config.max_tokens,
         "cut": float(np.mean([row.truncated for row in encode_rows(engine, rows)])),
         "tokens_read": float(read.mean()),
     }
     for name, taken in left.items():
         agrees = answers(logits, taken) == said
-        found[name] = {
+        result[name] = {
             "agreement": float(agrees.mean()),
             "flops_saved_ratio": flops_saved(engine.config, read, taken),
             "by_tokens": {f"{a}-{b}": float(agrees[(tokens >= a) & (tokens <= b)].mean()) for a, b in LENGTHS},
             "untouched": float(agrees[clean].mean()),
         }
-    return found
+    return result
 
 
 def main() -> None:
@@ -136,11 +136,17 @@ def main() -> None:
     table = Table(*columns, f"untouched ({clean.sum()})")
     for place in arguments.checkpoint:
         engine = Engine.load(Path(place) if Path(place).is_dir() else SHIPPED / place)
-        found = by_checkpoint[place] = measured(engine, reviews, said, tokens, clean)
+        result = by_checkpoint[place] = measured(engine, reviews, said, tokens, clean)
         for name in ("as it ships", "by the paper's rule", "at full depth"):
-            its = found[name]
+            its = result[name]
             shares = [its["agreement"], its["flops_saved_ratio"], *its["by_tokens"].values(), its["untouched"]]
-            cells = [place, str(found["max_tokens"]), f"{found['cut']:.0%}", name, *(f"{100 * x:.1f}" for x in shares)]
+            cells = [
+                place,
+                str(result["max_tokens"]),
+                f"{result['cut']:.0%}",
+                name,
+                *(f"{100 * x:.1f}" for x in shares),
+            ]
             table.add_row(*cells)
     Console().print(table)
     facts = {

@@ -89,20 +89,20 @@ def compared(folder: Path) -> dict[str, Any]:
     columns = Columns(label="labels", label_separator=";")
     test = read_labelled(engine, folder / "test.csv", columns)
     train = read_labelled(engine, folder / "train.csv", columns)
-    found = evaluate(engine, test)
+    result = evaluate(engine, test)
     words = lexical.answered(train, test)
     assert words is not None
     dev = engine.description["evaluation"]["dev"]
     return {
-        "network": found["metrics"],
+        "network": result["metrics"],
         "TF-IDF": {name: float(METRICS[name](test.labels, words)) for name in OF_LABEL_SETS},
         "most frequent": {
             name: diagnosis.majority(train.labels, test.labels, METRICS[name])[1] for name in OF_LABEL_SETS
         },
         "cross-validated": dev["metrics"],
-        "full depth": found["full_depth_score"],
-        "flops_saved_ratio": found["flops_saved_ratio"],
-        "by exit": [point["score"] for point in found["per_exit"]],
+        "full depth": result["full_depth_score"],
+        "flops_saved_ratio": result["flops_saved_ratio"],
+        "by exit": [point["score"] for point in result["per_exit"]],
         "seconds": seconds,
         "peak_gb": peak,
         "rows": [len(train), len(test)],
@@ -131,10 +131,10 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write(folder / "train.csv", made(asked.data, task, "train", asked.rows))
         write(folder / "test.csv", made(asked.data, task, "test", 1000))
-        results[task] = found = compared(folder)
-        cells = [" / ".join(f"{100 * found[name][metric]:.1f}" for metric in OF_LABEL_SETS) for name in names]
+        results[task] = result = compared(folder)
+        cells = [" / ".join(f"{100 * result[name][metric]:.1f}" for metric in OF_LABEL_SETS) for name in names]
         table.add_row(
-            task, *cells, f"{found['flops_saved_ratio']:.1%}", f"{found['seconds']:.0f}", f"{found['peak_gb']:.2f}"
+            task, *cells, f"{result['flops_saved_ratio']:.1%}", f"{result['seconds']:.0f}", f"{result['peak_gb']:.2f}"
         )
     Console().print(table)
     print(json.dumps({"machine": platform.machine(), "rows": asked.rows, **results}))

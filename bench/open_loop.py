@@ -266,20 +266,20 @@ def main() -> None:
         sent = [request.replace(b"Host: bench\r\n", b"Host: bench\r\nConnection: close\r\n", 1) for request in sent]
     times = dues(arguments.rate, arguments.seconds, arguments.seed)
     outcomes = offer(arguments.port, sent, answers, times, arguments.timeout_ms / 1000)
-    found: dict[str, Any] = {"offered": len(times), **outcomes.counts}
+    result: dict[str, Any] = {"offered": len(times), **outcomes.counts}
     if outcomes.latencies:
-        found["mean_ms"] = round(1000 * float(np.mean(outcomes.latencies)), 3)
-        found["p50_ms"], found["p99_ms"] = (1000 * np.percentile(outcomes.latencies, (50, 99))).round(3).tolist()
-    found["sent_late_p99_ms"] = round(1000 * float(np.percentile(outcomes.delays, 99)), 3)
-    found["generator_busy"] = round(outcomes.busy, 2)
-    found["ok_per_second"] = round(outcomes.counts["ok"] / float(times[-1]), 1)
+        result["mean_ms"] = round(1000 * float(np.mean(outcomes.latencies)), 3)
+        result["p50_ms"], result["p99_ms"] = (1000 * np.percentile(outcomes.latencies, (50, 99))).round(3).tolist()
+    result["sent_late_p99_ms"] = round(1000 * float(np.percentile(outcomes.delays, 99)), 3)
+    result["generator_busy"] = round(outcomes.busy, 2)
+    result["ok_per_second"] = round(outcomes.counts["ok"] / float(times[-1]), 1)
     if arguments.latencies:
         arguments.latencies.write_text(json.dumps(outcomes.latencies))
     if arguments.service:
         service = np.array(json.loads(arguments.service.read_text()))
         queued = fifo(times, service[np.arange(len(times)) % len(service)])
-        found["fifo_p99_ms"] = round(1000 * float(np.percentile(queued, 99)), 3)
-    print(json.dumps(found))
+        result["fifo_p99_ms"] = round(1000 * float(np.percentile(queued, 99)), 3)
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -76,13 +76,13 @@ def children(pid: int) -> list[int]:
 
 
 def sockets(pid: int) -> int:
-    found = 0
+    result = 0
     try:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
-            found += os.readlink(entry).startswith("socket:")
+            result += os.readlink(entry).startswith("socket:")
     except OSError:  # it was closed meanwhile, or the process has gone: both show in the sum
         pass
-    return found
+    return result
 
 
 def memory(pid: int, field: str) -> int:
@@ -152,26 +152,26 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8321)
     asked = parser.parse_args()
     port, number = asked.port, asked.workers
-    found: dict[str, Any] = {"workers": number, **starting(port, number)}
+    result: dict[str, Any] = {"workers": number, **starting(port, number)}
     with serving(port, number) as process:
         until(lambda: len(children(process.pid)) == number)
         pids = children(process.pid)
-        found["spread_of_16"] = [spread(port, pids, 16) for _ in range(5)]
-        found["spread_of_64"] = [spread(port, pids, 64) for _ in range(5)]
-        found["pss_mb"] = round(sum(memory(pid, "Pss") for pid in (process.pid, *pids)) / 1e6, 1)
-        found["worker_private_mb"] = round(max(memory(pid, "Private") for pid in pids) / 1e6, 1)
-        found["killed_s"] = [round(replaced(process, port, signal.SIGKILL), 3) for _ in range(5)]
-        found["stopped_s"] = [round(replaced(process, port, signal.SIGSTOP) - HEALTH_SECONDS, 3) for _ in range(2)]
+        result["spread_of_16"] = [spread(port, pids, 16) for _ in range(5)]
+        result["spread_of_64"] = [spread(port, pids, 64) for _ in range(5)]
+        result["pss_mb"] = round(sum(memory(pid, "Pss") for pid in (process.pid, *pids)) / 1e6, 1)
+        result["worker_private_mb"] = round(max(memory(pid, "Private") for pid in pids) / 1e6, 1)
+        result["killed_s"] = [round(replaced(process, port, signal.SIGKILL), 3) for _ in range(5)]
+        result["stopped_s"] = [round(replaced(process, port, signal.SIGSTOP) - HEALTH_SECONDS, 3) for _ in range(2)]
     uvicorn = (sys.executable, "-m", "uvicorn", "--factory", "beexformer.app.main:create_app", "--no-access-log")
     with serving(port, 1) as ours, running(*uvicorn, "--port", str(port + 1), port=port + 1) as theirs:
         until(lambda: len(children(ours.pid)) == 1)
         turns = [(fresh_cost(port, children(ours.pid)), fresh_cost(port + 1, [theirs.pid])) for _ in range(5)]
-        found["fresh_us"], found["fresh_uvicorn_us"] = (
+        result["fresh_us"], result["fresh_uvicorn_us"] = (
             round(statistics.median(turn) * 1e6) for turn in zip(*turns, strict=True)
         )
-    for name, value in found.items():
+    for name, value in result.items():
         print(f"{name:20} {value}")
-    print(json.dumps({**found, "machine": timing.machine(), "date": timing.today()}))
+    print(json.dumps({**result, "machine": timing.machine(), "date": timing.today()}))
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ids = write(folder / "rows.csv", asked.data, asked.rows)
-        found = {n: seconds(folder / "rows.csv", folder / f"of{n}.csv", n) for n in (1, 2)}
-        took, cpu = ({n: each[i] for n, each in found.items()} for i in (0, 1))
+        result = {n: seconds(folder / "rows.csv", folder / f"of{n}.csv", n) for n in (1, 2)}
+        took, cpu = ({n: each[i] for n, each in result.items()} for i in (0, 1))
         for kill in range(3):
             process = start(folder / "rows.csv", folder / "killed.csv", 2)
             while (parts := len([*(folder / "killed.csv.partial").glob("[0-9]*.csv")])) < (

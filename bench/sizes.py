@@ -71,17 +71,17 @@ def main() -> None:
     table = Table(title=f"milliseconds a row at full depth, one thread, {machine()}")
     for column in ("tokens", *SIZES, "ratio", "FLOPs ratio"):
         table.add_column(column, justify="right")
-    found: dict[int, dict[str, float]] = {}
+    result: dict[int, dict[str, float]] = {}
     for tokens in LENGTHS:
         rows = {size: row_of(engine, tokens) for size, engine in engines.items()}
         calls = {size: partial(engine.predict, [rows[size]]) for size, engine in engines.items()}
         times = interleaved(calls, seconds)
         flops = {size: engine.predict([rows[size]])[0].flops for size, engine in engines.items()}
         ratio, of_flops = times["base"] / times["small"], flops["base"] / flops["small"]
-        found[tokens] = {**{size: 1000 * spent for size, spent in times.items()}, "ratio": ratio, "flops": of_flops}
+        result[tokens] = {**{size: 1000 * spent for size, spent in times.items()}, "ratio": ratio, "flops": of_flops}
         table.add_row(str(tokens), *(f"{1000 * times[size]:.3f}" for size in SIZES), f"{ratio:.2f}", f"{of_flops:.2f}")
     Console().print(table)
-    print(json.dumps({"date": today(), "machine": machine(), "milliseconds": found, "megabytes": megabytes}))
+    print(json.dumps({"date": today(), "machine": machine(), "milliseconds": result, "megabytes": megabytes}))
 
 
 if __name__ == "__main__":

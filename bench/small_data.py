@@ -145,10 +145,10 @@ def _batched(ids: list[np.ndarray], read: Callable[[torch.Tensor, torch.Tensor],
         (batch, read(*pad([ids[i] for i in batch])).numpy())
         for batch in sorted_batches(np.array([len(row) for row in ids]), 32)
     ]
-    found = np.empty((len(ids), *parts[0][1].shape[1:]), np.float32)
+    result = np.empty((len(ids), *parts[0][1].shape[1:]), np.float32)
     for batch, part in parts:
-        found[batch] = part
-    return found
+        result[batch] = part
+    return result
 
 
 # ---------------------------------------------------------------- contenders
@@ -159,10 +159,10 @@ def read(rows: Rows, vectors: Vectors) -> np.ndarray:
     texts = [text for row in rows.inputs() for text in sides(row)]
     distinct = sorted(set(texts))
     at = {text: i for i, text in enumerate(distinct)}
-    found = vectors(distinct)[[at[text] for text in texts]]
+    result = vectors(distinct)[[at[text] for text in texts]]
     if not rows.pairs:
-        return found
-    a, b = found[::2], found[1::2]
+        return result
+    a, b = result[::2], result[1::2]
     return np.concatenate([np.abs(a - b), a * b], -1)
 
 
@@ -174,10 +174,10 @@ def with_heads(draw: Draw, vectors: Vectors, kept: Path) -> float:
     with np.load(kept) as file:
         train, test = file["train"], file["test"]
     targets = np.eye(draw.classes)[draw.train.labels]
-    found = heads.fit(train, targets, THREADS)
-    nats = [heads.cross_entropy(found.cross_validated[:, c], targets) for c in range(train.shape[1])]
+    result = heads.fit(train, targets, THREADS)
+    nats = [heads.cross_entropy(result.cross_validated[:, c], targets) for c in range(train.shape[1])]
     best = int(np.argmin(nats))
-    return float((found.heads[best](test[:, best]).argmax(1) == draw.test.labels).mean())
+    return float((result.heads[best](test[:, best]).argmax(1) == draw.test.labels).mean())
 
 
 def with_words(draw: Draw) -> float:
@@ -285,8 +285,8 @@ def main() -> None:
 
 
 def _mean(runs: list[dict[str, Any]], name: str) -> float:
-    found = [run[name] for run in runs]
-    return float(np.mean([one["accuracy"] if isinstance(one, dict) else one for one in found]))
+    result = [run[name] for run in runs]
+    return float(np.mean([one["accuracy"] if isinstance(one, dict) else one for one in result]))
 
 
 if __name__ == "__main__":

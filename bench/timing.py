@@ -59,11 +59,11 @@ def today() -> str:
 
 def processes(pid: int) -> list[int]:
     """A process and all below it."""
-    found = [pid]
-    for one in found:
+    result = [pid]
+    for one in result:
         for children in Path(f"/proc/{one}/task").glob("*/children"):
             try:
-                found += [int(child) for child in children.read_text().split()]
+                result += [int(child) for child in children.read_text().split()]
             except OSError:  # it ended meanwhile
                 continue
-    return found
+    return result

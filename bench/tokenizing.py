@@ -44,11 +44,11 @@ def main() -> int:
     texts = islice(sentences(arguments.text), arguments.sentences)
     while some := list(islice(texts, 1000)):
         start = time.thread_time()
-        found = [quick.ids(text, None) for text in some]
+        quick_ids = [quick.ids(text, None) for text in some]
         middle = time.thread_time()
         expected = [tokenizer.inner.encode_batch_fast([text])[0] for text in some]
         slow_seconds, quick_seconds = slow_seconds + time.thread_time() - middle, quick_seconds + middle - start
-        for ids, encoding in zip(found, expected, strict=True):
+        for ids, encoding in zip(quick_ids, expected, strict=True):
             if ids is None:
                 others += 1
             elif not encoding.overflowing:

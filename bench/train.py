@@ -57,7 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     recipe, on = recipes.read(arguments.recipe, Recipe), device.choose(arguments.device)
     memory.keep_freed()
-    found = {}
+    result = {}
     table = Table("products", "elementwise parts", "tokens/s", "against the first")
     for precision in ("float32", "bfloat16"):
         for compiled in (False, True):
@@ -65,12 +65,12 @@ def main() -> None:
             plan = recipe.model_copy(update={"optim": optim})
             speed = tokens_per_second(plan, arguments.tokens, arguments.steps, on)
             kind = "compiled" if compiled else "eager"
-            found[f"{precision}_{kind}"] = round(speed)
-            table.add_row(precision, kind, f"{speed:.0f}", f"{speed / found['float32_eager']:.2f}")
+            result[f"{precision}_{kind}"] = round(speed)
+            table.add_row(precision, kind, f"{speed:.0f}", f"{speed / result['float32_eager']:.2f}")
             torch.compiler.reset()
     Console().print(table)
     machine = f"{platform.machine()}, {device.describe(on)}, torch {torch.__version__}"
-    print(json.dumps({**found, "tokens": arguments.tokens, "machine": machine, "date": str(datetime.date.today())}))
+    print(json.dumps({**result, "tokens": arguments.tokens, "machine": machine, "date": str(datetime.date.today())}))
 
 
 if __name__ == "__main__":

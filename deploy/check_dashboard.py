@@ -63,7 +63,7 @@ def main() -> None:
     for name, query in wanted:
         shown = " ".join(f"{value:.4g}" for value in answers[query][:8])
         print(f"{name:75}", shown or f"NO DATA  {query}")
-    missing = sum(not found for found in answers.values())
+    missing = sum(not result for result in answers.values())
     print(f"{len(wanted)} queries of {len(DASHBOARDS)} dashboards, {missing} without data", end=" ")
     print(f"after {time.monotonic() - start:.0f} s")
     sys.exit(1 if missing else 0)

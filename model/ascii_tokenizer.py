@@ -50,15 +50,15 @@ def of(tokenizer: str, reference: Any) -> AsciiTokenizer | None:
         file.write(json.dumps(described))  # in one go: `dump` writes a vocabulary piece by piece
         file.flush()
         try:
-            found = AsciiTokenizer(tokie.Tokenizer.from_json(file.name))
+            result = AsciiTokenizer(tokie.Tokenizer.from_json(file.name))
             alike = all(
-                found.ids(*row) == reference.encode(row[0], row[1]).ids for row in ((WORDS, None), (WORDS, WORDS))
+                result.ids(*row) == reference.encode(row[0], row[1]).ids for row in ((WORDS, None), (WORDS, WORDS))
             )
         except BaseException as error:  # of a library that may panic, which is no Exception
             if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
                 raise
             return None
-    return found if alike else None
+    return result if alike else None
 
 
 def _plain(text: str) -> bool:

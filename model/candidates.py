@@ -34,14 +34,14 @@ KEPT_SETS = 16  # engines of 1.2 MB each at most, but for what they share
 def check(labels: Sequence[str]) -> tuple[str, ...]:
     """Labels as they are answered with, blanks around them left out. Raises InputError for too few, too many, too long,
     blank or equal ones."""
-    found = tuple(label.strip() for label in labels)
-    if not FEWEST <= len(found) <= MOST:
-        raise InputError(f"candidate_labels has {len(found)} labels and may have {FEWEST} to {MOST}")
-    if long := next((label for label in found if len(label) > LONGEST), None):
+    result = tuple(label.strip() for label in labels)
+    if not FEWEST <= len(result) <= MOST:
+        raise InputError(f"candidate_labels has {len(result)} labels and may have {FEWEST} to {MOST}")
+    if long := next((label for label in result if len(label) > LONGEST), None):
         raise InputError(f"candidate_labels: {long[:40]!r}... has {len(long)} characters and may have {LONGEST}")
-    if len({label.lower() for label in found}) < len(found):
+    if len({label.lower() for label in result}) < len(result):
         raise InputError("candidate_labels has a label twice")
-    return found
+    return result
 
 
 def words(label: str) -> str:
@@ -84,8 +84,8 @@ class CandidateLabels:
             try:
                 next(steps)
             except StopIteration as end:
-                found: tuple[Engine, float] = end.value
-                return found
+                result: tuple[Engine, float] = end.value
+                return result
 
     def _rows_of(self, label: str, milliseconds: float) -> Generator[None, None, tuple["Rows", float]]:
         """A label's rows, and the FLOPs that they took."""

@@ -162,9 +162,9 @@ def _expected(stated: Mapping[str, Any], described: Manifest) -> dict[str, tuple
 def _tensors(content: np.ndarray, described: Manifest, version: int, where: Path) -> Mapping[str, np.ndarray]:
     wanted = _spec(described)
     if version >= 4:
-        found = tensors.from_file(content, wanted, where, FETCH_AGAIN)
-        tensors.check(found, wanted, where, FETCH_AGAIN)
-        return found
+        result = tensors.from_file(content, wanted, where, FETCH_AGAIN)
+        tensors.check(result, wanted, where, FETCH_AGAIN)
+        return result
     try:
         named = load_tensors(content.tobytes())
     except (SafetensorError, ValueError, KeyError) as error:
@@ -175,11 +175,11 @@ def _tensors(content: np.ndarray, described: Manifest, version: int, where: Path
 
 def _evaluation(content: np.ndarray, where: Path) -> dict[str, Any]:
     """Shown to users and free but for its outermost form."""
-    found = _parsed(content, where)
+    result = _parsed(content, where)
     for split in ("dev", "test"):
-        if not isinstance(found.get(split, {}), dict):
+        if not isinstance(result.get(split, {}), dict):
             raise CheckpointError(f"{where}: {split} must be an object; {FETCH_AGAIN}")
-    return found
+    return result
 
 
 def _content(path: Path, most: int) -> np.ndarray:

@@ -64,14 +64,14 @@ def calibrate(run: Callable[[int, int], object], max_tokens: int, depths: Sequen
     """Time `run(tokens, blocks)` over lengths up to `max_tokens` and the given numbers of blocks, in turn, for SECONDS
     but at least three times each; fit the medians by least squares of relative errors."""
     points = [(n, c) for n in sorted({*(n for n in LENGTHS if n < max_tokens), max_tokens}) for c in sorted({*depths})]
-    found: dict[tuple[int, int], list[float]] = {point: [] for point in points}
+    result: dict[tuple[int, int], list[float]] = {point: [] for point in points}
     end = time.perf_counter() + SECONDS
-    while time.perf_counter() < end or len(found[points[-1]]) < 3:
+    while time.perf_counter() < end or len(result[points[-1]]) < 3:
         for point in points:
             start = time.perf_counter()
             run(*point)
-            found[point].append(1000 * (time.perf_counter() - start))
-    measured = np.array([np.median(found[point]) for point in points])
+            result[point].append(1000 * (time.perf_counter() - start))
+    measured = np.array([np.median(result[point]) for point in points])
     features = np.array([_features(*point) for point in points])
     coefficients = _fit(features / measured[:, None])
     errors = np.abs(features @ coefficients / measured - 1)
@@ -80,14 +80,14 @@ def calibrate(run: Callable[[int, int], object], max_tokens: int, depths: Sequen
 
 def _fit(features: np.ndarray) -> np.ndarray:
     """Least squares of features @ x - 1, x not negative: what would be is 0, and the rest is fitted anew."""
-    found, kept = np.zeros(features.shape[1]), np.arange(features.shape[1])
+    result, kept = np.zeros(features.shape[1]), np.arange(features.shape[1])
     while len(kept):
         some = np.linalg.lstsq(features[:, kept], np.ones(len(features)), rcond=None)[0]
         if (some >= 0).all():
-            found[kept] = some
+            result[kept] = some
             break
         kept = np.delete(kept, some.argmin())
-    return found
+    return result
 
 
 def _features(tokens: int, blocks: int) -> tuple[float, ...]:

@@ -51,8 +51,8 @@ def packed_bytes(width: int) -> int:
 def gaussian_steps(sigma: np.ndarray) -> np.ndarray:
     """Standard deviations [D/2] of the axes -> steps [D/2] float32, the best ones where numbers are normal."""
     four = np.arange(len(sigma)) < fours(len(sigma))
-    found: np.ndarray = np.where(four, GAUSSIAN[4], GAUSSIAN[2]) * sigma
-    return found.clip(np.finfo(np.float32).tiny).astype(np.float32)
+    result: np.ndarray = np.where(four, GAUSSIAN[4], GAUSSIAN[2]) * sigma
+    return result.clip(np.finfo(np.float32).tiny).astype(np.float32)
 
 
 def steps(weight: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -83,8 +83,8 @@ def unpack(rows: np.ndarray, step: np.ndarray) -> np.ndarray:
     halves, quarters = rows[:, : n // 2, None], rows[:, n // 2 :, None]
     four = (halves >> np.array([0, 4], np.uint8) & 15).reshape(len(rows), -1) - np.float32(7.5)
     two = (quarters >> np.array([0, 2, 4, 6], np.uint8) & 3).reshape(len(rows), -1) - np.float32(1.5)
-    found: np.ndarray = np.concatenate([four, two], 1) * step
-    return found
+    result: np.ndarray = np.concatenate([four, two], 1) * step
+    return result
 
 
 def real(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
@@ -100,10 +100,10 @@ def embed(learned: np.ndarray, positions: np.ndarray) -> np.ndarray:
 def token_types(ids: np.ndarray) -> np.ndarray:
     """Ids [L] of `[CLS] a [SEP] b [SEP]` -> types [L] int64: 1 or 2 in a, 3 or 4 in b, the higher one where the other
     text has that token too (the exact match of DrQA, Chen et al. 2017), 0 for special tokens and in a single text."""
-    found = np.zeros(len(ids), np.int64)
+    result = np.zeros(len(ids), np.int64)
     between = int(np.argmax(ids == ids[-1]))  # a row ends with [SEP], and no text makes one
     if between < len(ids) - 1:
         a, b = ids[1:between], ids[between + 1 : -1]
-        found[1:between] = 1 + np.isin(a, b)
-        found[between + 1 : -1] = 3 + np.isin(b, a)
-    return found
+        result[1:between] = 1 + np.isin(a, b)
+        result[between + 1 : -1] = 3 + np.isin(b, a)
+    return result

@@ -178,12 +178,12 @@ class Engine:
 
     def with_heads(self, labels: tuple[str, ...], heads: kernels.LinearHead) -> "Engine":
         """The same network with other linear heads [E, ...] and as many labels; all else is shared."""
-        found = copy(self)
-        found.labels, found.config = labels, replace(self.config, n_class=len(labels))
-        found._network = self._network._replace(heads=self._network.heads._replace(linear=heads))
-        found._table = kernels.table(found._network, self.config.n_head, self.config.carry == "x")
-        found._flops, found.pool, found._candidates = {}, ScratchPool(found.config, 1), None
-        return found
+        result = copy(self)
+        result.labels, result.config = labels, replace(self.config, n_class=len(labels))
+        result._network = self._network._replace(heads=self._network.heads._replace(linear=heads))
+        result._table = kernels.table(result._network, self.config.n_head, self.config.carry == "x")
+        result._flops, result.pool, result._candidates = {}, ScratchPool(result.config, 1), None
+        return result
 
     def encode(
         self, text: str, text_pair: str | None = None, options: ExitOptions = NOTHING_ASKED, *, truncate: bool = True
@@ -197,8 +197,8 @@ class Engine:
         if self.config.pairs == "apart" and text_pair is not None:
             check("text_pair", text_pair)
             texts = [self._tokenizer.encode(each, truncate=truncate) for each in (text, text_pair)]
-            unknown = sum(found.unknown_ratio * len(found.ids) for found in texts) / sum(len(f.ids) for f in texts)
-            cut = any(found.truncated for found in texts)
+            unknown = sum(result.unknown_ratio * len(result.ids) for result in texts) / sum(len(f.ids) for f in texts)
+            cut = any(result.truncated for result in texts)
             return Row(texts[0].ids, cut, settings, unknown, texts[1].ids)
         tokens = self._tokenizer.encode(text, text_pair, truncate=truncate)
         return Row(tokens.ids, tokens.truncated, settings, tokens.unknown_ratio)

@@ -15,8 +15,8 @@ def ensure_writable(folder: Path, weights: str, others: Collection[str]) -> None
     """
     if folder.exists() and not folder.is_dir():
         raise TrainingError(f"{folder} is a file; give --out a folder of its own")
-    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    foreign = sorted(found - {weights, *others} if weights in found else found)
+    result = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    foreign = sorted(result - {weights, *others} if weights in result else result)
     if foreign:
         raise TrainingError(f"{folder} holds {foreign[0]!r}, which is not ours; give --out a folder of its own")
     above = next(path for path in folder.absolute().parents if path.exists())

@@ -111,9 +111,9 @@ class Forward:
     def logits(self) -> np.ndarray:
         """Of every exit that was passed [exits, m] float32, in place of an answer; nothing comes after it."""
         assert self._scratch
-        found = self._scratch.logits[:, : self._engine.config.n_class].copy()
+        result = self._scratch.logits[:, : self._engine.config.n_class].copy()
         self._give_back()
-        return found
+        return result
 
     def _give_back(self) -> None:
         assert self._scratch

@@ -122,8 +122,8 @@ def _signatures() -> list[Any]:
 
     for config in CHECKPOINTS.glob("*/config.json"):
         Engine.load(config.parent).warm()
-    found: list[Any] = kernels.early_exit_forward.signatures
-    return found
+    result: list[Any] = kernels.early_exit_forward.signatures
+    return result
 
 
 def _compile(signatures: list[Any]) -> None:

@@ -143,17 +143,17 @@ class Manifest:
 
     def shown(self) -> dict[str, Any]:
         """What users see of it beside name, labels and network, JSON-ready: texts only with their owner's consent."""
-        found = to_json(self)
+        result = to_json(self)
         examples = [
             {"title": example.title, "text": example.text, "text_pair": example.text_pair}
             for example in self.examples
             if example.consent
         ]
-        thresholds = {} if self.thresholds is None else {THRESHOLDS: found[THRESHOLDS]}
+        thresholds = {} if self.thresholds is None else {THRESHOLDS: result[THRESHOLDS]}
         return {
             "input": self.input,
-            "exit": found["exit"],
-            "profiles": found["profiles"],
+            "exit": result["exit"],
+            "profiles": result["profiles"],
             "examples": examples,
             LEARNED_FROM: self.learned_from,
             CANDIDATE_LABELS: self.candidate_labels,
@@ -182,28 +182,28 @@ def to_json(described: Manifest) -> dict[str, Any]:
     }
 
 
-def from_json(found: Mapping[str, Any]) -> Manifest:
+def from_json(result: Mapping[str, Any]) -> Manifest:
     """Format 4's fields. Raises ValueError, also for a field that this release doesn't know: it may change answers."""
-    _fields(found, (*FIELDS, *(name for name in OPTIONAL if name in found)), "config.json")
+    _fields(result, (*FIELDS, *(name for name in OPTIONAL if name in result)), "config.json")
     probes = [
-        _fields(probe, ("text", "text_pair", "ids_sha256", "logits"), "a probe") for probe in _list(found, "probes")
+        _fields(probe, ("text", "text_pair", "ids_sha256", "logits"), "a probe") for probe in _list(result, "probes")
     ]
     examples = [
-        _fields(each, ("text", "text_pair", "title", "consent"), "an example") for each in _list(found, "examples")
+        _fields(each, ("text", "text_pair", "title", "consent"), "an example") for each in _list(result, "examples")
     ]
     profiles = {
         name: _fields(profile, ("exit", "evidence", *(["budget"] if "budget" in profile else [])), f"profile {name!r}")
-        for name, profile in _object(found["profiles"], "profiles").items()
+        for name, profile in _object(result["profiles"], "profiles").items()
     }
     if any(type(example["consent"]) is not bool for example in examples):
         raise ValueError("consent of an example must be true or false")
     return Manifest(
-        name=found["name"],
-        config=network(found["network"]),
-        input=cast("Input | None", found["input"]),
-        labels=labels(found),
-        thresholds=tuple(_list(found, THRESHOLDS)) if THRESHOLDS in found else None,
-        exit=_options(found["exit"], "exit"),
+        name=result["name"],
+        config=network(result["network"]),
+        input=cast("Input | None", result["input"]),
+        labels=labels(result),
+        thresholds=tuple(_list(result, THRESHOLDS)) if THRESHOLDS in result else None,
+        exit=_options(result["exit"], "exit"),
         profiles={
             name: Profile(
                 _options(profile["exit"], f"profile {name!r}"),
@@ -219,31 +219,31 @@ def from_json(found: Mapping[str, Any]) -> Manifest:
         examples=tuple(
             Example(*_pair(example), _optional(example["title"], "a title"), example["consent"]) for example in examples
         ),
-        learned_from=found.get(LEARNED_FROM, "rows"),
-        candidate_labels=found.get(CANDIDATE_LABELS, False),
+        learned_from=result.get(LEARNED_FROM, "rows"),
+        candidate_labels=result.get(CANDIDATE_LABELS, False),
     )
 
 
-def from_json_of_old(found: Mapping[str, Any]) -> Manifest:
+def from_json_of_old(result: Mapping[str, Any]) -> Manifest:
     """The fields of formats 1 to 3, which have one default, delta. Raises ValueError and KeyError."""
-    delta = found["default_delta"]
+    delta = result["default_delta"]
     return Manifest(
-        name=found["name"],
-        config=network(found["network"]),
-        labels=labels(found),
+        name=result["name"],
+        config=network(result["network"]),
+        labels=labels(result),
         exit=_options({"delta": delta}, "default_delta"),
     )
 
 
-def network(found: Any) -> BEEConfig:
+def network(result: Any) -> BEEConfig:
     try:
-        return BEEConfig(**_object(found, "network"))
+        return BEEConfig(**_object(result, "network"))
     except TypeError as error:
         raise ValueError(str(error).replace("BEEConfig.__init__() ", "network ")) from None
 
 
-def labels(found: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(_text(label, "a label") for label in _list(found, "labels"))
+def labels(result: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(_text(label, "a label") for label in _list(result, "labels"))
 
 
 def _budget_json(budget: Budget | None) -> dict[str, Any]:
@@ -253,8 +253,8 @@ def _budget_json(budget: Budget | None) -> dict[str, Any]:
     return {"budget": {"milliseconds": budget.milliseconds, "tokens": budget.tokens, "rungs": rungs}}
 
 
-def _budget(found: Any) -> Budget:
-    stated = _fields(found, ("milliseconds", "tokens", "rungs"), "a budget")
+def _budget(result: Any) -> Budget:
+    stated = _fields(result, ("milliseconds", "tokens", "rungs"), "a budget")
     rungs = [_fields(rung, ("exit", "flops", "exits"), "a rung") for rung in _list(stated, "rungs")]
     numbers = [stated["milliseconds"], *(n for rung in rungs for n in (rung["flops"], *_list(rung, "exits")))]
     if type(stated["tokens"]) is not int or not all(type(n) in (int, float) for n in numbers):
@@ -266,8 +266,8 @@ def _budget(found: Any) -> Budget:
     )
 
 
-def _options(found: Any, where: str) -> ExitOptions:
-    stated = _object(found, where)
+def _options(result: Any, where: str) -> ExitOptions:
+    stated = _object(result, where)
     for name, value in stated.items():
         kinds: tuple[type, ...] = {"delta": (int, float), "entropy_threshold": (int, float), "profile": (str,)}.get(
             name, (int,)
@@ -280,45 +280,45 @@ def _options(found: Any, where: str) -> ExitOptions:
         raise ValueError(f"{where} has a field that this release doesn't know") from None
 
 
-def _fields(found: Any, names: tuple[str, ...], where: str) -> Mapping[str, Any]:
-    """`found` as an object of exactly these fields."""
-    for kind, names_ in (("lacks", set(names) - set(_object(found, where))), ("has", set(found) - set(names))):
+def _fields(result: Any, names: tuple[str, ...], where: str) -> Mapping[str, Any]:
+    """`result` as an object of exactly these fields."""
+    for kind, names_ in (("lacks", set(names) - set(_object(result, where))), ("has", set(result) - set(names))):
         if names_:
             hint = "" if kind == "lacks" else ", which this release doesn't know"
             raise ValueError(f"{where} {kind} the field {min(names_)!r}{hint}")
-    return cast("Mapping[str, Any]", found)
+    return cast("Mapping[str, Any]", result)
 
 
-def _object(found: Any, where: str) -> dict[str, Any]:
-    if not isinstance(found, dict):
+def _object(result: Any, where: str) -> dict[str, Any]:
+    if not isinstance(result, dict):
         raise ValueError(f"{where} must be an object")
-    return found
+    return result
 
 
-def _list(found: Mapping[str, Any], name: str) -> list[Any]:
-    if not isinstance(found[name], list):
+def _list(result: Mapping[str, Any], name: str) -> list[Any]:
+    if not isinstance(result[name], list):
         raise ValueError(f"{name} must be a list")
-    return cast("list[Any]", found[name])
+    return cast("list[Any]", result[name])
 
 
-def _text(found: Any, where: str) -> str:
-    if not isinstance(found, str) or not found.strip():
-        raise ValueError(f"{where} is {found!r} and must be a text that isn't blank")
-    return found
+def _text(result: Any, where: str) -> str:
+    if not isinstance(result, str) or not result.strip():
+        raise ValueError(f"{where} is {result!r} and must be a text that isn't blank")
+    return result
 
 
-def _pair(found: Mapping[str, Any]) -> tuple[str, str | None]:
-    return _text(found["text"], "text"), _optional(found["text_pair"], "text_pair")
+def _pair(result: Mapping[str, Any]) -> tuple[str, str | None]:
+    return _text(result["text"], "text"), _optional(result["text_pair"], "text_pair")
 
 
-def _optional(found: Any, where: str) -> str | None:
-    return None if found is None else _text(found, where)
+def _optional(result: Any, where: str) -> str | None:
+    return None if result is None else _text(result, where)
 
 
-def _logits(found: Any) -> tuple[tuple[float, ...], ...]:
-    if not isinstance(found, list) or not all(isinstance(exit_, list) for exit_ in found):
+def _logits(result: Any) -> tuple[tuple[float, ...], ...]:
+    if not isinstance(result, list) or not all(isinstance(exit_, list) for exit_ in result):
         raise ValueError("logits of a probe must be a list for each exit")
-    numbers = tuple(tuple(exit_) for exit_ in found)
+    numbers = tuple(tuple(exit_) for exit_ in result)
     if not all(type(z) in (int, float) and math.isfinite(z) for exit_ in numbers for z in exit_):
         raise ValueError("logits of a probe must be numbers")
     return numbers
@@ -327,11 +327,11 @@ def _logits(found: Any) -> tuple[tuple[float, ...], ...]:
 def parse(content: bytes) -> dict[str, Any]:
     """A JSON object of well-formed text and finite numbers. Raises ValueError."""
     try:
-        found = json.loads(content.decode())
+        result = json.loads(content.decode())
         # a lone surrogate is valid in JSON, and in no file or address; so is 1e999, which is infinite
-        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise ValueError("it has a lone surrogate in a text") from None
     except (ValueError, RecursionError):
         raise ValueError("it is no JSON object of UTF-8 text and finite numbers") from None
-    return _object(found, "it")
+    return _object(result, "it")

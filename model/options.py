@@ -50,8 +50,8 @@ class ExitOptions:
 
     def to_dict(self) -> dict[str, float | int | str]:
         """What is set, by name."""
-        found = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {name: value for name, value in found.items() if value is not None}
+        result = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in result.items() if value is not None}
 
     def over(self, other: "ExitOptions") -> "ExitOptions":
         """These options, and `other`'s where these say nothing."""

@@ -57,17 +57,17 @@ class Probe:
 
 def make(engine: "Engine") -> tuple[Probe, ...]:
     """At most ENOUGH probes of a network: the first texts on which kernels and reference implementation agree."""
-    found: list[Probe] = []
+    result: list[Probe] = []
     pairs = engine.input == "pair"
     for text, text_pair in TEXTS:
         row = engine.encode(text, text_pair if pairs else None)
         logits, reference = engine.logits([row])[0], engine.reference_logits(row)
         if np.abs(logits - reference).max() <= TOLERANCE / 10 * _scale(logits):
             rounded = tuple(tuple(float(f"{z:.7g}") for z in exit_) for exit_ in logits)
-            found.append(Probe(text, text_pair if pairs else None, ids_sha256(row.every_id), rounded))
-        if len(found) == ENOUGH:
+            result.append(Probe(text, text_pair if pairs else None, ids_sha256(row.every_id), rounded))
+        if len(result) == ENOUGH:
             break
-    return tuple(found)
+    return tuple(result)
 
 
 def ids_sha256(ids: np.ndarray) -> str:

@@ -11,14 +11,14 @@ from beexformer.model.config import BEEConfig
 def logits(network: kernels.Network, config: BEEConfig, *ids: np.ndarray) -> np.ndarray:
     """Token ids [L] int32, or those of two texts that are read apart -> logits of every exit [exits, m] float32."""
     texts = [kernels.embed_reference(each, network.embedding) for each in ids]
-    found = []
+    result = []
     for c in range(1, config.n_block + 1):
         block = kernels.one_of(network.blocks, c - 1)
         texts = [kernels.block_reference(h, block, config.n_head, config.carry == "x") for h in texts]
         if c in config.exits:
             head = kernels.one_of(network.heads, config.exits.index(c))
-            found.append(_head(texts, head)[: config.n_class])
-    return np.stack(found)
+            result.append(_head(texts, head)[: config.n_class])
+    return np.stack(result)
 
 
 def _head(texts: list[np.ndarray], head: kernels.Head) -> np.ndarray:

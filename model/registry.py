@@ -98,7 +98,7 @@ def checkpoint_folders(path: Path) -> list[Path]:
     if not path.is_dir():
         raise CheckpointError(f"{path} is no folder; give a checkpoint folder or a folder of them")
     # hidden ones are what an export was writing when it was interrupted
-    inner = sorted(found for found in path.iterdir() if found.is_dir() and not found.name.startswith((".", "__")))
+    inner = sorted(result for result in path.iterdir() if result.is_dir() and not result.name.startswith((".", "__")))
     if inner and not (path / "config.json").exists():
         return inner
     if any(path.iterdir()):

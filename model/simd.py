@@ -323,9 +323,9 @@ def _counts(high: bool) -> Any:
             row = builder.bitcast(
                 builder.gep(table, [ir.IntType(64)(0), place]), ir.VectorType(ir.IntType(8), 16).as_pointer()
             )
-            found = builder.load(row)
-            found.align = 16
-            return builder.shuffle_vector(found, found, ir.Constant(ir.VectorType(INDEX, 32), [*range(16)] * 2))
+            result = builder.load(row)
+            result.align = 16
+            return builder.shuffle_vector(result, result, ir.Constant(ir.VectorType(INDEX, 32), [*range(16)] * 2))
 
         return O32(words, index), codegen
 
@@ -492,12 +492,12 @@ def transpose_f16(typingctx: Any, source: Any, start: Any, step: Any, target: An
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         def rows(first: int) -> list[Any]:
             index, step = (context.cast(builder, args[first + i], sig.args[first + i], types.intp) for i in (1, 2))
-            found = []
+            result = []
             for _ in range(F16.lanes):
                 place = _address(context, builder, (sig.args[first], types.intp), (args[first], index), F16.element)
-                found.append(builder.bitcast(place, F16.llvm.as_pointer()))
+                result.append(builder.bitcast(place, F16.llvm.as_pointer()))
                 index = builder.add(index, step)
-            return found
+            return result
 
         block = [_aligned(builder.load(row), F16.element) for row in rows(0)]
         for half in (8, 4, 2, 1):  # rows i and i + half swap their off-diagonal squares of that size

@@ -167,10 +167,10 @@ def _json(lines: Lines) -> Iterator[Row]:
 
 def _array(path: Path, text: str) -> Iterator[Row]:
     try:
-        found = json.loads(text)
+        result = json.loads(text)
     except ValueError as error:
         raise DataError(f"{path}: is no JSON array: {error}; write one object a line instead") from None
-    for number, row in enumerate(found, start=1):
+    for number, row in enumerate(result, start=1):
         if not isinstance(row, dict):
             raise DataError(f'{path}: row {number} is no object; each row is one, as {{"text": ..., "label": ...}}')
         yield row
@@ -178,10 +178,10 @@ def _array(path: Path, text: str) -> Iterator[Row]:
 
 def _object(line: str, where: str) -> Row:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        result = dict(pairs)
+        if len(result) < len(pairs):
             raise DataError(f"{where} has a field twice; take one of them out")
-        return found
+        return result
 
     try:
         row = json.loads(line, object_pairs_hook=once)
@@ -273,24 +273,24 @@ def texts(table: Table, names: Sequence[str], lists: str | None = None) -> Itera
     """The columns of a table as text, row by row; in the column `lists` a list is text too, as JSON. Raises DataError,
     naming row and column, for what is no text."""
     for number, row in enumerate(table.rows, start=1):
-        found = []
+        result = []
         for name in names:
             try:
                 value = row.get(name)
                 listed = name == lists and isinstance(value, list | tuple)
-                found.append(text_of(json.dumps(value, ensure_ascii=False, default=text_of) if listed else value))
+                result.append(text_of(json.dumps(value, ensure_ascii=False, default=text_of) if listed else value))
             except DataError as error:
                 raise DataError(
                     f"{table.path}: row {number}: column {name!r} {error}; write it as text, or name another column"
                 ) from None
-        yield found
+        yield result
 
 
 def strings(table: Table, names: Iterable[str], lists: str | None = None) -> list[list[str]]:
     """Whole columns of a table that has rows, as `texts` has them. Raises DataError too where there is no row."""
     names = list(names)
     with table:
-        found = list(texts(table, names, lists))
-    if not found:
+        result = list(texts(table, names, lists))
+    if not result:
         raise DataError(f"{table.path}: no rows")
-    return [list(column) for column in zip(*found, strict=True)]
+    return [list(column) for column in zip(*result, strict=True)]

@@ -38,66 +38,66 @@ DTYPES = {"int8": "I8", "uint8": "U8", "uint64": "U64", "float32": "F32"}
 def spec(config: BEEConfig, readers: bool = False) -> Spec:
     """The stacked tensors of a checkpoint of this config; with `readers`, those of mean states too (`READERS`)."""
     V = _up(config.vocab_size, ROWS)
-    found = _embedding(config, V)
+    result = _embedding(config, V)
     C, E, T = config.n_block, len(config.exits), config.head_thresholds
 
     def layer(name: str, count: int, k: int, n: int, thresholds: int = 1) -> None:
         width = _up(n, bits.GROUP)
-        found[f"{name}.words"] = ("uint64", (count, width // bits.TILE, k // bits.WORD, bits.TILE))
-        found[f"{name}.alpha"] = found[f"{name}.bias"] = ("float32", (count, width))
-        found[f"{name}.threshold"] = ("float32", (count, thresholds * k))
+        result[f"{name}.words"] = ("uint64", (count, width // bits.TILE, k // bits.WORD, bits.TILE))
+        result[f"{name}.alpha"] = result[f"{name}.bias"] = ("float32", (count, width))
+        result[f"{name}.threshold"] = ("float32", (count, thresholds * k))
 
     for name, k, n in _block_layers(config):
         layer(f"blocks.{name}", C, k, n)
     for norm in ("norm_x", "norm_h"):
-        found[f"blocks.{norm}.weight"] = found[f"blocks.{norm}.bias"] = ("float32", (C, config.d_model))
+        result[f"blocks.{norm}.weight"] = result[f"blocks.{norm}.bias"] = ("float32", (C, config.d_model))
     if config.head == "linear":
         width = _up(config.n_class, bits.TILE)
-        found["heads.weight"] = ("int8", (E, width // bits.TILE, config.head_inputs, bits.TILE))
-        found["heads.scale"] = found["heads.bias"] = ("float32", (E, width))
+        result["heads.weight"] = ("int8", (E, width // bits.TILE, config.head_inputs, bits.TILE))
+        result["heads.scale"] = result["heads.bias"] = ("float32", (E, width))
     else:
         layer("heads.hidden", E, config.d_model, config.d_head, T)
         layer("heads.out", E, config.d_head, config.n_class)
     if readers:
         weight, scale = READERS
-        found[weight] = ("int8", (E, config.d_model, config.d_model))
-        found[scale] = ("float32", (E, config.d_model))
-    return found
+        result[weight] = ("int8", (E, config.d_model, config.d_model))
+        result[scale] = ("float32", (E, config.d_model))
+    return result
 
 
 def named_spec(config: BEEConfig) -> Spec:
     """The same tensors block by block and head by head."""
-    found = _embedding(config, config.vocab_size)
+    result = _embedding(config, config.vocab_size)
 
     def layer(name: str, k: int, n: int, thresholds: int = 1) -> None:
-        found[f"{name}.words"] = ("uint64", (k // bits.WORD, n))
-        found[f"{name}.alpha"] = found[f"{name}.bias"] = ("float32", (n,))
-        found[f"{name}.beta"] = ("float32", (k,) if thresholds == 1 else (thresholds, k))
+        result[f"{name}.words"] = ("uint64", (k // bits.WORD, n))
+        result[f"{name}.alpha"] = result[f"{name}.bias"] = ("float32", (n,))
+        result[f"{name}.beta"] = ("float32", (k,) if thresholds == 1 else (thresholds, k))
 
     for c in range(1, config.n_block + 1):
         for name, k, n in _block_layers(config):
             layer(f"blocks.{c}.{name}", k, n)
         for norm in ("norm_x", "norm_h"):
-            found[f"blocks.{c}.{norm}.weight"] = found[f"blocks.{c}.{norm}.bias"] = ("float32", (config.d_model,))
+            result[f"blocks.{c}.{norm}.weight"] = result[f"blocks.{c}.{norm}.bias"] = ("float32", (config.d_model,))
     for c in config.exits:
         if config.head == "linear":
-            found[f"heads.{c}.weight"] = ("int8", (config.n_class, config.head_inputs))
-            found[f"heads.{c}.scale"] = found[f"heads.{c}.bias"] = ("float32", (config.n_class,))
+            result[f"heads.{c}.weight"] = ("int8", (config.n_class, config.head_inputs))
+            result[f"heads.{c}.scale"] = result[f"heads.{c}.bias"] = ("float32", (config.n_class,))
         else:
             layer(f"heads.{c}.hidden", config.d_model, config.d_head, config.head_thresholds)
             layer(f"heads.{c}.out", config.d_head, config.n_class)
-    return found
+    return result
 
 
 def _embedding(config: BEEConfig, rows: int) -> Spec:
     half, int8 = config.d_model // 2, config.embedding == "int8"
-    found: Spec = {
+    result: Spec = {
         "embedding.rows": ("int8" if int8 else "uint8", (rows, half if int8 else packed_bytes(half))),
         SCALES[config.embedding]: ("float32", (rows if int8 else half,)),
     }
     if config.exact_match:
-        found["exact_match"] = ("float32", (4, config.d_model))  # by token type, from 1
-    return found
+        result["exact_match"] = ("float32", (4, config.d_model))  # by token type, from 1
+    return result
 
 
 def _block_layers(config: BEEConfig) -> list[tuple[str, int, int]]:
@@ -116,7 +116,7 @@ def _up(n: int, multiple: int) -> int:
 def stack(named: Mapping[str, np.ndarray], config: BEEConfig) -> dict[str, np.ndarray]:
     """Named tensors -> stacked ones."""
     wanted = spec(config)
-    found: dict[str, list[np.ndarray]] = {}
+    result: dict[str, list[np.ndarray]] = {}
     for name in named_spec(config):
         place, array = _stacked_name(name), named[name]
         part = name.rpartition(".")[2]
@@ -130,13 +130,13 @@ def stack(named: Mapping[str, np.ndarray], config: BEEConfig) -> dict[str, np.nd
         else:  # filled up along its first axis
             full = wanted[place][1][0 if _alone(place) else 1]
             array = np.pad(array, [(0, full - len(array)), *[(0, 0)] * (array.ndim - 1)])
-        found.setdefault(place, []).append(array)
-    return {name: np.ascontiguousarray(parts[0] if _alone(name) else np.stack(parts)) for name, parts in found.items()}
+        result.setdefault(place, []).append(array)
+    return {name: np.ascontiguousarray(parts[0] if _alone(name) else np.stack(parts)) for name, parts in result.items()}
 
 
 def unstack(stacked: Mapping[str, np.ndarray], config: BEEConfig) -> dict[str, np.ndarray]:
     """Stacked tensors -> named ones; copies."""
-    found = {}
+    result = {}
     for name, (_, shape) in named_spec(config).items():
         place = _stacked_name(name)
         array = stacked[place] if _alone(place) else stacked[place][_index(name, config)]
@@ -147,8 +147,8 @@ def unstack(stacked: Mapping[str, np.ndarray], config: BEEConfig) -> dict[str, n
             array = -array.reshape(shape)
         elif place == "heads.weight":
             array = array.transpose(0, 2, 1).reshape(-1, shape[1])
-        found[name] = np.array(array if part == "words" else array[: shape[0]], order="C")
-    return found
+        result[name] = np.array(array if part == "words" else array[: shape[0]], order="C")
+    return result
 
 
 def _alone(place: str) -> bool:
@@ -204,7 +204,7 @@ def to_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
 def from_file(content: np.ndarray, wanted: Spec, where: Path, advice: str) -> dict[str, np.ndarray]:
     """Views of the tensors in a file's bytes [size] uint8, whose first is aligned. Raises CheckpointError where the
     header isn't that of `wanted`: nothing is believed of it that a spec doesn't say."""
-    found, start = {}, 8 + int.from_bytes(content[:8].tobytes(), "little")
+    result, start = {}, 8 + int.from_bytes(content[:8].tobytes(), "little")
     try:
         if not 8 < start <= content.size:
             raise ValueError("its header is longer than the file")
@@ -214,7 +214,7 @@ def from_file(content: np.ndarray, wanted: Spec, where: Path, advice: str) -> di
             dtype, shape = wanted.get(name, ("uint8", ()))
             first, last = (start + int(offset) for offset in described["data_offsets"])
             if name not in wanted:
-                found[name] = content[:0]  # `check` says so
+                result[name] = content[:0]  # `check` says so
                 continue
             size = np.dtype(dtype).itemsize * int(np.prod(shape))
             if described["dtype"] != DTYPES[dtype] or tuple(described["shape"]) != shape or last - first != size:
@@ -223,7 +223,7 @@ def from_file(content: np.ndarray, wanted: Spec, where: Path, advice: str) -> di
                 )
             if not start <= first <= last <= content.size or first % ALIGNMENT:
                 raise ValueError(f"tensor {name!r} lies outside the file or isn't aligned")
-            found[name] = content[first:last].view(dtype).reshape(shape)
+            result[name] = content[first:last].view(dtype).reshape(shape)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"{where} can't be read ({error}); {advice}") from None
-    return found
+    return result

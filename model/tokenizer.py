@@ -106,9 +106,9 @@ _tokenizers: WeakValueDictionary[tuple[str, int, int | None], Tokenizer] = WeakV
 def shared(json: str, max_tokens: int, rows: int | None = None) -> Tokenizer:
     """A `Tokenizer`, the one that is there already if another model has the same: a vocabulary is megabytes."""
     key = hashlib.sha256(json.encode()).hexdigest(), max_tokens, rows
-    if (found := _tokenizers.get(key)) is None:
-        found = _tokenizers[key] = Tokenizer(json, max_tokens, rows)
-    return found
+    if (result := _tokenizers.get(key)) is None:
+        result = _tokenizers[key] = Tokenizer(json, max_tokens, rows)
+    return result
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> str:

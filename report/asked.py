@@ -92,12 +92,12 @@ class Baselines:
         return Model2Vec(self.work / "encoders")
 
 
-def _keep(path: Path, found: Answered) -> None:
-    parts = dict(zip(("predicted", "on_test"), found.predicted, strict=False))
+def _keep(path: Path, result: Answered) -> None:
+    parts = dict(zip(("predicted", "on_test"), result.predicted, strict=False))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial, partial.open("wb") as out:
         today = datetime.date.today().isoformat()
-        np.savez_compressed(out, size_bytes=found.size_bytes, date=today, **parts)  # type: ignore[arg-type]
+        np.savez_compressed(out, size_bytes=result.size_bytes, date=today, **parts)  # type: ignore[arg-type]
 
 
 def _read(path: Path) -> Baseline:

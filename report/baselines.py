@@ -87,10 +87,10 @@ def on_backbone(train: Rows, others: Sequence[Rows], classes: int, report: Repor
         mean_states.features(engine, rows.inputs(), bool(rows.pairs), 1, report) for rows in (train, *others)
     )
     targets = np.eye(classes)[train.labels]
-    found = heads.fit(seen, targets, report=report)
-    nats = [heads.cross_entropy(found.cross_validated[:, c], targets) for c in range(seen.shape[1])]
+    result = heads.fit(seen, targets, report=report)
+    nats = [heads.cross_entropy(result.cross_validated[:, c], targets) for c in range(seen.shape[1])]
     best = int(np.argmin(nats))
-    return Answered([found.heads[best](x[:, best]).argmax(1) for x in asked], packed_bytes(config))
+    return Answered([result.heads[best](x[:, best]).argmax(1) for x in asked], packed_bytes(config))
 
 
 def _fitted(
@@ -103,13 +103,13 @@ def _fitted(
 ) -> tuple[BaseEstimator, float]:
     """A regression on all rows, with the C whose cross-validated metric is best on those `drawn`, and that."""
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    steps, found = len(strengths) + 1, []
+    steps, result = len(strengths) + 1, []
     for i, strength in enumerate(strengths):
         report(i, steps, f"C {strength:g}")
         regression = _regression(strength, sparse.issparse(inputs))
         scoring = make_scorer(METRICS[metric])
-        found.append(cross_val_score(regression, inputs[drawn], labels[drawn], cv=folds, scoring=scoring).mean())
-    best = strongest(found, strengths)
+        result.append(cross_val_score(regression, inputs[drawn], labels[drawn], cv=folds, scoring=scoring).mean())
+    best = strongest(result, strengths)
     report(steps - 1, steps, f"C {best:g}")
     fitted = _regression(best, sparse.issparse(inputs)).fit(inputs, labels)
     report(steps, steps, f"C {best:g}")

@@ -29,8 +29,8 @@ def confusions(labels: np.ndarray, predicted: np.ndarray, m: int, counts: np.nda
     cells = np.zeros((len(labels), m * m), np.float32)
     cells[np.arange(len(labels)), labels * m + predicted] = 1
     # float32 holds integers up to 2^24, more rows than a development set has
-    found: np.ndarray = (counts @ cells).astype(np.float64)
-    return found.reshape(-1, m, m)
+    result: np.ndarray = (counts @ cells).astype(np.float64)
+    return result.reshape(-1, m, m)
 
 
 def scores(metric: str, confusion: np.ndarray) -> np.ndarray:

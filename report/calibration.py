@@ -36,14 +36,14 @@ def calibration(tasks: Sequence[Task], out: Path, progress: RunProgress) -> list
         scaled = {kind: rescaled(task, net, kind) for kind in KINDS}
         for kind, name in KINDS.items():
             its = scaled[kind]
-            found = _measured(task, net, its)
+            result = _measured(task, net, its)
             temperatures = calibrate.temperatures(net.raw, task.dev.labels, kind)
             ships = " (ships)" if task.shipped and kind == task.calibration else ""
             row = [task.title, name + ships, " ".join(f"{t:.2f}" for t in temperatures)]
-            row += [points(task.scores(its.predicted).value), f"{its.saved:.1%}", f"{found['ece_after']:.3f}"]
+            row += [points(task.scores(its.predicted).value), f"{its.saved:.1%}", f"{result['ece_after']:.3f}"]
             rows.append([*row, _ece_on_test(task, net, temperatures)])
             if kind == (task.calibration if task.calibration != "none" else "per_exit"):
-                plots.append((task, found))
+                plots.append((task, result))
         curves.append((task, {f"temperature: {KINDS[kind]}": rule(task, its) for kind, its in scaled.items()}))
         report(i + 1, len(leads), task.name)
     figures.curves(curves, out / "temperatures.png")
@@ -55,11 +55,11 @@ def calibration(tasks: Sequence[Task], out: Path, progress: RunProgress) -> list
 
 def _measured(task: Task, net: Net, scaled: Net) -> dict[str, Any]:
     """Before and after, at the exit that answers each row: what `figures.reliability` draws."""
-    found: dict[str, Any] = {"rows": len(task.dev)}
+    result: dict[str, Any] = {"rows": len(task.dev)}
     for when, its in (("before", replace(net, logits=net.raw)), ("after", scaled)):
-        found[f"ece_{when}"] = calibrate.expected_calibration_error(its.served, task.dev.labels)
-        found[f"reliability_{when}"] = calibrate.reliability(its.served, task.dev.labels)
-    return found
+        result[f"ece_{when}"] = calibrate.expected_calibration_error(its.served, task.dev.labels)
+        result[f"reliability_{when}"] = calibrate.reliability(its.served, task.dev.labels)
+    return result
 
 
 def _ece_on_test(task: Task, net: Net, temperatures: np.ndarray) -> str:

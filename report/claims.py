@@ -46,9 +46,9 @@ def claims(tasks: Sequence[Task]) -> list[str]:
 
 
 def _all() -> list[Claim]:
-    found: list[Claim] = []
+    result: list[Claim] = []
     for key, name in {**NAMES, "majority": "the majority class"}.items():
-        found += [
+        result += [
             (f"above {name}", partial(_against, baseline=key), above),
             (f"above {name}, by accuracy", partial(_against, baseline=key, by_accuracy=True), above),
             (f"above {name}, on test rows", partial(_against_on_test, baseline=key), above),
@@ -58,7 +58,7 @@ def _all() -> list[Claim]:
                 above,
             ),
         ]
-    found += [(f"above {c.name} {c.bits}, as published", partial(_against_cited, cited=c), above) for c in ONE_BIT]
+    result += [(f"above {c.name} {c.bits}, as published", partial(_against_cited, cited=c), above) for c in ONE_BIT]
     paper = f"by the paper's rule at delta {DELTA:g}"
     exits: tuple[tuple[str, Way, Way, Say], ...] = (
         ("as it ships not below full depth", lambda net: net, lambda net: net.at_full_depth, not_below),
@@ -66,24 +66,24 @@ def _all() -> list[Claim]:
         (f"as it ships above itself {paper}", lambda net: net, lambda net: net.by_rule, above),
     )
     for name, ours, other, say in exits:
-        found += [
+        result += [
             (name, partial(_exits, ours=ours, other=other), say),
             (f"{name}, on test rows", partial(_exits_on_test, ours=ours, other=other), say),
         ]
-    found += [(f"at most {100 * POINTS_LOST:g} points below FP", _full_precision, close)]
-    return found
+    result += [(f"at most {100 * POINTS_LOST:g} points below FP", _full_precision, close)]
+    return result
 
 
-def above(found: Difference) -> str:
-    return verdict(found, found.above())
+def above(result: Difference) -> str:
+    return verdict(result, result.above())
 
 
-def not_below(found: Difference) -> str:
-    return verdict(found, found.at_least())
+def not_below(result: Difference) -> str:
+    return verdict(result, result.at_least())
 
 
-def close(found: Difference) -> str:
-    return verdict(found, found.at_least(-POINTS_LOST))
+def close(result: Difference) -> str:
+    return verdict(result, result.at_least(-POINTS_LOST))
 
 
 # ---------------------------------------------------------------- both sides of a claim

@@ -166,4 +166,4 @@ def _at_half(curves: Sequence[tuple[Task, dict[str, Curve]]]) -> list[str]:
         saved, score = np.array(sorted(curve)).T
         return points(float(np.interp(0.5, saved, score))) if saved[0] <= 0.5 <= saved[-1] else "-"
 
-    return table(["task", *names], [[task.title, *(cell(found[name]) for name in names)] for task, found in curves])
+    return table(["task", *names], [[task.title, *(cell(result[name]) for name in names)] for task, result in curves])

@@ -52,14 +52,14 @@ def pareto(points: dict[str, list[Point]], path: Path) -> None:
     """Figure 3: score against size, a panel a task; hollow marks are cited, the line is the front of all of them."""
     figure, axes = _panels(len(points), 2, (6.0, 4.5))
     named: list[tuple[list[Point], list[Point]]] = []
-    for axis, (title, found) in zip(axes, points.items(), strict=True):
+    for axis, (title, result) in zip(axes, points.items(), strict=True):
         for kind, style in STYLES.items():
-            its = [p for p in found if p.kind == kind]
+            its = [p for p in result if p.kind == kind]
             axis.scatter(
                 [p.megabytes for p in its], [p.score for p in its], s=28, label=LEGEND[kind], zorder=2, **style
             )
         front: list[Point] = []
-        for point in sorted(found, key=lambda p: (p.megabytes, -p.score)):
+        for point in sorted(result, key=lambda p: (p.megabytes, -p.score)):
             if not front or point.score > front[-1].score:
                 front.append(point)
         axis.step([p.megabytes for p in front], [p.score for p in front], where="post", color="0.7", lw=1, zorder=1)
@@ -67,7 +67,7 @@ def pareto(points: dict[str, list[Point]], path: Path) -> None:
         axis.set_xlim(0.4, 9000)
         axis.set(title=title, xlabel="MB", ylabel="score")
         axis.grid(alpha=0.25)
-        named.append(([p for p in found if p in front or p.kind == "measured" or p.name in NAMED], found))
+        named.append(([p for p in result if p in front or p.kind == "measured" or p.name in NAMED], result))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
     figure.draw_without_rendering()  # lays the panels out: only now a point has its place on paper
     for axis, (its, every) in zip(axes, named, strict=True):
@@ -164,14 +164,14 @@ def _legend_below(figure: Figure, axis: Any, columns: int) -> None:
 def reliability(tasks: Sequence[tuple[Task, dict[str, Any]]], path: Path) -> None:
     """Accuracy against confidence on dev at the exit that answers, before and after calibration; area: rows."""
     figure, axes = _panels(len(tasks))
-    for axis, (task, found) in zip(axes, tasks, strict=True):
+    for axis, (task, result) in zip(axes, tasks, strict=True):
         axis.plot([0, 1], [0, 1], color="0.8", lw=1)
         for when, color in (("before", "tab:orange"), ("after", "tab:blue")):
-            bins = found[f"reliability_{when}"]
+            bins = result[f"reliability_{when}"]
             x, y = ([bin[key] for bin in bins] for key in ("confidence", "accuracy"))
             axis.plot(x, y, "-", color=color, lw=1)
-            areas = [300 * bin["rows"] / found["rows"] + 2 for bin in bins]
-            axis.scatter(x, y, s=areas, color=color, alpha=0.6, label=f"{when}: ECE {found[f'ece_{when}']:.3f}")
+            areas = [300 * bin["rows"] / result["rows"] + 2 for bin in bins]
+            axis.scatter(x, y, s=areas, color=color, alpha=0.6, label=f"{when}: ECE {result[f'ece_{when}']:.3f}")
         low = 1 / len(task.labels)
         axis.set(title=task.title, xlabel="confidence", ylabel="accuracy", xlim=(low - 0.03, 1.03), ylim=(-0.03, 1.03))
         axis.legend(fontsize=6, loc="upper left", markerscale=0.6)

@@ -66,10 +66,10 @@ def gather(
     for name, its in records.items():
         left_out |= add(tasks[name], its)
     order = [*PAPER, *sorted(tasks.keys() - PAPER.keys())]
-    found = [tasks[name] for name in order if name in tasks]
-    for task in found:
+    result = [tasks[name] for name in order if name in tasks]
+    for task in result:
         baselines.ask(task)
-    return found, left_out
+    return result, left_out
 
 
 def task_of(name: str, data: Data, root: Path, labels: list[str]) -> Task:
@@ -161,10 +161,10 @@ def _title(record: Record) -> str:
 
 
 def _nets(task: Task, records: Iterable[Record]) -> Runs:
-    found: Runs = {}
+    result: Runs = {}
     for record in records:
-        found.setdefault(record.meta["variant"], []).append(_net(task, record))
-    return found
+        result.setdefault(record.meta["variant"], []).append(_net(task, record))
+    return result
 
 
 def _net(task: Task, record: Record) -> Net:

@@ -18,6 +18,6 @@ def points(score: float | None) -> str:
     return "-" if score is None else f"{100 * score:.1f}"
 
 
-def verdict(found: Difference, word: str) -> str:
+def verdict(result: Difference, word: str) -> str:
     """A difference in points with its interval, and what follows from it."""
-    return f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}] {word}"
+    return f"{100 * result.value:+.1f} [{100 * result.low:+.1f}, {100 * result.high:+.1f}] {word}"

@@ -51,8 +51,8 @@ class Net:
     @property
     def served(self) -> np.ndarray:
         """The logits that answer [N, m] where nothing is asked."""
-        found: np.ndarray = self.logits[np.arange(len(self.logits)), self.taken - 1]
-        return found
+        result: np.ndarray = self.logits[np.arange(len(self.logits)), self.taken - 1]
+        return result
 
     @cached_property
     def by_rule(self) -> "Net":
@@ -150,8 +150,8 @@ class Task:
 
     def of(self, nets: Iterable[Net]) -> bootstrap.Scores | None:
         """Mean over networks; None where there are none."""
-        found = [self.scores(net.predicted) for net in nets]
-        return bootstrap.mean(found) if found else None
+        result = [self.scores(net.predicted) for net in nets]
+        return bootstrap.mean(result) if result else None
 
 
 Curve = list[tuple[float, float]]
@@ -162,11 +162,11 @@ def curve(
     task: Task, net: Net, policy: Callable[[float], exits.Policy], settings: Sequence[float], **options: Any
 ) -> Curve:
     """What `evaluate_policy` finds along the settings of a policy."""
-    found = [
+    result = [
         evaluate_policy(net.config, net.logits, net.tokens, task.dev.labels, task.metric, policy(x), **options)
         for x in settings
     ]
-    return [(point["flops_saved_ratio"], point["score"]) for point in found]
+    return [(point["flops_saved_ratio"], point["score"]) for point in result]
 
 
 def rule(task: Task, net: Net) -> Curve:
@@ -197,8 +197,8 @@ def policies(task: Task, net: Net) -> dict[str, Curve]:
 
 def _with_threshold(task: Task, net: Net, share: float) -> tuple[float, float]:
     """The model's own options with another entropy threshold."""
-    found = replace(net, settings=replace(net.settings, entropy_threshold=share))
-    return found.saved, task.scores(found.predicted).value
+    result = replace(net, settings=replace(net.settings, entropy_threshold=share))
+    return result.saved, task.scores(result.predicted).value
 
 
 def rescaled(task: Task, net: Net, kind: calibrate.Kind) -> Net:

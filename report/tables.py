@@ -138,7 +138,7 @@ def scores(tasks: Sequence[Task], out: Path) -> list[str]:
 
 def charted(by_name: dict[str, Task]) -> dict[str, list[figures.Point]]:
     """What the Pareto charts show, by their titles."""
-    found: dict[str, list[figures.Point]] = {}
+    result: dict[str, list[figures.Point]] = {}
     for column in COLUMNS:
         task = by_name.get(column.task)
         marks = [
@@ -147,8 +147,8 @@ def charted(by_name: dict[str, Task]) -> dict[str, list[figures.Point]]:
             if (score := c.score(column)) is not None
         ]
         title = column.title + (f", {column.metric or task.metric}" if task else "")
-        found[title] = marks + (_measured(task, column.metric) if task else [])
-    return found
+        result[title] = marks + (_measured(task, column.metric) if task else [])
+    return result
 
 
 def _measured(task: Task, metric: str | None) -> list[figures.Point]:
@@ -167,8 +167,8 @@ def _measured(task: Task, metric: str | None) -> list[figures.Point]:
 
 
 def _cell(task: Task | None, column: Column, cell: Cell) -> str:
-    found = cell(task, column.metric) if task else None
-    return found if isinstance(found, str) else points(found.value if found else None)
+    result = cell(task, column.metric) if task else None
+    return result if isinstance(result, str) else points(result.value if result else None)
 
 
 def _shipped(of: Callable[[Net], np.ndarray]) -> Cell:
@@ -189,10 +189,12 @@ def _spread_cell(variant: str, task: Task, metric: str | None) -> str:
 
 def _spread(task: Task, nets: Sequence[Net], metric: str | None = None) -> str:
     """Mean and standard deviation over seeds, and how many they are."""
-    found = [100 * task.scores(net.predicted, metric).value for net in nets]
-    if not found:
+    result = [100 * task.scores(net.predicted, metric).value for net in nets]
+    if not result:
         return "-"
-    return f"{np.mean(found):.1f}" + (f" ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else "") + f" ({len(found)})"
+    return (
+        f"{np.mean(result):.1f}" + (f" ± {np.std(result, ddof=1):.1f}" if len(result) > 1 else "") + f" ({len(result)})"
+    )
 
 
 def _sizes(variant: str, task: Task) -> list[int]:
@@ -212,8 +214,8 @@ def _answered(key: str, task: Task, metric: str | None = None) -> Scores | None:
 
 def _megabytes(sizes: Iterable[int]) -> str:
     """One size, or the smallest and the largest."""
-    found = sorted({f"{size / 1e6:.2f}" for size in sizes}, key=float)
-    return " to ".join({found[0]: None, found[-1]: None}) if found else "-"
+    result = sorted({f"{size / 1e6:.2f}" for size in sizes}, key=float)
+    return " to ".join({result[0]: None, result[-1]: None}) if result else "-"
 
 
 # ---------------------------------------------------------------- other tasks, and variants

@@ -47,16 +47,16 @@ class MiniLM:
     @torch.inference_mode()
     def __call__(self, texts: list[str], report: Report = lambda *_: None) -> np.ndarray:
         ids = [np.array(encoding.ids) for encoding in self._tokenizer.encode_batch(texts)]
-        found = np.empty((len(ids), self._model.config.hidden_size), np.float32)
+        result = np.empty((len(ids), self._model.config.hidden_size), np.float32)
         done = 0
         for batch in sorted_batches(np.array([len(row) for row in ids]), BATCH):
             padded, mask = pad([ids[i] for i in batch])
             with torch.autocast("cpu", torch.bfloat16, enabled=precision.faster() == torch.bfloat16):
                 states = self._model(input_ids=padded, attention_mask=mask.long()).last_hidden_state
-            found[batch] = torch.nn.functional.normalize(mean_state(states.float(), mask)).numpy()
+            result[batch] = torch.nn.functional.normalize(mean_state(states.float(), mask)).numpy()
             done += len(batch)
             report(done, len(ids), "")
-        return found
+        return result
 
 
 def static_model(folder: Path) -> "StaticModel":
@@ -85,9 +85,9 @@ class Model2Vec:
         self.size_bytes = sum(path.stat().st_size for path in (cache / "model2vec").iterdir())
 
     def __call__(self, texts: list[str], report: Report = lambda *_: None) -> np.ndarray:
-        found: np.ndarray = self._model.encode(texts, use_multiprocessing=False).astype(np.float32)
+        result: np.ndarray = self._model.encode(texts, use_multiprocessing=False).astype(np.float32)
         report(len(texts), len(texts), "")
-        return found / np.linalg.norm(found, axis=1, keepdims=True).clip(1e-9)
+        return result / np.linalg.norm(result, axis=1, keepdims=True).clip(1e-9)
 
 
 def features(vectors: Vectors, parts: Sequence[Rows], report: Report) -> list[np.ndarray]:
@@ -95,10 +95,10 @@ def features(vectors: Vectors, parts: Sequence[Rows], report: Report) -> list[np
     texts = [text for rows in parts for row in rows.inputs() for text in sides(row)]
     distinct = sorted(set(texts))
     at = {text: i for i, text in enumerate(distinct)}
-    found = vectors(distinct, report)
+    result = vectors(distinct, report)
     read = []
     for rows in parts:
-        x = found[[at[text] for row in rows.inputs() for text in sides(row)]]
+        x = result[[at[text] for row in rows.inputs() for text in sides(row)]]
         if rows.pairs:
             a, b = x[::2], x[1::2]
             x = np.concatenate([a, b, np.abs(a - b), a * b], 1)

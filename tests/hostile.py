@@ -122,9 +122,9 @@ def value(folder: Path, rng: random.Random) -> str:
 
 def paths(content: Any, limit: int = 400) -> set[tuple[Any, ...]]:
     """Ways to the values of a JSON document, of long objects and lists the first few."""
-    found: set[tuple[Any, ...]] = set()
+    result: set[tuple[Any, ...]] = set()
     todo: list[tuple[tuple[Any, ...], Any]] = [((), content)]
-    while todo and len(found) < limit:
+    while todo and len(result) < limit:
         way, inner = todo.pop(0)
         steps = (
             list(inner)[:40]
@@ -134,9 +134,9 @@ def paths(content: Any, limit: int = 400) -> set[tuple[Any, ...]]:
             else []
         )
         for step in steps:
-            found.add((*way, step))
+            result.add((*way, step))
             todo.append(((*way, step), inner[step]))
-    return found
+    return result
 
 
 def repair(folder: Path) -> None:

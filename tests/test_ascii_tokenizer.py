@@ -44,11 +44,11 @@ def test_ids_are_those_of_tokenizers(vocabulary: str) -> None:
     assert quick._ascii
     texts = [*ODD, *random_texts(100), *map(random_ascii, range(300))]
     for text in texts:
-        found = quick.encode(text)
-        assert (found.ids.tolist(), found.truncated) == slow(quick, text), text
+        result = quick.encode(text)
+        assert (result.ids.tolist(), result.truncated) == slow(quick, text), text
     for text, pair in zip(texts, reversed(texts), strict=True):
-        found = quick.encode(text, pair)
-        assert (found.ids.tolist(), found.truncated) == slow(quick, text, pair), (text, pair)
+        result = quick.encode(text, pair)
+        assert (result.ids.tolist(), result.truncated) == slow(quick, text, pair), (text, pair)
 
 
 def test_what_may_differ_is_left_to_tokenizers(vocabulary: str) -> None:

@@ -38,13 +38,13 @@ def written(tmp_path: Path) -> tuple[BEExformer, Path]:
 
 def test_another_network_starts_from_it(written: tuple[BEExformer, Path]) -> None:
     network, root = written
-    found = backbone.read("tiny", root)
+    result = backbone.read("tiny", root)
     assert "1,234 rows (sentences) of news.txt" in (root / "tiny" / "README.md").read_text()
-    assert found.shape == {"d_model": 64, "n_block": 2, "n_head": 2, "max_tokens": 16, "carry": "x"}
+    assert result.shape == {"d_model": 64, "n_block": 2, "n_head": 2, "max_tokens": 16, "carry": "x"}
     torch.manual_seed(1)
     other = BEExformer(CONFIG)
     heads = [p.clone() for p in other.heads.parameters()]
-    found.start(other)
+    result.start(other)
     for (name, ours), theirs in zip(network.named_parameters(), other.parameters(), strict=True):
         if name.startswith("heads."):
             continue
@@ -63,21 +63,21 @@ def test_a_1_bit_one_keeps_its_signs_its_grid_and_its_readers(tmp_path: Path) ->
             layer.weight[:, :3] = -1e-9  # would round to zero, which counts as +1
     readers = [torch.randn(64, 64) for _ in range(2)]
     backbone.write(tmp_path / "bits", network, JSON, {"encoder": "none", "recipe": {"text": []}}, readers)
-    found = backbone.read("bits", tmp_path)
-    assert found.binary
-    assert found.shape["embedding"] == "int4+2"
+    result = backbone.read("bits", tmp_path)
+    assert result.binary
+    assert result.shape["embedding"] == "int4+2"
     other = BEExformer(config)
-    found.start(other)
+    result.start(other)
     assert torch.equal(other.embedding.weight, network.embedding.weight), "on the grid already"
     assert torch.equal(other.exported_embedding(), network.exported_embedding())
     for (name, ours), (_, theirs) in zip(network.binary_layers(), other.binary_layers(), strict=True):
         if not name.startswith("heads."):
             assert torch.equal(ours.weight < 0, theirs.weight < 0), name
             assert torch.equal(ours.beta, theirs.beta)
-    assert found.readers is not None
-    np.testing.assert_allclose(found.readers[1], readers[1].numpy(), atol=0.02)
+    assert result.readers is not None
+    np.testing.assert_allclose(result.readers[1], readers[1].numpy(), atol=0.02)
     with pytest.raises(TrainingError, match="is 1-bit, the network full precision"):
-        found.start(BEExformer(CONFIG))
+        result.start(BEExformer(CONFIG))
 
 
 def test_writing_costs_nobody_a_file(written: tuple[BEExformer, Path]) -> None:
@@ -91,9 +91,9 @@ def test_writing_costs_nobody_a_file(written: tuple[BEExformer, Path]) -> None:
 
 def test_what_does_not_fit_is_one_sentence(written: tuple[BEExformer, Path]) -> None:
     _, root = written
-    found = backbone.read("tiny", root)
+    result = backbone.read("tiny", root)
     with pytest.raises(TrainingError, match="another shape"):
-        found.start(BEExformer(BEEConfig(**{**CONFIG.to_dict(), "d_model": 128})))
+        result.start(BEExformer(BEEConfig(**{**CONFIG.to_dict(), "d_model": 128})))
     with pytest.raises(TrainingError, match="is no backbone"):
         backbone.read("nothing", root)
     spoiled = backbone.read("tiny", root)

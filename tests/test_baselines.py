@@ -28,11 +28,11 @@ def test_the_majority_is_that_of_training() -> None:
 
 def test_a_word_is_found() -> None:
     train, dev = rows(random_texts(300, longest=12)), rows(random_texts(60, seed=1, longest=12))
-    found = baselines.lexical(train, [dev], "accuracy", quiet)
-    assert (found.predicted[0] == dev.labels).mean() > 0.9
-    assert found.strength in baselines.STRENGTHS
+    result = baselines.lexical(train, [dev], "accuracy", quiet)
+    assert (result.predicted[0] == dev.labels).mean() > 0.9
+    assert result.strength in baselines.STRENGTHS
     vocabulary = baselines.Words(train).inner.vocabulary_
-    assert found.size_bytes > 8 * len(vocabulary), "an inverse document frequency and a weight for each"
+    assert result.size_bytes > 8 * len(vocabulary), "an inverse document frequency and a weight for each"
 
 
 def test_rounding_does_not_choose_the_baseline() -> None:
@@ -49,8 +49,8 @@ def test_pairs_are_compared() -> None:
     pairs = [text if label else texts[rng.integers(600)] for text, label in zip(texts, labels, strict=True)]
     every = Rows(texts, pairs, labels)
     train, dev = every.take(np.arange(450)), every.take(np.arange(450, 600))
-    [found] = baselines.lexical(train, [dev], "f1", quiet).predicted
-    assert (found == dev.labels).mean() > 0.85
+    [result] = baselines.lexical(train, [dev], "f1", quiet).predicted
+    assert (result == dev.labels).mean() > 0.85
     words = baselines.Words(train)
     assert words(dev).shape == (150, 4 * len(words.inner.vocabulary_))
 
@@ -100,11 +100,11 @@ def test_frozen_vectors_say_whether_a_word_is_there(
     monkeypatch.setattr(vectors, "locate", lambda name, cache: encoder)
     train, dev = rows(random_texts(300, longest=6)), rows(random_texts(60, seed=1, longest=6))
     for kind in (vectors.MiniLM, vectors.Model2Vec):
-        found = kind(tmp_path)
-        assert np.linalg.norm(found(dev.texts), axis=1) == pytest.approx(1, abs=1e-3)
-        answered = baselines.on_vectors(found, train, [dev], "accuracy", quiet)
+        result = kind(tmp_path)
+        assert np.linalg.norm(result(dev.texts), axis=1) == pytest.approx(1, abs=1e-3)
+        answered = baselines.on_vectors(result, train, [dev], "accuracy", quiet)
         assert (answered.predicted[0] == dev.labels).mean() > 0.8, kind
-        assert answered.size_bytes > found.size_bytes > 0
+        assert answered.size_bytes > result.size_bytes > 0
 
 
 def test_a_text_has_its_vector_wherever_it_stands(
@@ -113,8 +113,8 @@ def test_a_text_has_its_vector_wherever_it_stands(
     monkeypatch.setattr(vectors, "locate", lambda name, cache: encoder)
     texts = random_texts(20, longest=9)
     pairs = Rows(texts, texts[::-1], np.zeros(20, int))
-    found = vectors.MiniLM(tmp_path)
-    [single], [both] = (vectors.features(found, [part], quiet) for part in (Rows(texts, None, pairs.labels), pairs))
+    result = vectors.MiniLM(tmp_path)
+    [single], [both] = (vectors.features(result, [part], quiet) for part in (Rows(texts, None, pairs.labels), pairs))
     a, b, apart, product = np.split(both, 4, 1)
     assert a == pytest.approx(single, abs=1e-2), "padding and bfloat16"
     assert b == pytest.approx(single[::-1], abs=1e-2)
@@ -126,5 +126,5 @@ def test_the_frozen_backbone_learns_a_word(monkeypatch: pytest.MonkeyPatch, tmp_
     write_backbone(tmp_path, monkeypatch, readers=False)
     monkeypatch.setattr(baselines.backbone, "SHIPPED", tmp_path)
     train, dev = rows(random_texts(300, longest=6)), rows(random_texts(60, seed=1, longest=6))
-    found = baselines.on_backbone(train, [dev], 2, quiet, "tiny")
-    assert (found.predicted[0] == dev.labels).mean() > 0.8
+    result = baselines.on_backbone(train, [dev], 2, quiet, "tiny")
+    assert (result.predicted[0] == dev.labels).mean() > 0.8

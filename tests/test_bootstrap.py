@@ -14,9 +14,9 @@ def test_scores_are_those_of_the_rows_that_were_drawn(metric: str, m: int) -> No
     rng = np.random.default_rng(m)
     labels, predicted = rng.integers(0, m, 30), rng.integers(0, m, 30)
     counts = bootstrap.draws(30, resamples=50)
-    found = bootstrap.resample(labels, predicted, m, metric, counts)
-    assert found.value == pytest.approx(METRICS[metric](labels, predicted))
-    for row, score in zip(counts, found.resampled, strict=True):
+    result = bootstrap.resample(labels, predicted, m, metric, counts)
+    assert result.value == pytest.approx(METRICS[metric](labels, predicted))
+    for row, score in zip(counts, result.resampled, strict=True):
         drawn = np.repeat(np.arange(30), row.astype(int))
         assert score == pytest.approx(METRICS[metric](labels[drawn], predicted[drawn]))
 
@@ -25,9 +25,9 @@ def test_scores_are_those_of_the_rows_that_were_drawn(metric: str, m: int) -> No
 def test_one_class_only_is_no_division_by_zero(metric: str) -> None:
     labels = np.array([1, 1, 0, 1])
     for predicted in (np.ones(4, int), np.zeros(4, int)):
-        found = bootstrap.resample(labels, predicted, 2, metric, bootstrap.draws(4, resamples=20))
-        assert np.isfinite(found.resampled).all()
-        assert found.value == pytest.approx(METRICS[metric](labels, predicted))
+        result = bootstrap.resample(labels, predicted, 2, metric, bootstrap.draws(4, resamples=20))
+        assert np.isfinite(result.resampled).all()
+        assert result.value == pytest.approx(METRICS[metric](labels, predicted))
 
 
 def test_draws_are_drawn_with_replacement_and_from_a_seed() -> None:
@@ -45,17 +45,17 @@ def test_an_interval_covers_what_theory_says() -> None:
     counts = bootstrap.draws(400)
     right = bootstrap.resample(labels, predicted, 2, "accuracy", counts)
     nothing = bootstrap.resample(labels, 1 - labels, 2, "accuracy", counts)
-    found = bootstrap.difference(right, nothing)
-    assert found.value == 0.75
-    assert (found.high - found.low) / 2 == pytest.approx(1.96 * np.sqrt(0.75 * 0.25 / 400), rel=0.05)
+    result = bootstrap.difference(right, nothing)
+    assert result.value == 0.75
+    assert (result.high - result.low) / 2 == pytest.approx(1.96 * np.sqrt(0.75 * 0.25 / 400), rel=0.05)
 
 
 def test_pairing_knows_that_equal_answers_differ_by_nothing() -> None:
     labels = np.arange(50) % 2
     one = bootstrap.resample(labels, labels * 0, 2, "accuracy", bootstrap.draws(50, resamples=99))
-    found = bootstrap.difference(one, one)
-    assert (found.value, found.low, found.high) == (0, 0, 0)
-    assert (found.at_least(), found.above()) == ("confirmed", "refuted")
+    result = bootstrap.difference(one, one)
+    assert (result.value, result.low, result.high) == (0, 0, 0)
+    assert (result.at_least(), result.above()) == ("confirmed", "refuted")
 
 
 def test_verdicts() -> None:
@@ -67,6 +67,6 @@ def test_verdicts() -> None:
 
 def test_the_mean_is_taken_within_each_resample() -> None:
     a, b = bootstrap.Scores(0.5, np.array([0.4, 0.6])), bootstrap.Scores(1.0, np.array([0.8, 1.0]))
-    found = bootstrap.mean([a, b])
-    assert found.value == 0.75
-    assert found.resampled == pytest.approx([0.6, 0.8])
+    result = bootstrap.mean([a, b])
+    assert result.value == 0.75
+    assert result.resampled == pytest.approx([0.6, 0.8])

@@ -41,9 +41,9 @@ def test_predictions_weigh_blocks_by_their_texts() -> None:
 
 
 def test_an_engine_converts_when_it_is_loaded_and_again_when_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = replace(random_checkpoint(), profiles={"ms-500": Profile(HALF, {}, Budget(0.5, 20, RUNGS))})
+    result = replace(random_checkpoint(), profiles={"ms-500": Profile(HALF, {}, Budget(0.5, 20, RUNGS))})
     monkeypatch.setattr("beexformer.model.cost.assumed", lambda *_: milliseconds(9.0))
-    engine = Engine(found)
+    engine = Engine(result)
     assert engine.profiles["ms-500"] == FIRST
     monkeypatch.setattr("beexformer.model.cost.calibrate", lambda *_: milliseconds(0.05))
     engine.calibrate()
@@ -51,7 +51,7 @@ def test_an_engine_converts_when_it_is_loaded_and_again_when_it_is_timed(monkeyp
     assert engine.description["profiles"]["ms-500"]["exit"] == {"min_blocks": 6}
     answer = engine.predict([engine.encode("a film", options=ExitOptions(profile="ms-500"))])[0]
     assert (answer.exit_index, answer.profile) == (6, "ms-500")
-    other = Engine(found)
+    other = Engine(result)
     other.calibrate(engine)
     assert other.profiles["ms-500"] == DEEP, "what was measured of an engine alike is taken over"
 
@@ -85,11 +85,11 @@ def test_tune_writes_rungs_that_rise(tmp_path: Path) -> None:
     checkpoint.save(random_checkpoint(), tmp_path / "tiny")
     lines = [f"{text},{'negative' if i % 2 else 'positive'}" for i, text in enumerate(random_texts(120, seed=5))]
     (tmp_path / "rows.csv").write_text("\n".join(["text,label", *lines]) + "\n")
-    found = profiles.run(tmp_path / "tiny", tmp_path / "rows.csv", Columns(), "ms", 50.0, labelled=True)
+    result = profiles.run(tmp_path / "tiny", tmp_path / "rows.csv", Columns(), "ms", 50.0, labelled=True)
     budget = checkpoint.read(tmp_path / "tiny").profiles["ms-50000"].budget
     assert budget is not None
     assert budget.milliseconds == 50
     flops = [rung.flops for rung in budget.rungs]
     assert flops == sorted(set(flops))
     assert all(sum(rung.exits) == pytest.approx(1) for rung in budget.rungs)
-    assert budget.fit(milliseconds(0.001).milliseconds) == budget.rungs[-1].options == found.options
+    assert budget.fit(milliseconds(0.001).milliseconds) == budget.rungs[-1].options == result.options

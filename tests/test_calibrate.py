@@ -114,6 +114,6 @@ def test_the_exit_that_serves_is_the_one_that_is_measured() -> None:
     logits = np.array([[[0.0, 0.1], sure, [5.0, 0.0]], [sure, [0.0, 0.1], [5.0, 0.0]]])
     assert calibrate.served(logits, 1.0).tolist() == [[0.0, 0.1], sure]
     assert calibrate.served(logits, 1e-4).tolist() == [[5.0, 0.0], [0.0, 0.1]]
-    found = calibrate.measure(logits, logits / 2, np.array([0, 1]), 1e-4)
-    assert found["rows"] == 2
-    assert found["ece_before"] != found["ece_after"]
+    result = calibrate.measure(logits, logits / 2, np.array([0, 1]), 1e-4)
+    assert result["rows"] == 2
+    assert result["ece_before"] != result["ece_after"]

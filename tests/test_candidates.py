@@ -26,15 +26,15 @@ def states(engine: Engine, text: str) -> np.ndarray:
     """Mean state after the last block."""
     forward = engine.begin(engine.encode(text, options=DEEP))
     assert forward.advance()
-    found = forward.mean_state()
+    result = forward.mean_state()
     forward.answer()
-    return found
+    return result
 
 
 def test_logits_are_the_texts_and_labels_vectors_product() -> None:
-    found = with_readers()
-    engine = Engine(found)
-    readers = found.tensors[READERS[0]] * found.tensors[READERS[1]][:, :, None]
+    result = with_readers()
+    engine = Engine(result)
+    readers = result.tensors[READERS[0]] * result.tensors[READERS[1]][:, :, None]
     labels = ("warm film", "dull_journey", "the worst")
     answering, _ = engine.candidates.engine(labels)
     text = "a charming movie"
@@ -113,8 +113,8 @@ def test_other_models_take_none() -> None:
 
 
 def test_steps_lead_to_the_same() -> None:
-    found = with_readers()
-    engine, other = Engine(found), Engine(found)  # its tokenizer is learned, and another one each time
+    result = with_readers()
+    engine, other = Engine(result), Engine(result)  # its tokenizer is learned, and another one each time
     steps, taken = other.candidates.steps(["warm film", "the worst"], 0.0), 0
     while True:
         try:
@@ -131,11 +131,11 @@ def test_steps_lead_to_the_same() -> None:
 
 
 def test_a_folder_keeps_readers_and_says_what_it_learned_from(tmp_path: Path) -> None:
-    found = with_readers()
-    checkpoint.save(found, tmp_path / "tiny")
+    result = with_readers()
+    checkpoint.save(result, tmp_path / "tiny")
     read = checkpoint.read(tmp_path / "tiny")
     assert (read.learned_from, read.candidate_labels) == ("labels", True)
-    assert all(np.array_equal(read.tensors[name], found.tensors[name]) for name in READERS)
+    assert all(np.array_equal(read.tensors[name], result.tensors[name]) for name in READERS)
     assert read.shown()["learned_from"] == "labels"
     plain = random_checkpoint()
     checkpoint.save(plain, tmp_path / "plain")

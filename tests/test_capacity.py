@@ -12,8 +12,8 @@ BENCH = Path(__file__).parent.parent / "bench" / "capacity.py"
 
 def run(*arguments: str) -> dict[str, object]:
     ran = subprocess.run([sys.executable, BENCH, *arguments], capture_output=True, text=True, check=True)
-    found: dict[str, object] = json.loads(ran.stdout.splitlines()[-1])
-    return found
+    result: dict[str, object] = json.loads(ran.stdout.splitlines()[-1])
+    return result
 
 
 @pytest.mark.slow
@@ -22,8 +22,8 @@ def test_simulated_waits_are_those_of_pollaczek_and_khinchine() -> None:
 
 
 def test_a_plan_keeps_below_its_load_with_a_zone_lost() -> None:
-    found = run("--service-ms", "0.5", "--rate", "100000", "--processes", "2", "--load", "0.7", "--zones", "3")
-    [fleet] = found["fleets"]  # type: ignore[misc]
+    result = run("--service-ms", "0.5", "--rate", "100000", "--processes", "2", "--load", "0.7", "--zones", "3")
+    [fleet] = result["fleets"]  # type: ignore[misc]
     assert fleet["pods"] % 3 == 0
     assert fleet["cores"] == 2 * fleet["pods"]
     assert fleet["load"] == pytest.approx(100_000 * 0.0005 / fleet["cores"], abs=1e-3)
@@ -32,8 +32,8 @@ def test_a_plan_keeps_below_its_load_with_a_zone_lost() -> None:
 
 
 def test_a_fleet_gets_through_what_happens_to_it() -> None:
-    found = run("--service-ms", "0.5,0.6,1.9", "--rate", "1000")["events"]
-    doubled, lost, requests, connections = found.values()  # type: ignore[attr-defined]
+    result = run("--service-ms", "0.5,0.6,1.9", "--rate", "1000")["events"]
+    doubled, lost, requests, connections = result.values()  # type: ignore[attr-defined]
     assert doubled["worst_5s_p99_ms"] < 50, "the promise, with the chart's settings"
     assert doubled["pods_in_the_end"] >= 17, "20 pods' load at 60 % with the tolerance of 10 %"
     assert lost["largest_busy_share"] == pytest.approx(0.47 * 1.5, abs=0.01)

@@ -149,20 +149,20 @@ def test_no_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_saved_is_read(checkpoint: Checkpoint, folder: Path) -> None:
-    found = read(folder)
-    assert (found.name, found.config, found.labels) == (checkpoint.name, checkpoint.config, checkpoint.labels)
-    assert found.size_bytes == sum(file.stat().st_size for file in folder.iterdir())
+    result = read(folder)
+    assert (result.name, result.config, result.labels) == (checkpoint.name, checkpoint.config, checkpoint.labels)
+    assert result.size_bytes == sum(file.stat().st_size for file in folder.iterdir())
     for name in spec(checkpoint.config):
-        assert (found.tensors[name] == checkpoint.tensors[name]).all()
+        assert (result.tensors[name] == checkpoint.tensors[name]).all()
 
 
 def test_a_file_with_packed_embeddings_and_several_thresholds_says_so(tmp_path: Path) -> None:
     save(random_checkpoint(embedding="int4+2", head_thresholds=3, exact_match=True), tmp_path / "tiny")
-    found = read(tmp_path / "tiny")
-    assert (found.config.embedding, found.config.head_thresholds, found.config.exact_match) == ("int4+2", 3, True)
-    assert found.format_version == 4
-    shapes = {name: (str(tensor.dtype), tensor.shape) for name, tensor in found.tensors.items()}
-    assert shapes["embedding.rows"] == ("uint8", (-(-found.config.vocab_size // 64) * 64, 21))
+    result = read(tmp_path / "tiny")
+    assert (result.config.embedding, result.config.head_thresholds, result.config.exact_match) == ("int4+2", 3, True)
+    assert result.format_version == 4
+    shapes = {name: (str(tensor.dtype), tensor.shape) for name, tensor in result.tensors.items()}
+    assert shapes["embedding.rows"] == ("uint8", (-(-result.config.vocab_size // 64) * 64, 21))
     assert shapes["embedding.step"] == ("float32", (64,))
     assert shapes["heads.hidden.threshold"] == ("float32", (6, 3 * 128))
     assert shapes["heads.hidden.words"] == ("uint64", (6, 4, 2, 16))
@@ -206,13 +206,13 @@ def test_stacked_and_named_tensors_are_the_same_numbers(shape: str) -> None:
 
 
 def test_weights_are_read_once_and_not_copied(folder: Path) -> None:
-    found = read(folder)
-    network = Engine(found)._network
+    result = read(folder)
+    network = Engine(result)._network
     for array, name in (
         (network.blocks.norm_x.weight, "blocks.norm_x.weight"),
         (network.embedding.rows, "embedding.rows"),
     ):
-        assert np.shares_memory(array, found.tensors[name])
+        assert np.shares_memory(array, result.tensors[name])
 
 
 @pytest.mark.parametrize(
@@ -225,9 +225,9 @@ def test_weights_are_read_once_and_not_copied(folder: Path) -> None:
 )
 def test_a_folder_of_an_older_format_takes_the_defaults_of_later_fields(version: int, later: dict[str, object]) -> None:
     described = json.loads((GOLDEN / f"v{version}" / "checkpoint" / "config.json").read_text())
-    found = read(GOLDEN / f"v{version}" / "checkpoint")
-    assert found.format_version == version
-    assert found.config.to_dict() == {**described["network"], **later}
+    result = read(GOLDEN / f"v{version}" / "checkpoint")
+    assert result.format_version == version
+    assert result.config.to_dict() == {**described["network"], **later}
 
 
 def test_saving_replaces_in_one_move_and_leaves_nothing_behind(checkpoint: Checkpoint, folder: Path) -> None:
@@ -267,10 +267,10 @@ def test_defaults_profiles_and_examples_survive_a_file_and_only_consented_texts_
         examples=(Example("a warm film", None, "Warm", True), Example("a private remark")),
     )
     save(before, tmp_path / "tiny")
-    found = read(tmp_path / "tiny")
+    result = read(tmp_path / "tiny")
     for name in ("exit", "profiles", "examples", "input", "labels", "config"):
-        assert getattr(found, name) == getattr(before, name)
-    engine = Engine(found)
+        assert getattr(result, name) == getattr(before, name)
+    engine = Engine(result)
     in_effect = engine.encode("fine").exit
     assert (in_effect.delta, in_effect.entropy_threshold, in_effect.max_blocks, in_effect.profile) == (
         0.01,

@@ -12,13 +12,13 @@ TRAIN = Rows([f"{('tax', 'parcel', 'crash')[i % 3]} {i}" for i in range(60)], No
 
 
 def test_what_is_simpler_stands_beside_the_score() -> None:
-    found = evaluation()
-    [said] = compared(LABELS, TRAIN, TRAIN, found)
+    result = evaluation()
+    [said] = compared(LABELS, TRAIN, TRAIN, result)
     assert "accuracy of 60 rows, each row by what was learned without it: this network 1.0000" in said
     assert "always saying 'bill' 0.3333" in said
     assert "TF-IDF with logistic regression 1.0000" in said
     dev = TRAIN.take(np.arange(9))
-    assert "9 rows, held-out rows" in compared(LABELS, TRAIN, dev, found)[0]
+    assert "9 rows, held-out rows" in compared(LABELS, TRAIN, dev, result)[0]
 
 
 def test_a_network_that_is_beaten_says_so() -> None:

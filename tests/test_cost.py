@@ -21,10 +21,10 @@ def test_it_finds_the_coefficients_of_what_it_times(clock: list[float]) -> None:
     def run(tokens: int, blocks: int) -> None:
         clock[0] += truth.milliseconds(tokens, blocks) / 1000
 
-    found = cost.calibrate(run, 128, (1, 3, 6))
-    assert found.coefficients == pytest.approx(truth.coefficients, rel=1e-6)
-    assert found.fit_error < 1e-9
-    assert found.milliseconds(25, 2) == pytest.approx(truth.milliseconds(25, 2))
+    result = cost.calibrate(run, 128, (1, 3, 6))
+    assert result.coefficients == pytest.approx(truth.coefficients, rel=1e-6)
+    assert result.fit_error < 1e-9
+    assert result.milliseconds(25, 2) == pytest.approx(truth.milliseconds(25, 2))
 
 
 def test_a_run_that_was_held_up_now_and_then_does_not_count(clock: list[float]) -> None:

@@ -29,10 +29,10 @@ def rows(count: int, share: float, shift: float, seed: int = 0) -> tuple[np.ndar
 
 def test_a_threshold_is_the_one_with_the_highest_f1() -> None:
     scores, applies = rows(400, 0.2, 0)
-    [found] = decisions.thresholds(scores, applies)
+    [result] = decisions.thresholds(scores, applies)
     best = max(METRICS["f1"](applies[:, 0], scores[:, 0] >= t) for t in np.linspace(0.05, 0.95, 500))
-    assert METRICS["f1"](applies[:, 0], scores[:, 0] >= found) >= best - 1e-3
-    assert found < 0.45, "half is far too much for a label of a fifth of the rows"
+    assert METRICS["f1"](applies[:, 0], scores[:, 0] >= result) >= best - 1e-3
+    assert result < 0.45, "half is far too much for a label of a fifth of the rows"
 
 
 def test_a_rare_label_takes_the_threshold_of_all() -> None:
@@ -41,21 +41,21 @@ def test_a_rare_label_takes_the_threshold_of_all() -> None:
     rare[:3] = True
     noise = np.random.default_rng(1).random((400, 2))
     everything = np.hstack([scores, noise]), np.hstack([applies, rare, never])
-    found = decisions.thresholds(*everything)
-    assert found[1] == found[2] != found[0]
-    assert found[1] == decisions.thresholds(*(each.reshape(-1, 1) for each in everything))[0]
+    result = decisions.thresholds(*everything)
+    assert result[1] == result[2] != result[0]
+    assert result[1] == decisions.thresholds(*(each.reshape(-1, 1) for each in everything))[0]
     assert decisions.thresholds(scores, np.zeros_like(applies)).tolist() == [0.5]
 
 
 def test_no_row_is_judged_by_a_threshold_that_it_chose() -> None:
     scores, applies = rows(60, 0.4, 0)
     folds = np.arange(60) % 3
-    found = decisions.cross_fitted(scores, applies, folds)
+    result = decisions.cross_fitted(scores, applies, folds)
     changed = applies.copy()
     changed[folds == 0] ^= True
     again = decisions.cross_fitted(scores, changed, folds)
-    assert (found[folds == 0] == again[folds == 0]).all()
-    assert (found[folds == 1] != again[folds == 1]).any()
+    assert (result[folds == 0] == again[folds == 0]).all()
+    assert (result[folds == 1] != again[folds == 1]).any()
 
 
 def test_equal_scores_are_not_parted() -> None:

@@ -68,9 +68,9 @@ def test_a_shallower_exit_that_is_better_is_said() -> None:
 
 
 def test_options_are_recommended_where_they_save_and_lose_nothing() -> None:
-    found = diagnosis.recommended(evaluation())
-    assert found is not None
-    options, point = found
+    result = diagnosis.recommended(evaluation())
+    assert result is not None
+    options, point = result
     assert point["score"] == 1.0
     assert point["flops_saved_ratio"] > 0.7
     assert options != ExitOptions()
@@ -82,14 +82,14 @@ def test_options_are_recommended_where_they_save_and_lose_nothing() -> None:
 @pytest.mark.parametrize("classes", [3, 77])
 def test_classes_stay_readable_on_a_terminal_and_as_a_picture(classes: int, tmp_path) -> None:  # type: ignore[no-untyped-def]
     names = [f"[a] class with a name that is rather long {i}" for i in range(classes)]
-    found = evaluation(classes, 5 * classes)
-    found["surely_wrong"] = [{"text": "t" * 999, "label": names[0], "predicted": names[1], "score": 0.99}]
+    result = evaluation(classes, 5 * classes)
+    result["surely_wrong"] = [{"text": "t" * 999, "label": names[0], "predicted": names[1], "score": 0.99}]
     console = Console(width=100, record=True, file=(tmp_path / "out").open("w"))
     with console.file:
-        console.print(tables.class_tables(names, found))
+        console.print(tables.class_tables(names, result))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 100
     assert len(text.splitlines()) < 80
     assert "[a] class" in text, "names are no markup"
-    pictures.confusion("model", names, found, tmp_path / "confusion.png")
+    pictures.confusion("model", names, result, tmp_path / "confusion.png")
     assert (tmp_path / "confusion.png").stat().st_size > 10_000

@@ -74,15 +74,15 @@ def test_more_text_brings_the_blocks_nearer(root: Path) -> None:
 def test_both_halves_come_out_and_networks_start_from_them(root: Path) -> None:
     run(recipe(), root, "tiny")
     for name, binary in (("tiny", True), ("tiny-full", False)):
-        found = backbone.read(name, root)
-        shape = {field: found.shape[field] for field in ("n_block", "d_model", "n_head", "max_tokens")}
+        result = backbone.read(name, root)
+        shape = {field: result.shape[field] for field in ("n_block", "d_model", "n_head", "max_tokens")}
         assert shape == {"n_block": 2, "d_model": 64, "n_head": 2, "max_tokens": 64}
-        assert found.binary is binary
-        assert found.readers is not None
-        assert found.readers.shape == (2, 64, 64)
-        vocab_size = Tokenizer(found.tokenizer, 64).vocab_size
-        config = BEEConfig(vocab_size=vocab_size, n_class=3, binary=binary, d_head=64, **found.shape)
-        found.start(BEExformer(config))
+        assert result.binary is binary
+        assert result.readers is not None
+        assert result.readers.shape == (2, 64, 64)
+        vocab_size = Tokenizer(result.tokenizer, 64).vocab_size
+        config = BEEConfig(vocab_size=vocab_size, n_class=3, binary=binary, d_head=64, **result.shape)
+        result.start(BEExformer(config))
 
 
 def test_the_encoder_is_the_librarys(encoder: Path) -> None:
@@ -90,8 +90,8 @@ def test_the_encoder_is_the_librarys(encoder: Path) -> None:
     ids, mask = pad([np.array(tokenizer.inner.encode(*row).ids) for row in (("a warm", "film"), ("ever",))])
     theirs = AutoModel.from_pretrained(encoder, local_files_only=True).eval()
     segments = ours.segments(ids, mask)
-    found = theirs(input_ids=ids, attention_mask=mask.long(), token_type_ids=segments, output_hidden_states=True)
-    for a, b in zip(ours.all_states(ids, mask), found.hidden_states, strict=True):
+    result = theirs(input_ids=ids, attention_mask=mask.long(), token_type_ids=segments, output_hidden_states=True)
+    for a, b in zip(ours.all_states(ids, mask), result.hidden_states, strict=True):
         torch.testing.assert_close(a[mask], b[mask], atol=1e-5, rtol=1e-4)
 
 
@@ -127,8 +127,8 @@ def test_attention_starts_as_the_encoders_own(encoder: Path) -> None:
     extended = torch.where(mask, 0.0, -torch.inf)[:, None, None, :]
     wanted = layer.output.dense(layer.self(state, extended)[0]) @ frame.axes
     turned = (state @ frame.axes - frame.mean[1]) / frame.spread[1]
-    found = network.blocks[1].attention(turned, mask) * frame.spread[1]
-    assert torch.allclose(found[mask], wanted[mask], atol=1e-4)
+    result = network.blocks[1].attention(turned, mask) * frame.spread[1]
+    assert torch.allclose(result[mask], wanted[mask], atol=1e-4)
 
 
 def test_a_killed_run_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,16 +34,16 @@ def flags(verb: str) -> set[str]:
 
 def names(body: list[ast.stmt], prefix: str = "") -> set[str]:
     """What a module defines, members of its classes as Class.member."""
-    found = set()
+    result = set()
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(prefix + node.name)
+            result.add(prefix + node.name)
         if isinstance(node, ast.ClassDef):
-            found |= names(node.body, f"{prefix}{node.name}.")
+            result |= names(node.body, f"{prefix}{node.name}.")
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {prefix + target.id for target in targets if isinstance(target, ast.Name)}
-    return found
+            result |= {prefix + target.id for target in targets if isinstance(target, ast.Name)}
+    return result
 
 
 def test_every_setting_is_in_the_readme() -> None:

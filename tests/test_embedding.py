@@ -61,27 +61,27 @@ def test_packed_codes_come_back(width: int, four: int, size: int) -> None:
     rng = np.random.default_rng(width)
     rows = rng.integers(0, 256, (500, size), dtype=np.uint8)
     step = rng.uniform(1e-3, 2, width).astype(np.float32)
-    found = unpack(rows, step)
-    assert (found.shape, found.dtype) == ((500, width), np.float32)
-    assert (pack(found, step) == rows).all()
-    assert (real(rows, step) == found).all()
+    result = unpack(rows, step)
+    assert (result.shape, result.dtype) == ((500, width), np.float32)
+    assert (pack(result, step) == rows).all()
+    assert (real(rows, step) == result).all()
 
 
 def test_a_code_lies_where_the_format_says() -> None:
     codes = np.random.default_rng(0).integers(0, 16, 32) & np.where(np.arange(32) < 8, 15, 3)
     row = sum(int(code) << (4 * d if d < 8 else 2 * (8 + d)) for d, code in enumerate(codes))
     middle = np.where(np.arange(32) < 8, 7.5, 1.5)
-    found = unpack(np.frombuffer(row.to_bytes(10, "little"), np.uint8)[None], np.full(32, 0.5, np.float32))
-    assert found[0].tolist() == ((codes - middle) / 2).tolist()
+    result = unpack(np.frombuffer(row.to_bytes(10, "little"), np.uint8)[None], np.full(32, 0.5, np.float32))
+    assert result[0].tolist() == ((codes - middle) / 2).tolist()
 
 
 def test_packing_takes_the_nearest_value() -> None:
     weight, step = normal(32), np.linspace(0.1, 1, 32, dtype=np.float32)
     values = (np.arange(16) - 7.5) * step[:, None], (np.arange(4) - 1.5) * step[:, None]
-    found = unpack(pack(weight, step), step)
+    result = unpack(pack(weight, step), step)
     for d in range(32):
         nearest = np.abs(weight[:, d, None] - values[d >= 8][d]).min(1)
-        np.testing.assert_allclose(np.abs(found[:, d] - weight[:, d]), nearest, atol=1e-6)
+        np.testing.assert_allclose(np.abs(result[:, d] - weight[:, d]), nearest, atol=1e-6)
 
 
 def test_steps_have_the_least_error_where_rows_count() -> None:
@@ -90,9 +90,9 @@ def test_steps_have_the_least_error_where_rows_count() -> None:
     np.testing.assert_allclose(step[:8] / sigma[:8], 0.3352, rtol=0.1)
     np.testing.assert_allclose(step[8:] / sigma[8:], 0.9957, rtol=0.1)
     weights = np.where(np.arange(4000) < 40, 1.0, 0.0)
-    for found, rows in ((step, weight), (steps(weight, weights), weight[:40])):
-        least = np.square(unpack(pack(rows, found), found) - rows).mean(0)
-        for tried in (found * np.float32(0.8), found * np.float32(1.25)):
+    for result, rows in ((step, weight), (steps(weight, weights), weight[:40])):
+        least = np.square(unpack(pack(rows, result), result) - rows).mean(0)
+        for tried in (result * np.float32(0.8), result * np.float32(1.25)):
             other = np.square(unpack(pack(rows, tried), tried) - rows).mean(0)
             assert (least <= other).all()
 

@@ -49,8 +49,8 @@ def test_a_row_does_not_feel_its_neighbours(engine: Engine, rows: list[Row], alo
 
 def test_answers_are_the_same_from_two_threads(engine: Engine, rows: list[Row], alone: list[Answer]) -> None:
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda part: engine.predict(part), [rows[:40], rows[40:]] * 5))
-    assert [answer for part in found for answer in part] == alone * 5
+        result = list(pool.map(lambda part: engine.predict(part), [rows[:40], rows[40:]] * 5))
+    assert [answer for part in result for answer in part] == alone * 5
 
 
 def test_answers_are_the_same_after_a_restart(folder: Path) -> None:

@@ -34,37 +34,37 @@ def test_by_hand() -> None:
     config = BEEConfig(vocab_size=9, n_class=2, d_model=64, n_block=2, n_head=1, d_head=64)
     sure, surer = [0.0, 1.0], [0.0, 2.0]
     logits = np.array([[sure, surer], [sure, sure], [[2.0, 0.0], sure]])
-    found = evaluate_logits(
+    result = evaluate_logits(
         config, logits, np.array([5, 5, 5]), np.array([1, 0, 0]), "accuracy", ExitSettings(1e-4, 0.0, 1, 2)
     )
-    assert found["exits"] == [0, 3]
-    assert found["score"] == 1 / 3
-    assert [line["score"] for line in found["per_exit"]] == [2 / 3, 1 / 3]
-    last = found["delta_curve"][-1]
+    assert result["exits"] == [0, 3]
+    assert result["score"] == 1 / 3
+    assert [line["score"] for line in result["per_exit"]] == [2 / 3, 1 / 3]
+    last = result["delta_curve"][-1]
     assert (last["delta"], last["exits"], last["score"]) == (1.0, [3, 0], 2 / 3)
     assert 0.4 < last["flops_saved_ratio"] < 0.5
     # 1 of two logits is 0.84 of ln 2, 2 is 0.53
-    curve = {(point["delta"], point["entropy_threshold"]): point["exits"] for point in found["entropy_curve"]}
+    curve = {(point["delta"], point["entropy_threshold"]): point["exits"] for point in result["entropy_curve"]}
     assert [curve[1e-4, share] for share in (0.5, 0.6, 0.8, 0.9)] == [[0, 3], [1, 2], [1, 2], [3, 0]]
     assert {delta for delta, _ in curve} == {1e-4, -1.0}
 
 
 def test_it_counts_what_the_service_answers(engine: Engine) -> None:
-    found = evaluate(engine, ROWS)
+    result = evaluate(engine, ROWS)
     served = engine.predict([engine.encode(text) for text in TEXTS])
     right = [answer.label == engine.labels[label] for answer, label in zip(served, ROWS.labels, strict=True)]
-    assert found["score"] == np.mean(right)
-    assert found["exits"] == [sum(answer.exit_index == c for answer in served) for c in range(1, 7)]
-    assert np.isclose(found["flops_saved_ratio"], np.mean([answer.flops_saved_ratio for answer in served]))
+    assert result["score"] == np.mean(right)
+    assert result["exits"] == [sum(answer.exit_index == c for answer in served) for c in range(1, 7)]
+    assert np.isclose(result["flops_saved_ratio"], np.mean([answer.flops_saved_ratio for answer in served]))
 
 
 def test_table_and_picture(engine: Engine, tmp_path: Path) -> None:
-    found = evaluate(engine, ROWS)
+    result = evaluate(engine, ROWS)
     console = Console(record=True, width=100, file=io.StringIO())
-    console.print(tables("tiny", found))
+    console.print(tables("tiny", result))
     text = console.export_text()
-    assert f"accuracy {found['score']:.4f}" in text
-    picture("tiny", found, tmp_path / "a.png")
+    assert f"accuracy {result['score']:.4f}" in text
+    picture("tiny", result, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -89,9 +89,9 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_splits_are_those_that_training_reads(root: Path) -> None:
-    found = splits(Data(train="task", text="sentence"), root, ["bad", "good"])
-    assert (found.dev.texts, found.test, found.labels) == (TEXTS, None, ["bad", "good"])
-    assert found.dev.labels.tolist() == ROWS.labels.tolist()
+    result = splits(Data(train="task", text="sentence"), root, ["bad", "good"])
+    assert (result.dev.texts, result.test, result.labels) == (TEXTS, None, ["bad", "good"])
+    assert result.dev.labels.tolist() == ROWS.labels.tolist()
     held_out = splits(Data(train="one.tsv", text="sentence"), root)
     assert (len(held_out.train), len(held_out.dev), held_out.labels) == (27, 3, ["0", "1"])
     assert splits(Data(train="task", dev="one.tsv", text="sentence"), root).dev.texts == TEXTS
@@ -106,15 +106,15 @@ def engine_of(checkpoint: Checkpoint, **evaluation: Any) -> Engine:
 def test_a_checkpoint_is_measured_on_the_rows_that_it_names(checkpoint: Checkpoint, root: Path) -> None:
     data = {"train": "task", "text": "sentence", "metric": "matthews"}
     engine = engine_of(checkpoint, provenance={"recipe": {"data": data}})
-    found = shipped(engine, root)
+    result = shipped(engine, root)
     wanted = evaluate(engine, ROWS, "matthews")
-    assert found["task"] == "one"
-    assert found["size_bytes"] == 123_456
+    assert result["task"] == "one"
+    assert result["size_bytes"] == 123_456
     for key in ("metric", "rows", "score", "full_depth_score", "flops_saved_ratio", "exits"):
-        assert found[key] == wanted[key], key
+        assert result[key] == wanted[key], key
     console = Console(record=True, width=120, file=io.StringIO())
-    console.print(shipped_table([found]))
-    assert f"{found['score']:.4f}" in console.export_text()
+    console.print(shipped_table([result]))
+    assert f"{result['score']:.4f}" in console.export_text()
 
 
 def test_a_checkpoint_that_names_no_rows_says_so(checkpoint: Checkpoint, root: Path) -> None:

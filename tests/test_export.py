@@ -24,10 +24,10 @@ def network() -> BEExformer:
     """An untrained one whose every exit is sure: logits of the two classes are 4 apart on average."""
     torch.manual_seed(0)
     shape = {"d_model": 64, "n_block": 2, "n_head": 2, "d_head": 64, "max_tokens": 32}
-    found = BEExformer(BEEConfig(vocab_size=Tokenizer(TOKENIZER, 32).vocab_size, n_class=2, **shape)).eval()
-    logits = export.network_logits(found, IDS)
-    calibrate.fold(found, np.abs(logits[..., 1] - logits[..., 0]).mean(0) / 4)
-    return found
+    result = BEExformer(BEEConfig(vocab_size=Tokenizer(TOKENIZER, 32).vocab_size, n_class=2, **shape)).eval()
+    logits = export.network_logits(result, IDS)
+    calibrate.fold(result, np.abs(logits[..., 1] - logits[..., 0]).mean(0) / 4)
+    return result
 
 
 IDS = [np.array(encoding.ids) for encoding in Tokenizer(TOKENIZER, 32).inner.encode_batch(TEXTS)]
@@ -89,10 +89,10 @@ def test_calibration_is_measured_where_it_was_not_fitted(tmp_path: Path) -> None
     evaluation, _ = finished(tmp_path / "a")
     engine = Engine.load(tmp_path / "a")
     for split, rows in (("dev", DEV), ("test", TEST)):
-        found = evaluation["calibration"][split]
-        assert found["rows"] == len(rows)
-        assert found["ece_after"] < found["ece_before"]
-        assert sum(bin["rows"] for bin in found["reliability_after"]) == len(rows)
+        result = evaluation["calibration"][split]
+        assert result["rows"] == len(rows)
+        assert result["ece_after"] < result["ece_before"]
+        assert sum(bin["rows"] for bin in result["reliability_after"]) == len(rows)
     served = calibrate.served(logits_of(engine, TEST)[0], engine.default_delta)
     after = calibrate.expected_calibration_error(served, TEST.labels)
     assert evaluation["calibration"]["test"]["ece_after"] == pytest.approx(after)
@@ -119,8 +119,8 @@ def test_one_temperature_for_all_exits_or_none(tmp_path: Path) -> None:
     assert first == second > 1
     evaluation, _ = finished(tmp_path / "b", None, calibration="none")
     assert evaluation["calibration"]["temperatures"] == [1, 1]
-    found = evaluation["calibration"]["dev"]
-    assert found["ece_before"] == pytest.approx(found["ece_after"])
+    result = evaluation["calibration"]["dev"]
+    assert result["ece_before"] == pytest.approx(result["ece_after"])
     assert "test" not in evaluation["calibration"]
 
 
@@ -128,8 +128,8 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
     evaluation, _ = finished(tmp_path / "a")
     card = (tmp_path / "a" / "README.md").read_text()
     for split in ("dev", "test"):
-        found = evaluation["calibration"][split]
-        assert f"{split} {found['ece_before']:.3f} before and {found['ece_after']:.3f} after" in card
+        result = evaluation["calibration"][split]
+        assert f"{split} {result['ece_before']:.3f} before and {result['ece_after']:.3f} after" in card
     assert "a temperature per exit" in card
     assert "no calibrated" not in card
     finished(tmp_path / "b", calibration="none")

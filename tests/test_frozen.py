@@ -58,10 +58,10 @@ def run(plan: recipe.Recipe, root: Path) -> dict[str, Any]:
 
 
 def test_states_are_those_of_the_network(root: Path) -> None:
-    found = backbone.read("tiny", root)
+    result = backbone.read("tiny", root)
     config = recipe.parse(
         {
-            "network": found.shape | {"head": "linear"},
+            "network": result.shape | {"head": "linear"},
             "name": "a",
             "data": {"train": "x"},
             "optim": {"embedding": "frozen"},
@@ -69,7 +69,7 @@ def test_states_are_those_of_the_network(root: Path) -> None:
         "test",
         recipe.Recipe,
     ).network.config(Tokenizer(JSON, 32).vocab_size, 2)
-    network = mean_states.network_of(found, config)
+    network = mean_states.network_of(result, config)
     texts = random_texts(20)
     states = mean_states.of(mean_states.engine_of(network, JSON), [*texts], threads=2)
     ids, mask = pad(Tokenizer(JSON, 32).encode_rows(texts))
@@ -146,12 +146,12 @@ def test_several_labels_a_text_from_rows_to_answers(root: Path) -> None:
     assert engine.thresholds is not None
     assert engine.labels == ("blame", "cinema", "praise")
     rows = evaluate.read_labelled(engine, root / "test.jsonl", Columns())
-    found = evaluate.evaluate(engine, rows)
-    assert found["score"] == pytest.approx(test["score"])
+    result = evaluate.evaluate(engine, rows)
+    assert result["score"] == pytest.approx(test["score"])
     answers = engine.predict([engine.encode(text) for text in rows.texts])
     said = np.array([[label in answer.says for label in engine.labels] for answer in answers])
-    assert evaluate.METRICS["micro_f1"](rows.labels, said) == found["score"], "evaluation is of what is served"
-    assert [answer.exit_index for answer in answers].count(2) == found["exits"][1]
+    assert evaluate.METRICS["micro_f1"](rows.labels, said) == result["score"], "evaluation is of what is served"
+    assert [answer.exit_index for answer in answers].count(2) == result["exits"][1]
     shown = examples.choose(engine, rows)
     assert shown
     assert all(each.title in engine.predict([engine.encode(each.text)])[0].says for each in shown)
@@ -171,8 +171,8 @@ def test_the_verb_evaluates_several_labels_or_says_what_there_is_not(
     assert measured["full_depth_score"] == evaluation["dev"]["full_depth_score"]
     capsys.readouterr()
     cli.evaluate(rows, checkpoint=out, as_json=True)
-    found = json.loads(capsys.readouterr().out)
-    assert (found["metric"], set(found["metrics"])) == ("micro_f1", {"micro_f1", "macro_f1", "accuracy"})
+    result = json.loads(capsys.readouterr().out)
+    assert (result["metric"], set(result["metrics"])) == ("micro_f1", {"micro_f1", "macro_f1", "accuracy"})
     cli.evaluate(rows, checkpoint=out, metric="macro_f1")
     said = capsys.readouterr().out
     assert "labels, those with the lowest F1 first" in said
@@ -188,9 +188,9 @@ def test_a_profile_of_several_labels_states_its_loss(root: Path) -> None:
     unseen = tagged(root / "unseen.jsonl", random_texts(200, seed=4, longest=9))
     run(plan(train="train.jsonl"), root)
     for labelled, words in ((True, "all labels of a text right"), (False, "another set of labels")):
-        found = profiles.run(root / "out", unseen, Columns(), "risk", 0.05, labelled=labelled, default=False)
-        assert words in found.evidence["loss"]
-        assert found.evidence["loss_seen"] <= 0.05
+        result = profiles.run(root / "out", unseen, Columns(), "risk", 0.05, labelled=labelled, default=False)
+        assert words in result.evidence["loss"]
+        assert result.evidence["loss_seen"] <= 0.05
     cheap = profiles.run(root / "out", unseen, Columns(), "flops", 0.8, labelled=True)
     assert cheap.evidence["flops_ratio"] <= 0.8
     assert cheap.evidence["micro_f1"] > 0.6
@@ -228,11 +228,11 @@ def test_heads_of_pairs_read_both_texts_apart(root: Path) -> None:
     engine = Engine.load(root / "out")
     assert (engine.config.pairs, engine.input) == ("apart", "pair")
     rows = evaluate.read_labelled(engine, root / "test.csv", Columns("one", "two"))
-    found = evaluate.evaluate(engine, rows)
+    result = evaluate.evaluate(engine, rows)
     answers = engine.predict(evaluate.encode_rows(engine, rows))
     right = [engine.labels.index(answer.label) == label for answer, label in zip(answers, rows.labels, strict=True)]
-    assert found["score"] == np.mean(right)
-    assert found["flops_saved_ratio"] == pytest.approx(np.mean([answer.flops_saved_ratio for answer in answers]))
+    assert result["score"] == np.mean(right)
+    assert result["flops_saved_ratio"] == pytest.approx(np.mean([answer.flops_saved_ratio for answer in answers]))
     tuned = profiles.run(root / "out", root / "test.csv", Columns("one", "two"), "flops", 0.7, labelled=True)
     assert tuned.evidence["tokens_mean"] == pytest.approx(np.mean([answer.tokens for answer in answers]), abs=0.1)
 

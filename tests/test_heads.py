@@ -39,14 +39,14 @@ def test_a_soft_target_counts_as_a_share_of_a_row() -> None:
 def test_a_weak_pull_is_logistic_regression_and_a_strong_one_the_discriminant() -> None:
     x, labels = clouds(300, 3, apart=0.7)
     targets = np.eye(3)[labels]
-    found = heads.Discriminant(x, targets)
-    start = found(0.5)
+    result = heads.Discriminant(x, targets)
+    start = result(0.5)
     assert heads.cross_entropy(start(x), targets) > heads.cross_entropy(
-        heads.regression(x, targets, found, 0.5, start, 0.01)(x), targets
+        heads.regression(x, targets, result, 0.5, start, 0.01)(x), targets
     )
-    strong = heads.regression(x, targets, found, 0.5, start, 1e6)
+    strong = heads.regression(x, targets, result, 0.5, start, 1e6)
     np.testing.assert_allclose(strong.weight, start.weight, atol=1e-3)
-    weak = heads.cross_entropy(heads.regression(x, targets, found, 0.5, start, 1e-6)(x), targets)
+    weak = heads.cross_entropy(heads.regression(x, targets, result, 0.5, start, 1e-6)(x), targets)
     exact = LogisticRegression(C=1e6, max_iter=5000).fit(x, labels)
     assert weak == pytest.approx(heads.cross_entropy(exact.decision_function(x), targets), abs=0.01)
 
@@ -56,36 +56,36 @@ def test_choices_and_predictions_are_of_rows_that_were_not_seen() -> None:
     rng = np.random.default_rng(1)
     states = rng.normal(size=(120, 2, 64)).astype(np.float32)
     labels = rng.integers(0, 2, 120)
-    found = heads.fit(states, np.eye(2)[labels])
-    assert abs((found.cross_validated[:, 1].argmax(1) == labels).mean() - 0.5) < 0.15
-    assert heads.cross_entropy(found.cross_validated[:, 1], np.eye(2)[labels]) == pytest.approx(np.log(2), abs=0.03)
+    result = heads.fit(states, np.eye(2)[labels])
+    assert abs((result.cross_validated[:, 1].argmax(1) == labels).mean() - 0.5) < 0.15
+    assert heads.cross_entropy(result.cross_validated[:, 1], np.eye(2)[labels]) == pytest.approx(np.log(2), abs=0.03)
 
 
 def test_each_exit_has_its_own_head_and_threads_change_nothing() -> None:
     good, labels = clouds(200, 3)
     states = np.stack([np.random.default_rng(0).normal(size=good.shape).astype(np.float32), good], 1)
-    found, again = (heads.fit(states, np.eye(3)[labels], threads) for threads in (1, 2))
-    assert (found.cross_validated[:, 0].argmax(1) == labels).mean() < 0.6
-    assert (found.cross_validated[:, 1].argmax(1) == labels).mean() > 0.95
-    assert (found.heads[1](good).argmax(1) == labels).mean() > 0.95
-    assert (found.cross_validated == again.cross_validated).all()
+    result, again = (heads.fit(states, np.eye(3)[labels], threads) for threads in (1, 2))
+    assert (result.cross_validated[:, 0].argmax(1) == labels).mean() < 0.6
+    assert (result.cross_validated[:, 1].argmax(1) == labels).mean() > 0.95
+    assert (result.heads[1](good).argmax(1) == labels).mean() > 0.95
+    assert (result.cross_validated == again.cross_validated).all()
 
 
 def test_temperatures_are_folded_in() -> None:
     x, labels = clouds(200, 2, apart=0.4)
     targets = np.eye(2)[labels]
-    found = heads.fit(x[:, None], targets)
-    assert heads.sharpness(found.cross_validated[:, 0], targets) == pytest.approx(1, abs=0.02)
-    unfolded = found.choices[0].fit(x, targets)
-    np.testing.assert_allclose(found.heads[0].weight * found.temperatures[0], unfolded.weight, rtol=1e-9)
+    result = heads.fit(x[:, None], targets)
+    assert heads.sharpness(result.cross_validated[:, 0], targets) == pytest.approx(1, abs=0.02)
+    unfolded = result.choices[0].fit(x, targets)
+    np.testing.assert_allclose(result.heads[0].weight * result.temperatures[0], unfolded.weight, rtol=1e-9)
 
 
 def test_a_class_of_one_row_is_learned_without_a_word() -> None:
     x, labels = clouds(50, 2)
     labels = np.append(labels, 2)
     x = np.concatenate([x, x[:1] + 50])
-    found = heads.fit(x[:, None], np.eye(3)[labels])
-    assert found.heads[0](x[-1:]).argmax() == 2
+    result = heads.fit(x[:, None], np.eye(3)[labels])
+    assert result.heads[0](x[-1:]).argmax() == 2
 
 
 def test_balanced_heads_find_what_is_rare() -> None:
@@ -96,7 +96,7 @@ def test_balanced_heads_find_what_is_rare() -> None:
     targets = np.eye(2)[labels]
     plain = heads.fit(states, targets)
     even = heads.balanced(plain, targets)
-    recall = [float((found.cross_validated[labels == 1, 0].argmax(1) == 1).mean()) for found in (plain, even)]
+    recall = [float((result.cross_validated[labels == 1, 0].argmax(1) == 1).mean()) for result in (plain, even)]
     assert recall[1] > recall[0] + 0.1
     assert recall[1] > 0.8
     assert np.allclose(even.heads[0](states[:, 0]), plain.heads[0](states[:, 0]) - np.log([0.95, 0.05]))

@@ -34,7 +34,7 @@ def survive(tmp_path: Path, shape: str, edits: range) -> None:
     assert ran.returncode == 0, f"edit {lines[-1] if lines else None} ended the process: {ran.stderr[-2000:]}"
     outcomes = {number: (how, outcome) for number, how, outcome in (line for line in lines if len(line) == 3)}
     assert set(outcomes) == set(edits)
-    bad = {number: found for number, found in outcomes.items() if found[1] not in ("refused", "as before")}
+    bad = {number: result for number, result in outcomes.items() if result[1] not in ("refused", "as before")}
     assert not bad, f"{len(bad)}: {dict(list(bad.items())[:8])}"
     assert min(Counter(outcome for _, outcome in outcomes.values()).values()) > len(edits) / 20, "both must happen"
 

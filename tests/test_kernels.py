@@ -105,12 +105,12 @@ def attended(qkv: np.ndarray, heads: int) -> np.ndarray:
     for part in work[2:]:
         part[:] = np.nan  # what is read beyond a row must not matter
     work.qkv[: (L | 1) * 3 * D] = tiles(qkv).numbers
-    found, out = [], Tiles(work.mixed, 0, kernels.STEP)
+    result, out = [], Tiles(work.mixed, 0, kernels.STEP)
     for group in range(kernel("groups")(L)):
         first, n = kernel("rows_of")(group, L)
         kernel("attend")(Tiles(work.qkv, 0, L | 1), L, D, heads, first, n, work, out)
-        found.append(rows(out, n, D))
-    return np.concatenate(found)
+        result.append(rows(out, n, D))
+    return np.concatenate(result)
 
 
 @pytest.mark.parametrize("L", LENGTHS)

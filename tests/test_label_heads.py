@@ -37,44 +37,44 @@ def test_predictions_are_of_rows_that_were_not_seen() -> None:
     rng = np.random.default_rng(1)
     states = rng.normal(size=(150, 2, 64)).astype(np.float32)
     noise = rng.random((150, 3)) < 0.5
-    found = label_heads.fit(states, noise.astype(float))
-    right = (found.cross_validated[:, 1] > 0) == noise
+    result = label_heads.fit(states, noise.astype(float))
+    right = (result.cross_validated[:, 1] > 0) == noise
     assert abs(right.mean() - 0.5) < 0.1
-    assert label_heads.cross_entropy(found.cross_validated[:, 1], noise) == pytest.approx(3 * np.log(2), abs=0.06)
+    assert label_heads.cross_entropy(result.cross_validated[:, 1], noise) == pytest.approx(3 * np.log(2), abs=0.06)
 
 
 def test_heads_tell_labels_and_choose_thresholds_and_threads_change_nothing() -> None:
     good, applies = rows(500)
     states = np.stack([np.random.default_rng(0).normal(size=good.shape).astype(np.float32), good], 1)
-    found, again = (label_heads.fit(states, applies.astype(float), threads) for threads in (1, 2))
-    assert (found.cross_validated == again.cross_validated).all()
-    assert found.thresholds == again.thresholds
-    assert found.thresholds is not None
+    result, again = (label_heads.fit(states, applies.astype(float), threads) for threads in (1, 2))
+    assert (result.cross_validated == again.cross_validated).all()
+    assert result.thresholds == again.thresholds
+    assert result.thresholds is not None
     x, new = rows(500, seed=5)
-    said = decide(found.heads[1](x), np.array(found.thresholds))
+    said = decide(result.heads[1](x), np.array(result.thresholds))
     assert METRICS["micro_f1"](new, said) > 0.9
-    assert found.unseen is not None
-    cross_validated = METRICS["micro_f1"](applies, decide(found.cross_validated[:, 1], found.unseen))
+    assert result.unseen is not None
+    cross_validated = METRICS["micro_f1"](applies, decide(result.cross_validated[:, 1], result.unseen))
     assert cross_validated == pytest.approx(METRICS["micro_f1"](new, said), abs=0.05), "the judgement holds on new rows"
-    nothing = METRICS["micro_f1"](applies, decide(found.cross_validated[:, 0], found.unseen))
+    nothing = METRICS["micro_f1"](applies, decide(result.cross_validated[:, 0], result.unseen))
     assert nothing < 0.6, "and the exit that knows nothing is seen to"
 
 
 def test_temperatures_are_a_labels_own_and_folded_in() -> None:
     x, applies = rows(300, apart=0.5)
-    found = label_heads.fit(x[:, None], applies.astype(float))
-    assert found.temperatures.shape == (1, 4)
-    assert len(set(found.temperatures[0].tolist())) > 1
-    assert found.temperatures.max() <= found.temperatures.min() * label_heads.APART**2 * 1.01
-    unfolded = label_heads.Discriminants(x, applies)(found.choices[0].shrinkage)
-    np.testing.assert_allclose(found.heads[0].weight * found.temperatures[0][:, None], unfolded.weight, rtol=1e-9)
+    result = label_heads.fit(x[:, None], applies.astype(float))
+    assert result.temperatures.shape == (1, 4)
+    assert len(set(result.temperatures[0].tolist())) > 1
+    assert result.temperatures.max() <= result.temperatures.min() * label_heads.APART**2 * 1.01
+    unfolded = label_heads.Discriminants(x, applies)(result.choices[0].shrinkage)
+    np.testing.assert_allclose(result.heads[0].weight * result.temperatures[0][:, None], unfolded.weight, rtol=1e-9)
 
 
 def test_scores_are_probabilities() -> None:
     """Of rows that were said to have a label with 30 %, about 30 % have it."""
     x, applies = rows(3000, apart=0.6)
-    found = label_heads.fit(x[:, None], applies.astype(float))
-    p = 1 / (1 + np.exp(-found.cross_validated[:, 0, 0]))
+    result = label_heads.fit(x[:, None], applies.astype(float))
+    p = 1 / (1 + np.exp(-result.cross_validated[:, 0, 0]))
     for low in (0.2, 0.4, 0.6):
         inside = (p >= low) & (p < low + 0.2)
         assert applies[inside, 0].mean() == pytest.approx(p[inside].mean(), abs=0.08)

@@ -29,11 +29,11 @@ def labels_file(root: Path, text: str) -> Path:
 
 
 def test_lines_are_labels_with_or_without_words(tmp_path: Path) -> None:
-    found = label_names.read(
+    result = label_names.read(
         labels_file(tmp_path, "\ufeffcard_lost: the card is gone\n\nSci/Tech\tscience, computers\nother\n")
     )
-    assert found.labels == ["card_lost", "Sci/Tech", "other"]
-    assert found.described == {
+    assert result.labels == ["card_lost", "Sci/Tech", "other"]
+    assert result.described == {
         "card_lost": "card lost: the card is gone",
         "Sci/Tech": "Sci/Tech: science, computers",
         "other": "other",
@@ -134,12 +134,14 @@ def test_names_are_weighed_by_cross_validation() -> None:
     states, targets = means[labels] + 2 * rng.normal(size=(30, 16)), np.eye(3)[labels]
     test = means[np.arange(3000) % 3] + 2 * rng.normal(size=(3000, 16))
     right, wrong = means - means.mean(0), rng.normal(size=(3, 16))
-    found = {
+    result = {
         name: heads.fit(states[:, None], targets, names=None if rows is None else rows[None])
         for name, rows in {"none": None, "right": right, "wrong": wrong}.items()
     }
-    score = {name: float((each.heads[0](test).argmax(1) == np.arange(3000) % 3).mean()) for name, each in found.items()}
-    assert found["right"].choices[0].names > 0
+    score = {
+        name: float((each.heads[0](test).argmax(1) == np.arange(3000) % 3).mean()) for name, each in result.items()
+    }
+    assert result["right"].choices[0].names > 0
     assert score["right"] > score["none"] + 0.02
     assert score["wrong"] > score["none"] - 0.05, "names that say nothing get little weight"
 
@@ -149,7 +151,7 @@ def test_a_class_without_rows_is_answered_by_its_name() -> None:
     means = 3 * np.eye(3, 12)
     labels = np.arange(20) % 2
     states = means[labels] + 0.3 * rng.normal(size=(20, 12))
-    found = heads.fit(states[:, None], np.eye(3)[labels], names=means[None])
-    assert found.heads[0](means).argmax(1).tolist()[2] == 2
-    even = heads.balanced(found, np.eye(3)[labels])
+    result = heads.fit(states[:, None], np.eye(3)[labels], names=means[None])
+    assert result.heads[0](means).argmax(1).tolist()[2] == 2
+    even = heads.balanced(result, np.eye(3)[labels])
     assert even.heads[0](means).argmax(1).tolist() == [0, 1, 2], "nor does it take all where classes are balanced"

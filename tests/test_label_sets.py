@@ -72,8 +72,8 @@ def test_labels_of_other_files_are_those_of_training(tmp_path: Path) -> None:
     written(tmp_path)
     (tmp_path / "dev.csv").write_text("text,tags\nall of it,late;damaged;price\nnothing,\n")
     data = Data(train="a.csv", dev="dev.csv", label="tags", label_separator=";")
-    found = splits(data, tmp_path)
-    assert found.dev.labels.tolist() == [[True, True, True], [False] * 3]
+    result = splits(data, tmp_path)
+    assert result.dev.labels.tolist() == [[True, True, True], [False] * 3]
     (tmp_path / "dev.csv").write_text("text,tags\nall of it,late;lots\n")
     with pytest.raises(TrainingError, match="row 1 has the label 'lots'; known are damaged, late, price"):
         splits(data, tmp_path)

@@ -22,9 +22,9 @@ def test_words_that_tell_are_learned(pairs: bool) -> None:
 def test_cross_validation_answers_no_row_that_was_learned_from() -> None:
     labels = np.arange(40) % 2
     noise = Rows([f"word{i}" for i in range(40)], None, labels)
-    found = lexical.score(noise, noise, "accuracy")
-    assert found is not None
-    assert found < 0.8, "rows that were learned would all be right"
+    result = lexical.score(noise, noise, "accuracy")
+    assert result is not None
+    assert result < 0.8, "rows that were learned would all be right"
 
 
 def test_what_can_not_be_learned_has_no_score(monkeypatch: pytest.MonkeyPatch) -> None:

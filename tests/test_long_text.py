@@ -25,21 +25,21 @@ def test_agreement_is_counted_for_each_way_of_leaving() -> None:
     taken = exits_taken(engine.config, logits, engine.resolve(ExitOptions()))
     said = logits[np.arange(40), taken - 1].argmax(1)
     tokens, clean = np.tile([100, 200, 300, 512], 10), np.arange(40) < 10
-    found = long_text.measured(engine, reviews, said, tokens, clean)
-    assert found["as it ships"]["agreement"] == 1
-    assert found["as it ships"]["untouched"] == 1
+    result = long_text.measured(engine, reviews, said, tokens, clean)
+    assert result["as it ships"]["agreement"] == 1
+    assert result["as it ships"]["untouched"] == 1
     deepest = logits[:, -1].argmax(1) == said
-    assert found["at full depth"]["agreement"] == deepest.mean()
-    assert found["at full depth"]["by_tokens"] == {
+    assert result["at full depth"]["agreement"] == deepest.mean()
+    assert result["at full depth"]["by_tokens"] == {
         "0-128": deepest[::4].mean(),
         "129-256": deepest[1::4].mean(),
         "257-511": deepest[2::4].mean(),
         "512-512": deepest[3::4].mean(),
     }
-    assert found["at full depth"]["untouched"] == deepest[:10].mean()
-    assert found["at full depth"]["flops_saved_ratio"] == 0
-    assert found["cut"] == np.mean(read == engine.config.max_tokens)
-    assert found["cut"] > 0
+    assert result["at full depth"]["untouched"] == deepest[:10].mean()
+    assert result["at full depth"]["flops_saved_ratio"] == 0
+    assert result["cut"] == np.mean(read == engine.config.max_tokens)
+    assert result["cut"] > 0
 
 
 def test_a_review_with_a_sentence_that_was_read_is_told_apart(tmp_path: Path) -> None:

@@ -28,20 +28,20 @@ def a_corpus(documents: int = 60) -> corpus.Corpus:
     return corpus.Corpus(ids, np.array(lengths, np.uint8), np.array(ends, np.uint8), np.array([len(ends)]))
 
 
-def some_rows(found: corpus.Corpus) -> Mixture:
+def some_rows(result: corpus.Corpus) -> Mixture:
     continues = np.zeros(2000, bool)
     continues[1500:] = True
-    return Mixture(found, continues)
+    return Mixture(result, continues)
 
 
 def test_every_row_is_in_the_plan_and_fits_its_bucket() -> None:
     specs = some_rows(a_corpus())(np.random.default_rng(1))
     specs = np.concatenate([specs, np.arange(len(specs))[:, None]], 1)
-    found = plan(specs, 2048, np.random.default_rng(2))
-    seen = np.concatenate([part[..., 4].ravel() for part in found.batches.values()])
+    result = plan(specs, 2048, np.random.default_rng(2))
+    seen = np.concatenate([part[..., 4].ravel() for part in result.batches.values()])
     assert set(seen) == set(range(len(specs)))
-    assert len(found.order) == sum(len(part) for part in found.batches.values())
-    for length, part in found.batches.items():
+    assert len(result.order) == sum(len(part) for part in result.batches.values())
+    for length, part in result.batches.items():
         assert part.shape[1] == buckets.rows_in(length, 2048)
         assert tokens_of(part.reshape(-1, 5)).max() <= length
 
@@ -60,10 +60,10 @@ def test_rows_are_put_together_as_a_tokenizer_would() -> None:
 
 
 def test_running_text_stays_in_its_document_and_in_the_window() -> None:
-    found = a_corpus()
-    ends_at = np.concatenate([[0], np.cumsum(found.lengths, dtype=np.int64)])
-    borders = ends_at[1:][found.ends == corpus.DOCUMENT]
-    specs = some_rows(found)(np.random.default_rng(3))
+    result = a_corpus()
+    ends_at = np.concatenate([[0], np.cumsum(result.lengths, dtype=np.int64)])
+    borders = ends_at[1:][result.ends == corpus.DOCUMENT]
+    specs = some_rows(result)(np.random.default_rng(3))
     assert tokens_of(specs).max() <= 512
     single = specs[specs[:, 3] == 0]
     assert single[:, 1].min() >= 1
@@ -110,10 +110,10 @@ def ignore(_: object) -> None:
 
 
 def a_loop(steps: int, *, compile: bool = False) -> Loop:
-    found = a_corpus()
+    result = a_corpus()
     return Loop(
         Guess(),
-        Feed(found.ids, some_rows(found), 512, (CLS, SEP), CPU, 1),
+        Feed(result.ids, some_rows(result), 512, (CLS, SEP), CPU, 1),
         Budget(0.05, tokens=steps * 512, every=10, compile=compile),
         CPU,
     )

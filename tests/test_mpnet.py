@@ -71,8 +71,8 @@ def differences(folder: Path, texts: list[str]) -> list[float]:
     assert mask.equal(their_ids != 1)
     with torch.no_grad():
         wanted = theirs(input_ids=their_ids, attention_mask=mask.long(), output_hidden_states=True).hidden_states
-    found = ours.all_states(ids, mask)
-    return [float((a[mask] - b[mask]).abs().max()) for a, b in zip(found, wanted, strict=True)]
+    result = ours.all_states(ids, mask)
+    return [float((a[mask] - b[mask]).abs().max()) for a, b in zip(result, wanted, strict=True)]
 
 
 def test_its_states_are_the_librarys(encoder: Path) -> None:
@@ -98,9 +98,9 @@ def test_texts_have_the_same_words_in_both_vocabularies(encoder: Path) -> None:
     ours = Tokenizer(words.tokenizer, 64)
     theirs = Tokenizer((encoder / "tokenizer.json").read_text(), 64)
     for row in [*random_texts(20, longest=12), "qqqq 7 [SEP] <s>"]:
-        found, wanted = (tokenizer.encode_rows([row])[0] for tokenizer in (ours, theirs))
-        assert words.rows[found].tolist() == wanted.tolist()
-        assert 0 not in found
+        result, wanted = (tokenizer.encode_rows([row])[0] for tokenizer in (ours, theirs))
+        assert words.rows[result].tolist() == wanted.tolist()
+        assert 0 not in result
     pair = [ours.inner.id_to_token(i) for i in ours.encode_rows([("a warm film", "ever")])[0]]
     assert pair == ["[CLS]", "a", "warm", "film", "[SEP]", "ever", "[SEP]"]
     assert ours.inner.token_to_id("[PAD]") == 0
@@ -112,10 +112,10 @@ def test_a_block_learns_what_every_second_layer_says(encoder: Path) -> None:
     second, _ = loaded(encoder, 2)
     ids, mask = rows_of(words, random_texts(4))
     wanted = every.all_states(ids, mask)
-    found = second.all_states(ids, mask)
+    result = second.all_states(ids, mask)
     assert second.blocks == 2
-    assert len(found) == 3
-    for a, b in zip(found, wanted[::2], strict=True):
+    assert len(result) == 3
+    for a, b in zip(result, wanted[::2], strict=True):
         assert a.equal(b)
     with pytest.raises(TrainingError, match="can't be shared out"):
         loaded(encoder, 3)
@@ -144,8 +144,8 @@ def test_attention_starts_as_that_of_the_layer_that_sees_the_same(encoder: Path)
     extended = torch.where(mask, 0.0, -torch.inf)[:, None, None, :]
     wanted = theirs.encoder.layer[2].attention.attn(state, extended)[0] @ frame.axes
     turned = (state @ frame.axes - frame.mean[1]) / frame.spread[1]
-    found = network.blocks[1].attention(turned, mask) * frame.spread[1]
-    assert torch.allclose(found[mask], wanted[mask], atol=1e-4)
+    result = network.blocks[1].attention(turned, mask) * frame.spread[1]
+    assert torch.allclose(result[mask], wanted[mask], atol=1e-4)
 
 
 def test_a_backbone_comes_of_it(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,10 +154,10 @@ def test_a_backbone_comes_of_it(tmp_path: Path, encoder: Path, monkeypatch: pyte
     plan = recipe(encoder="mpnet", layers_a_block=2)
     distill.run(plan, tmp_path, tmp_path / "base", tmp_path / "work", Console(quiet=True), "cpu")
     for name in ("base", "base-full"):
-        found = backbone.read(name, tmp_path)
-        assert [found.shape[field] for field in ("n_block", "d_model", "n_head")] == [2, 64, 2]
-        assert Tokenizer(found.tokenizer, 64).inner.token_to_id("[PAD]") == 0
-        assert found.provenance["encoder"] == "mpnet"
+        result = backbone.read(name, tmp_path)
+        assert [result.shape[field] for field in ("n_block", "d_model", "n_head")] == [2, 64, 2]
+        assert Tokenizer(result.tokenizer, 64).inner.token_to_id("[PAD]") == 0
+        assert result.provenance["encoder"] == "mpnet"
     short = recipe(encoder="mpnet").lasting(3.0, "cpu")
     assert [stage.minutes for stage in (short.full_precision, short.bits)] == [1.5, 1.5]
     assert short.bits.tokens is None

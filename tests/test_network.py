@@ -79,8 +79,8 @@ def test_token_types_of_a_batch_are_those_of_its_rows() -> None:
     rows = [
         np.array([2, *rng.integers(4, 9, n), 3, *([*rng.integers(4, 9, n // 2), 3] * (n % 3 > 0))]) for n in range(12)
     ]
-    found = token_types_of_batch(pad(rows)[0]).numpy()
-    for row, its in zip(rows, found, strict=True):
+    result = token_types_of_batch(pad(rows)[0]).numpy()
+    for row, its in zip(rows, result, strict=True):
         assert (its[: len(row)] == token_types(row)).all()
         assert not its[len(row) :].any()
 

@@ -13,17 +13,17 @@ def overview(texts: list[str], labels: list[int], names: list[str], cut: int = 0
     return Overview(Rows(texts, None, np.array(labels)), dev, names, cut, 8)
 
 
-def shown(found: Overview) -> str:
+def shown(result: Overview) -> str:
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with console.file:
-        console.print(found.table())
+        console.print(result.table())
     return console.export_text()
 
 
 def test_what_an_owner_would_rather_know_now() -> None:
     texts = ["the film was good", "The film  was good", "dull", "dull", "long", "fine"]
-    found = overview(texts, [0, 0, 1, 0, 1, 2], ["good", "bad", "rare", "none"], 2)
-    notes = "\n".join(found.notes())
+    result = overview(texts, [0, 0, 1, 0, 1, 2], ["good", "bad", "rare", "none"], 2)
+    notes = "\n".join(result.notes())
     assert "always saying 'good' would be right for 75.0% of the 4 held-out rows" in notes
     assert "fewer than 3 rows: 'rare', 'none'" in notes
     assert "no row to learn from: 'none'" in notes
@@ -31,7 +31,7 @@ def test_what_an_owner_would_rather_know_now() -> None:
     assert "1 texts stand there with different labels" in notes
     assert "2 of 6 texts have more than 8 tokens" in notes
     assert "look like" not in notes
-    text = shown(found)
+    text = shown(result)
     assert "6 rows to learn from, 4 held out, 4 classes" in text
     assert re.search(r"good\s+│\s+6 │\s+3 │", text)
 

@@ -93,8 +93,8 @@ def test_a_network_of_size_base_is_served_as_torch_computes_it(tmp_path: Path) -
     packed = export.packed(network, "base", ["no", "yes"], tokenizer, False, {})
     checkpoint.save(replace(packed, card="# base\n"), tmp_path / "base")
     assert sum(file.stat().st_size for file in (tmp_path / "base").iterdir()) < LARGEST
-    found = checkpoint.read(tmp_path / "base")
-    engine = Engine(found)
-    parity = export.verify(found, engine, [engine.encode(text) for text, _ in probes.TEXTS])
+    result = checkpoint.read(tmp_path / "base")
+    engine = Engine(result)
+    parity = export.verify(result, engine, [engine.encode(text) for text, _ in probes.TEXTS])
     assert parity.holds
     assert parity.differ == 0

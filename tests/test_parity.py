@@ -114,8 +114,8 @@ def test_parity_holds_where_flips_are_as_rare_as_rounding(
 
 
 def test_parity_is_said_in_words() -> None:
-    found = Parity(rows=872, tokens=20000, flipped=19, differ=3, logits_max=0.7)
-    assert str(found) == "of 872 rows 19 with a flipped bit, 3 with another label or exit; logits at most 0.70 apart"
+    result = Parity(rows=872, tokens=20000, flipped=19, differ=3, logits_max=0.7)
+    assert str(result) == "of 872 rows 19 with a flipped bit, 3 with another label or exit; logits at most 0.70 apart"
 
 
 def test_verify_notices_an_engine_that_is_wrong() -> None:

@@ -26,9 +26,9 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def documents(tmp_path: Path) -> list[str]:
-    found = [" ".join(sentence(i, k) for k in range(30)) for i in range(20)]
-    (tmp_path / "reviews.txt").write_text("\n".join(found))
-    return found
+    result = [" ".join(sentence(i, k) for k in range(30)) for i in range(20)]
+    (tmp_path / "reviews.txt").write_text("\n".join(result))
+    return result
 
 
 def labelled(documents: list[str]) -> Rows:
@@ -47,13 +47,13 @@ def test_a_passage_is_what_stands_there_with_the_mean_label_of_its_sentences(
     tmp_path: Path, documents: list[str], tokenizer: Tokenizer
 ) -> None:
     rows = labelled(documents)
-    found = passages.add(plan(), tmp_path, rows, tokenizer)
-    assert len(found) == len(rows) + 8
-    assert found.texts[: len(rows)] == rows.texts
-    assert found.stated is not None
-    assert not found.stated[len(rows) :].any()
-    assert found.soft is not None
-    for text, soft in zip(found.texts[len(rows) :], found.soft[len(rows) :], strict=True):
+    result = passages.add(plan(), tmp_path, rows, tokenizer)
+    assert len(result) == len(rows) + 8
+    assert result.texts[: len(rows)] == rows.texts
+    assert result.stated is not None
+    assert not result.stated[len(rows) :].any()
+    assert result.soft is not None
+    for text, soft in zip(result.texts[len(rows) :], result.soft[len(rows) :], strict=True):
         [source] = [document for document in documents if text in document]
         high = 0.9 if int(source.split()[1]) % 2 == 0 else 0.2
         assert soft == pytest.approx([1 - high, high], abs=1e-5)
@@ -73,11 +73,11 @@ def test_paragraphs_that_are_held_out_are_read_in_no_form(
     tmp_path: Path, documents: list[str], tokenizer: Tokenizer
 ) -> None:
     rows = labelled(documents)
-    found = passages.add(plan(held_out=12), tmp_path, rows, tokenizer)
-    read = {text.split()[1] for text in found.texts}
+    result = passages.add(plan(held_out=12), tmp_path, rows, tokenizer)
+    read = {text.split()[1] for text in result.texts}
     assert len(read) == 8
     again = passages.add(plan(held_out=12), tmp_path, rows, tokenizer)
-    assert again.texts == found.texts
+    assert again.texts == result.texts
 
 
 def test_rows_without_passages_stay_what_they_are(tmp_path: Path, documents: list[str], tokenizer: Tokenizer) -> None:

@@ -19,9 +19,9 @@ def made(task: str = "a", variant: str = "proposed", seed: int = 1) -> Record:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     one = made()
     record.write(one, tmp_path / record.FILE)
-    found = record.read(tmp_path / record.FILE)
-    assert found.meta == one.meta
-    for ours, theirs in ((found.logits, one.logits), (found.tokens, one.tokens), (found.labels, one.labels)):
+    result = record.read(tmp_path / record.FILE)
+    assert result.meta == one.meta
+    for ours, theirs in ((result.logits, one.logits), (result.tokens, one.tokens), (result.labels, one.labels)):
         assert ours.dtype == theirs.dtype
         assert (ours == theirs).all()
     assert [path.name for path in tmp_path.iterdir()] == [record.FILE]
@@ -33,8 +33,8 @@ def test_all_records_of_a_folder_are_found_in_order_and_nothing_else(tmp_path: P
         (tmp_path / str(i)).mkdir()
         record.write(made(task, variant, seed), tmp_path / str(i) / (record.FILE if i else "shipped.npz"))
     np.savez(tmp_path / "corpus.npz", ids=np.arange(3))
-    found = record.find(tmp_path)
-    assert [(one.meta["task"], one.meta["variant"], one.meta["seed"]) for one in found] == order
+    result = record.find(tmp_path)
+    assert [(one.meta["task"], one.meta["variant"], one.meta["seed"]) for one in result] == order
 
 
 def test_what_is_no_record_says_so(tmp_path: Path) -> None:

@@ -141,13 +141,13 @@ def test_table_2(written: tuple[Path, Engine], root: Path) -> None:
     place, engine = written
     text = (place / "out" / "README.md").read_text()
     dev = splits(Data.model_validate(section("sst2")), root).dev
-    found = evaluate(engine, dev, "accuracy")
+    result = evaluate(engine, dev, "accuracy")
     size = f"{engine.description['size_bytes'] / 1e6:.2f}"
-    assert cells(text, "**BEExformer, shipped**") == ["1-1", size, f"{100 * found['score']:.1f}", *4 * ["-"]]
-    assert cells(text, "BEExformer, shipped, at full depth")[2] == f"{100 * found['full_depth_score']:.1f}"
-    paper = next(point for point in found["delta_curve"] if point["delta"] == DELTA)
+    assert cells(text, "**BEExformer, shipped**") == ["1-1", size, f"{100 * result['score']:.1f}", *4 * ["-"]]
+    assert cells(text, "BEExformer, shipped, at full depth")[2] == f"{100 * result['full_depth_score']:.1f}"
+    paper = next(point for point in result["delta_curve"] if point["delta"] == DELTA)
     assert cells(text, "BEExformer, shipped, by the paper's rule")[2] == f"{100 * paper['score']:.1f}"
-    assert paper["flops_saved_ratio"] != found["flops_saved_ratio"], "it ships with other exit options"
+    assert paper["flops_saved_ratio"] != result["flops_saved_ratio"], "it ships with other exit options"
     assert cells(text, "Majority class")[2] == f"{100 * np.mean(dev.labels == 0):.1f}"
     assert float(cells(text, "TF-IDF + logistic regression")[2]) > 85, "the label is a word"
     assert cells(text, "1-bit backbone, frozen, + heads")[:2] == ["1-1", "3.00"]
@@ -176,8 +176,8 @@ def test_published_scores_of_one_bit_are_met(written: tuple[Path, Engine], root:
     place, engine = written
     text = (place / "out" / "README.md").read_text()
     ours = evaluate(engine, splits(Data.model_validate(section("sst2")), root).dev, "accuracy")["score"]
-    found, none, _ = cells(text, "above BiT 1-1, as published")
-    assert found.startswith(f"{100 * ours - 89.9:+.1f} [")
+    result, none, _ = cells(text, "above BiT 1-1, as published")
+    assert result.startswith(f"{100 * ours - 89.9:+.1f} [")
     assert none == "-", "nothing of RTE ships"
     assert cells(text, "above BinaryBERT 1-1, as published")[0].startswith(f"{100 * ours - 53.2:+.1f} [")
 
@@ -199,10 +199,10 @@ def test_baselines_are_met_on_test_rows_too(written: tuple[Path, Engine], root: 
     test = splits(Data.model_validate(section("sst2")), root).test
     assert test
     ours = evaluate(engine, test, "accuracy")["score"]
-    found, none, mean = cells(text, "above the majority class, on test rows")
-    assert found.startswith(f"{100 * (ours - np.mean(test.labels == 0)):+.1f} [")
+    result, none, mean = cells(text, "above the majority class, on test rows")
+    assert result.startswith(f"{100 * (ours - np.mean(test.labels == 0)):+.1f} [")
     assert none == "-", "RTE has no test rows"
-    assert mean == f"{found} (1 of 4 tasks)"
+    assert mean == f"{result} (1 of 4 tasks)"
     lexical = cells(text, "above TF-IDF + logistic regression, on test rows")[0]
     assert lexical.endswith("refuted"), "the label is a word, and the network is random"
 
@@ -211,22 +211,22 @@ def test_exits_as_it_ships_beside_the_papers_rule_and_full_depth(written: tuple[
     place, engine = written
     text = (place / "out" / "README.md").read_text()
     rows = splits(Data.model_validate(section("sst2")), root)
-    found = evaluate(engine, rows.dev, "accuracy")
+    result = evaluate(engine, rows.dev, "accuracy")
     table = text.split("(the paper's Figures 4 to 6)")[1].split("![")[0]
     lines = {cell[1]: cell[2:] for line in table.splitlines() if line.startswith("| SST-2") if (cell := _split(line))}
     ships = lines["as it ships (delta 0.0001, entropy 0.9, blocks 2 to 6)"]
-    assert ships[:2] == [f"{100 * found['score']:.1f}", f"{found['flops_saved_ratio']:.1%}"]
-    assert ships[5] == " ".join(map(str, found["exits"]))
-    paper = next(point for point in found["delta_curve"] if point["delta"] == DELTA)
+    assert ships[:2] == [f"{100 * result['score']:.1f}", f"{result['flops_saved_ratio']:.1%}"]
+    assert ships[5] == " ".join(map(str, result["exits"]))
+    paper = next(point for point in result["delta_curve"] if point["delta"] == DELTA)
     assert lines["the paper's rule"][:2] == [f"{100 * paper['score']:.1f}", f"{paper['flops_saved_ratio']:.1%}"]
-    assert lines["full depth"][:3] == [f"{100 * found['full_depth_score']:.1f}", "0.0%", "6.00"]
+    assert lines["full depth"][:3] == [f"{100 * result['full_depth_score']:.1f}", "0.0%", "6.00"]
     assert rows.test
     logits, _ = logits_of(engine, rows.test)
     taken = exits_taken(engine.config, logits, engine.resolve(ExitOptions()))
     right = logits[np.arange(len(taken)), taken - 1].argmax(1) == rows.test.labels
     assert ships[3] == f"{100 * right.mean():.1f}"
     above = cells(text, "as it ships above itself by the paper's rule at delta 0.0001")[0]
-    assert above.startswith(f"{100 * (found['score'] - paper['score']):+.1f} [")
+    assert above.startswith(f"{100 * (result['score'] - paper['score']):+.1f} [")
     assert cells(text, "as it ships not below full depth, on test rows")[1] == "-", "RTE has no test rows"
 
 
@@ -242,14 +242,14 @@ def test_runs_that_were_made_otherwise_stand_apart(written: tuple[Path, Engine])
 
 def test_f1_is_not_the_only_metric_of_a_pair_task(written: tuple[Path, Engine], root: Path) -> None:
     text = (written[0] / "out" / "README.md").read_text()
-    none, found, mean = cells(text, "above the majority class, by accuracy")
+    none, result, mean = cells(text, "above the majority class, by accuracy")
     dev = splits(Data.model_validate(section("rte")), root).dev
     seeds = [np.load(written[0] / "runs" / f"rte-proposed-{seed}.npz") for seed in (1, 2)]
     right = [np.mean(served(run["logits"], DELTA).argmax(-1) == dev.labels) for run in seeds]
     assert none == "-", "SST-2 is scored by accuracy as it is"
-    assert found.startswith(f"{100 * (np.mean(right) - np.mean(dev.labels == 0)):+.1f} [")
-    assert mean == f"{found} (1 of 4 tasks)"
-    assert cells(text, "above the majority class")[1] != found, "which is about F1"
+    assert result.startswith(f"{100 * (np.mean(right) - np.mean(dev.labels == 0)):+.1f} [")
+    assert mean == f"{result} (1 of 4 tasks)"
+    assert cells(text, "above the majority class")[1] != result, "which is about F1"
 
 
 def test_every_picture_is_shown_and_small(written: tuple[Path, Engine]) -> None:
@@ -402,11 +402,11 @@ def test_the_mean_of_the_seeds_is_within_each_resample(root: Path, tmp_path: Pat
     task = results.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None)
     records.append(recorded(root, tmp_path, "sst2", "proposed", 1))
     assert gather.add(task, records) == {}
-    found = task.of(task.runs["fp"])
-    assert found
+    result = task.of(task.runs["fp"])
+    assert result
     single = [task.of([net]) for net in task.runs["fp"]]
-    assert found.resampled.shape == (bootstrap.RESAMPLES,)
-    assert found.resampled == pytest.approx((single[0].resampled + single[1].resampled) / 2)  # type: ignore[union-attr]
+    assert result.resampled.shape == (bootstrap.RESAMPLES,)
+    assert result.resampled == pytest.approx((single[0].resampled + single[1].resampled) / 2)  # type: ignore[union-attr]
 
 
 def test_the_cited_rows_are_the_papers() -> None:

@@ -42,8 +42,8 @@ def test_dev_numbers_are_what_the_engine_gives(shipped: Checkpoint, data_root: P
     splits = pytest.importorskip("beexformer.training.splits").splits
     engine = Engine(shipped)
     data = evaluate.recorded(engine)
-    found = evaluate.evaluate(engine, splits(data, data_root, engine.labels).dev, data.metric)
-    assert found == shipped.evaluation["dev"], "the engine's answers don't depend on the machine"
+    result = evaluate.evaluate(engine, splits(data, data_root, engine.labels).dev, data.metric)
+    assert result == shipped.evaluation["dev"], "the engine's answers don't depend on the machine"
 
 
 def test_torch_and_engine_agree_on_all_of_dev(shipped: Checkpoint, data_root: Path) -> None:

@@ -54,9 +54,9 @@ def test_further_files_follow_the_training_rows(tmp_path: Path) -> None:
     written(tmp_path, "text,label\nz,no\n", "hard.csv")
     written(tmp_path, "text,label\nq,yes\n", "dev.csv")
     data = {"train": "train.csv", "dev": "dev.csv"}
-    found = splits(Data.model_validate({**data, "also": ["more.csv"]}), tmp_path)
-    assert found.train.texts[-2:] == ["x", "z"]
-    np.testing.assert_allclose(found.train.targets(2, 0.0)[-2:], [[1, 0], [0.1, 0.9]], rtol=1e-6)
+    result = splits(Data.model_validate({**data, "also": ["more.csv"]}), tmp_path)
+    assert result.train.texts[-2:] == ["x", "z"]
+    np.testing.assert_allclose(result.train.targets(2, 0.0)[-2:], [[1, 0], [0.1, 0.9]], rtol=1e-6)
     with pytest.raises(TrainingError, match="some training files have soft labels and some have none"):
         splits(Data.model_validate({**data, "also": ["hard.csv"]}), tmp_path)
 

@@ -141,26 +141,26 @@ def test_a_second_stage_reads_the_labelled_rows_and_keeps_the_first(root: Path) 
 def test_variants_to_compare_with_leave_a_record_and_no_checkpoint(root: Path, variant: str) -> None:
     evaluation = train.run(plan(), root, None, root / "work", Console(quiet=True), variant)
     assert not (root / "out").exists()
-    [found] = record.find(root / "work")
-    assert (found.meta["task"], found.meta["variant"], found.meta["seed"]) == ("toy", variant, 1)
-    config = BEEConfig(**found.meta["config"])
+    [result] = record.find(root / "work")
+    assert (result.meta["task"], result.meta["variant"], result.meta["seed"]) == ("toy", variant, 1)
+    config = BEEConfig(**result.meta["config"])
     assert (config.binary, config.early_exit) == (variant == "wee", variant == "fp")
-    assert found.logits.shape == (12, 2 if variant == "fp" else 1, 2)
-    assert evaluation["dev"]["full_depth_score"] == (found.logits[:, -1].argmax(-1) == found.labels).mean()
+    assert result.logits.shape == (12, 2 if variant == "fp" else 1, 2)
+    assert evaluation["dev"]["full_depth_score"] == (result.logits[:, -1].argmax(-1) == result.labels).mean()
 
 
 def test_the_record_of_a_packed_run_is_what_the_engine_says(root: Path) -> None:
     evaluation = run(plan(), root)
-    found = record.read(own(root) / record.FILE)
+    result = record.read(own(root) / record.FILE)
     engine = Engine.load(root / "out" / "run")
     dev = prepare.prepare(plan(), root, root / "work" / "run", RunProgress(Console(quiet=True))).dev
     rows = [engine.encode(text) for text in dev.texts]
-    assert (engine.logits(rows) == found.logits).all()
-    assert found.tokens.tolist() == [len(row.ids) for row in rows]
-    assert (found.labels == dev.labels).all()
-    assert found.meta["class_names"] == ["bad", "good"]
-    assert found.meta["dev_sha256"] == dev.sha256()
-    assert found.meta["recipe"] == evaluation["provenance"]["recipe"]
+    assert (engine.logits(rows) == result.logits).all()
+    assert result.tokens.tolist() == [len(row.ids) for row in rows]
+    assert (result.labels == dev.labels).all()
+    assert result.meta["class_names"] == ["bad", "good"]
+    assert result.meta["dev_sha256"] == dev.sha256()
+    assert result.meta["recipe"] == evaluation["provenance"]["recipe"]
 
 
 def test_seeds_of_a_recipe_are_runs_beside_each_other_on_the_same_dev_rows(root: Path) -> None:
@@ -315,7 +315,7 @@ def test_a_warm_start_takes_the_calibration_back(root: Path) -> None:
     temperatures = np.array(before["calibration"]["temperatures"])
     assert (np.abs(temperatures - 1) > 0.05).any(), "else there is nothing to take back"
     start = warm_start.read("out/before", root)
-    network = BEExformer(start.found.config).eval()
+    network = BEExformer(start.result.config).eval()
     start.start(network)
     engine = Engine.load(root / "out" / "before")
     rows = [engine.encode(text) for text in random_texts(20, 9, longest=9)]
@@ -391,9 +391,9 @@ def test_labelled_rows_are_repeated_beside_more_numerous_others(root: Path) -> N
 
     def rows_of_an_epoch(share: float | None) -> np.ndarray:
         asked = plan(data={**data, "labelled_share": share})
-        found = prepare.prepare(asked, root, root / "work", RunProgress(Console(quiet=True)))
-        feed = trainer.Trainer(asked, found, None, torch.device("cpu")).feed
-        return np.bincount(feed.specs(np.random.default_rng(0))[:, 4], minlength=len(found.ids))
+        result = prepare.prepare(asked, root, root / "work", RunProgress(Console(quiet=True)))
+        feed = trainer.Trainer(asked, result, None, torch.device("cpu")).feed
+        return np.bincount(feed.specs(np.random.default_rng(0))[:, 4], minlength=len(result.ids))
 
     (root / "train.csv").write_text("text,label\nnever seen a,bad\nnever seen b,good\n")
     once, often = rows_of_an_epoch(None), rows_of_an_epoch(0.5)

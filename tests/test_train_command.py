@@ -26,10 +26,10 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(*arguments: str) -> Any:
-    found = CliRunner().invoke(cli.app, ["train", *arguments])
-    if found.exception and not isinstance(found.exception, SystemExit):
-        raise found.exception
-    return found
+    result = CliRunner().invoke(cli.app, ["train", *arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_what_cannot_be_is_said_before_anything_is_made(root: Path, arguments: t
 def test_flags_reach_the_checkpoint(root: Path) -> None:
     done = train("--train", "rows.csv", "--labels", "labels.txt", "--out", "m", "--folds", "3", "--examples", "--take")
     assert "comparing" not in done.stdout.splitlines()[-1]
-    found = checkpoint.read(root / "m")
-    assert found.candidate_labels
-    assert found.evaluation["provenance"]["recipe"]["heads"]["folds"] == 3
-    assert 1 <= len(found.examples) <= 2
-    assert all(example.consent for example in found.examples)
-    assert ("recommended" in found.profiles) == ("taken:" in done.output)
+    result = checkpoint.read(root / "m")
+    assert result.candidate_labels
+    assert result.evaluation["provenance"]["recipe"]["heads"]["folds"] == 3
+    assert 1 <= len(result.examples) <= 2
+    assert all(example.consent for example in result.examples)
+    assert ("recommended" in result.profiles) == ("taken:" in done.output)
     assert not (root / "runs").exists(), "heads keep no progress"
     again = train("--train", "rows.csv", "--labels", "labels.txt", "--out", "m", "--folds", "3", "--examples")
     assert "is finished" in again.stdout

@@ -116,16 +116,16 @@ def rows(tmp_path: Path) -> Path:
 
 def test_a_profile_is_stored_and_changes_no_other_answer(folder: Path, rows: Path, tmp_path: Path) -> None:
     before = Engine.load(folder)
-    found = profiles.run(folder, rows, Columns(), "agree", 0.9, labelled=False)
+    result = profiles.run(folder, rows, Columns(), "agree", 0.9, labelled=False)
     after = Engine.load(folder)
-    assert found.name == "agree-90"
-    assert after.profiles == {"agree-90": found.options}
-    assert after.description["profiles"]["agree-90"]["evidence"] == found.evidence
-    assert found.evidence["rows"] == 200
+    assert result.name == "agree-90"
+    assert after.profiles == {"agree-90": result.options}
+    assert after.description["profiles"]["agree-90"]["evidence"] == result.evidence
+    assert result.evidence["rows"] == 200
     texts = random_texts(50, seed=6)
     assert [after.predict([after.encode(t)]) for t in texts] == [before.predict([before.encode(t)]) for t in texts]
     named = after.predict([after.encode(t, options=ExitOptions(profile="agree-90")) for t in texts])
-    stated = after.predict([after.encode(t, options=found.options) for t in texts])
+    stated = after.predict([after.encode(t, options=result.options) for t in texts])
     assert [a.exit_index for a in named] == [a.exit_index for a in stated]
     assert named[0].profile == "agree-90"
     card = checkpoint.read(folder).card
@@ -149,15 +149,15 @@ def test_what_ships_and_what_is_no_name_is_refused(folder: Path, rows: Path) -> 
 
 
 def test_what_an_evaluation_recommends_can_be_taken(folder: Path, rows: Path) -> None:
-    found = evaluate.evaluate(Engine.load(folder), read_rows(rows, Columns(), ["negative", "positive"])[0])
-    found |= {"score": 0.0, "full_depth_score": 0.0}  # of a network that has learned nothing, all options are as good
-    options = profiles.take(folder, found)
+    result = evaluate.evaluate(Engine.load(folder), read_rows(rows, Columns(), ["negative", "positive"])[0])
+    result |= {"score": 0.0, "full_depth_score": 0.0}  # of a network that has learned nothing, all options are as good
+    options = profiles.take(folder, result)
     engine = Engine.load(folder)
     assert engine.profiles == {"recommended": options}
     assert engine.predict([engine.encode("a film")])[0].profile == "recommended"
     assert "| `recommended` |" in checkpoint.read(folder).card
     with pytest.raises(TrainingError, match="there is nothing to take"):
-        profiles.take(folder, found | {"score": 1.1})
+        profiles.take(folder, result | {"score": 1.1})
 
 
 def test_a_candidate_leaves_nothing_to_the_defaults_of_the_model() -> None:

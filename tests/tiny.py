@@ -83,11 +83,11 @@ def random_checkpoint(
 
 def with_readers(seed: int = 0) -> Checkpoint:
     """One of which requests may name classes of their own."""
-    found = random_checkpoint(head="linear", input="text")
+    result = random_checkpoint(head="linear", input="text")
     rows = np.random.default_rng(seed).normal(size=(6, 128, 128)).astype(np.float32)
     weight, scale = zip(*map(quantize, rows), strict=True)
-    tensors = {**found.tensors, READERS[0]: np.stack(weight), READERS[1]: np.stack(scale)}
-    return replace(found, candidate_labels=True, learned_from="labels", tensors=tensors)
+    tensors = {**result.tensors, READERS[0]: np.stack(weight), READERS[1]: np.stack(scale)}
+    return replace(result, candidate_labels=True, learned_from="labels", tensors=tensors)
 
 
 def with_median_thresholds(checkpoint: Checkpoint, texts: list[str]) -> Checkpoint:

@@ -250,32 +250,32 @@ def _runs(
     longest = int(lengths[:, 0].max())
     for _ in range(ROUNDS):
         for i in rng.permutation(len(paragraphs)):
-            found = [s for s in cut(paragraphs[i]) if len(s.split()) >= 3]
-            if len(found) < 2:
+            result = [s for s in cut(paragraphs[i]) if len(s.split()) >= 3]
+            if len(result) < 2:
                 continue
-            for start in rng.permutation(len(found) - 1)[:4]:
+            for start in rng.permutation(len(result) - 1)[:4]:
                 first, second = (int(n) for n in lengths[rng.integers(len(lengths))])
-                end, said = int(start) + 1, len(found[start].split())
-                while end < min(start + 3, len(found) - 1) and said + len(found[end].split()) <= 1.2 * first:
-                    said += len(found[end].split())
+                end, said = int(start) + 1, len(result[start].split())
+                while end < min(start + 3, len(result) - 1) and said + len(result[end].split()) <= 1.2 * first:
+                    said += len(result[end].split())
                     end += 1
                 if said <= longest and said >= 0.5 * first:
-                    yield " ".join(found[start:end]), found, end, (first, second)
+                    yield " ".join(result[start:end]), result, end, (first, second)
 
 
 def neighbours(paragraphs: list[str], lengths: np.ndarray, rng: Rng) -> Iterator[tuple[str, str]]:
     """One to three sentences of a paragraph, and the next one; `lengths` [N, 2] are words of the task's own rows."""
     longest = int(lengths[:, 1].max())
-    for text, found, end, _ in _runs(paragraphs, lengths, rng):
-        if len(found[end].split()) <= longest:
-            yield text, found[end]
+    for text, result, end, _ in _runs(paragraphs, lengths, rng):
+        if len(result[end].split()) <= longest:
+            yield text, result[end]
 
 
 def rewritten(paragraphs: list[str], lengths: np.ndarray, words: Words, rng: Rng) -> Iterator[tuple[str, str]]:
     """One to three sentences of a paragraph, and one of them rewritten, with what stands next to it at hand."""
-    for text, found, end, (_, second) in _runs(paragraphs, lengths, rng):
+    for text, result, end, (_, second) in _runs(paragraphs, lengths, rng):
         one = cut(text)
-        yield text, rewrite(one[rng.integers(len(one))], found[end], second, words, rng)
+        yield text, rewrite(one[rng.integers(len(one))], result[end], second, words, rng)
 
 
 def rewritten_pairs(pairs: list[tuple[str, str]], words: Words, rng: Rng) -> Iterator[tuple[str, str]]:

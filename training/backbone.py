@@ -54,16 +54,16 @@ class Backbone:
         """As real numbers, by their names in the network: float32. Raises TrainingError where they can't be read."""
         path = self.folder / WEIGHTS
         try:
-            found = load_file(path)
+            result = load_file(path)
         except (OSError, SafetensorError) as error:
             raise TrainingError(f"{path} can't be read ({error}); copy it again") from None
-        if "embedding.rows" in found:
-            step = found.pop("embedding.step")
-            found |= {"embedding.weight": unpack(found.pop("embedding.rows"), step), "embedding_step": step}
-        scales = {name: found.pop(name) for name in [*found] if name.endswith(".scale")}
+        if "embedding.rows" in result:
+            step = result.pop("embedding.step")
+            result |= {"embedding.weight": unpack(result.pop("embedding.rows"), step), "embedding_step": step}
+        scales = {name: result.pop(name) for name in [*result] if name.endswith(".scale")}
         return {
             name: array * scales[f"{name}.scale"][:, None] if array.dtype == np.int8 else array
-            for name, array in found.items()
+            for name, array in result.items()
         }
 
     @property

@@ -109,8 +109,8 @@ class Bert(nn.Module):
     @torch.no_grad()
     def looks(self) -> Tensor:
         """What every token of the vocabulary looks like to the first layer, at an average position: [V, D]."""
-        found: Tensor = self.norm(self.words.weight + self.positions.weight[1:32].mean(0) + self.types.weight[0])
-        return found
+        result: Tensor = self.norm(self.words.weight + self.positions.weight[1:32].mean(0) + self.types.weight[0])
+        return result
 
     def segments(self, ids: Tensor, mask: Tensor) -> Tensor:
         """0 for the tokens of the first text and pads, 1 for those of the second, its [SEP] too: [B, L] int64."""
@@ -120,8 +120,8 @@ class Bert(nn.Module):
     def first(self, ids: Tensor, mask: Tensor) -> Tensor:
         """The states before the first layer."""
         at = torch.arange(ids.shape[1], device=ids.device)
-        found: Tensor = self.norm(self.words(ids) + self.positions(at) + self.types(self.segments(ids, mask)))
-        return found
+        result: Tensor = self.norm(self.words(ids) + self.positions(at) + self.types(self.segments(ids, mask)))
+        return result
 
     def seen(self, mask: Tensor) -> Tensor:
         """The mask of every layer's attention, for [B, H, L, L]."""
@@ -149,13 +149,13 @@ def load(folder: Path, sep: int, layers_a_block: int = 1) -> Bert:
         tensors, heads, eps = read(folder, "bert.")
         state = named(tensors, ATTENTION, NAMES)
         state["types.weight"] = tensors["embeddings.token_type_embeddings.weight"]
-        found = Bert(Shape.of(state, heads, eps), sep, layers_a_block)
-        found.load_state_dict(state)
+        result = Bert(Shape.of(state, heads, eps), sep, layers_a_block)
+        result.load_state_dict(state)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise TrainingError(
             f"{folder.name} is no BERT with model.safetensors ({error!r}); a backbone is made from one"
         ) from None
-    return found.eval().requires_grad_(False)
+    return result.eval().requires_grad_(False)
 
 
 def read(folder: Path, prefix: str) -> tuple[dict[str, Tensor], int, float]:

@@ -104,10 +104,10 @@ class Feed:
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         while True:
             first = self._first if self.epoch == 0 else None
-            found = self._next.result() if self._next else first or self._plan(self.epoch)
+            result = self._next.result() if self._next else first or self._plan(self.epoch)
             self._next = self._pool.submit(self._plan, self.epoch + 1)
-            batches = {length: torch.from_numpy(part).to(self.device) for length, part in found.batches.items()}
-            for length, index in found.order[self.position :].tolist():
+            batches = {length: torch.from_numpy(part).to(self.device) for length, part in result.batches.items()}
+            for length, index in result.order[self.position :].tolist():
                 self.position += 1
                 yield length, batches[length][index]
             self.epoch, self.position = self.epoch + 1, 0

@@ -116,8 +116,8 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> lis
 
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
     """Mean distance of confidence from accuracy over the bins of `reliability`, weighted by rows; logits [N, m]."""
-    found = reliability(logits, labels, bins)
-    return float(sum(bin["rows"] * abs(bin["confidence"] - bin["accuracy"]) for bin in found) / labels.size)
+    result = reliability(logits, labels, bins)
+    return float(sum(bin["rows"] * abs(bin["confidence"] - bin["accuracy"]) for bin in result) / labels.size)
 
 
 def measure(raw: np.ndarray, scaled: np.ndarray, labels: np.ndarray, delta: float) -> dict[str, Any]:

@@ -16,14 +16,14 @@ tags: [binary-neural-network, early-exit, beexformer]
 
 def write(checkpoint: Checkpoint, licence: str) -> str:
     """README.md of a checkpoint folder, from its description and its evaluation."""
-    config, found = checkpoint.config, checkpoint.evaluation
-    made, dev = found["provenance"], found["dev"]
+    config, result = checkpoint.config, checkpoint.evaluation
+    made, dev = result["provenance"], result["dev"]
     options = checkpoint.exit.over(ExitOptions(delta=dev["delta"])).stated()
     marks = "; in pairs, tokens that both texts have are marked" if config.exact_match else ""
     scored = "\n".join(
         f"| {name} | {part['rows']} | {part['score']:.4f} | {part['full_depth_score']:.4f} "
         f"| {part['flops_saved_ratio']:.1%} | {' '.join(map(str, part['exits']))} |"
-        for name, part in (("dev", dev), ("test", found.get("test")))
+        for name, part in (("dev", dev), ("test", result.get("test")))
         if part
     )
     return f"""{FRONT}
@@ -52,7 +52,7 @@ binary operations / 64.
 
 - Half of the labelled training texts have at most {made["tokens_median"]} tokens, 99 in 100 at most
   {made["tokens_p99"]}: longer ones are a guess, and beyond {config.max_tokens} tokens a text is cut.
-- {_calibration(found.get("calibration"))}
+- {_calibration(result.get("calibration"))}
 - It repeats the biases of its data and of what it started from; don't let it decide about people.
 """
 
@@ -96,9 +96,9 @@ def _several(checkpoint: Checkpoint) -> str:
     metrics = checkpoint.evaluation["dev"]["metrics"]
     each = zip(checkpoint.labels, checkpoint.thresholds, checkpoint.evaluation["dev"]["by_class"], strict=True)
     lines = "\n".join(
-        f"| {label} | {threshold:.3f} | {found['rows']} | {found['precision']:.3f} | {found['recall']:.3f} "
-        f"| {found['f1']:.3f} |"
-        for label, threshold, found in each
+        f"| {label} | {threshold:.3f} | {result['rows']} | {result['precision']:.3f} | {result['recall']:.3f} "
+        f"| {result['f1']:.3f} |"
+        for label, threshold, result in each
     )
     return (
         "\nAny number of them applies to a text, none perhaps: each has a score of its own, a sigmoid, and applies\n"

@@ -152,14 +152,14 @@ def _train(
     try:
         with train_extra(), console.status("loading torch"):
             from beexformer.training.train import run
-        found = run(plan, data, out, work or Path("runs") / plan.name, console, variant, device)
+        result = run(plan, data, out, work or Path("runs") / plan.name, console, variant, device)
     except KeyboardInterrupt:
         if plan.heads:
             raise Stopped("stopped, and nothing was written; the same command begins anew, it takes seconds") from None
         raise Stopped("stopped; the same command goes on where it was") from None
     if take and out:
         try:
-            _take(out, found["dev"])
+            _take(out, result["dev"])
         except TrainingError as error:  # it is written all the same
             print(error)
 
@@ -181,8 +181,8 @@ def _recipe_of_rows(
         named = label_names.read(file)
         columns |= {"labels": named.labels, "described": named.described}
     trained = bool(own["epochs"] or own["teacher"])
-    found = own_rows(out.name, columns, start, size=size or SMALL, root=root, trained=trained)
-    return found.changed(**own)
+    result = own_rows(out.name, columns, start, size=size or SMALL, root=root, trained=trained)
+    return result.changed(**own)
 
 
 def _train_from_labels(
@@ -267,18 +267,18 @@ def evaluate(
     engine = registry.get()
     _ensure_evaluable(engine, metric, take, checkpoint, {"--picture": picture, "--confusion": confusion})
     labelled = evaluate.read_labelled(engine, rows, Columns(text, text_pair, label, encoding, label_separator))
-    found = evaluate.evaluate(engine, labelled, metric, progress=_progress(engine.name))
+    result = evaluate.evaluate(engine, labelled, metric, progress=_progress(engine.name))
     if picture:
-        pictures.picture(engine.name, found, picture)
+        pictures.picture(engine.name, result, picture)
     if confusion:
-        pictures.confusion(engine.name, engine.labels, found, confusion)
+        pictures.confusion(engine.name, engine.labels, result, confusion)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(result, indent=1))
     else:
-        Console().print(tables.tables(engine.name, found))
-        Console().print(tables.class_tables(engine.labels, found))
+        Console().print(tables.tables(engine.name, result))
+        Console().print(tables.class_tables(engine.labels, result))
     if take and checkpoint:
-        _take(checkpoint, found)
+        _take(checkpoint, result)
 
 
 def _evaluate_all(engines: "list[Engine]", data: Path, as_json: bool) -> None:
@@ -321,13 +321,13 @@ def _ensure_evaluable(
         _ensure_of_label_sets(metric, drawn["--confusion"])
 
 
-def _take(checkpoint: Path, found: dict[str, Any]) -> None:
+def _take(checkpoint: Path, result: dict[str, Any]) -> None:
     """Make what the evaluation recommends the default of a checkpoint."""
     from rich.console import Console
 
     from beexformer.training import profiles
 
-    options = profiles.take(checkpoint, found)
+    options = profiles.take(checkpoint, result)
     taken = f"taken: {options.stated()} is the default of {checkpoint} now, its profile 'recommended'"
     Console(stderr=True).print(taken)
 
@@ -371,7 +371,7 @@ def tune(
     if len(asked) != 1:
         raise BEEError("say what you want with one of --flops, --ms, --agree and --risk")
     [(want, value)] = asked
-    found = profiles.run(
+    result = profiles.run(
         profiles.folder_of(checkpoint),
         rows,
         Columns(text, text_pair, label or "label", encoding, label_separator),
@@ -384,5 +384,5 @@ def tune(
         out=out,
         progress=_progress("rows"),
     )
-    print(json.dumps({"profile": found.name, "exit": found.options.stated(), **found.evidence}, indent=1))
-    print(f"stored in {found.folder} as profile {found.name!r}")
+    print(json.dumps({"profile": result.name, "exit": result.options.stated(), **result.evidence}, indent=1))
+    print(f"stored in {result.folder} as profile {result.name!r}")

@@ -15,8 +15,8 @@ from beexformer.training.evaluate import METRICS
 
 def conclude(console: Console, labels: list[str], said: list[str], evaluation: dict[str, Any], out: Path) -> None:
     """Print it; `said` are the sentences of `compared`."""
-    found = evaluation["dev"]
-    console.print(tables.class_tables(labels, {**found, "advice": diagnosis.advice(found)}))
+    result = evaluation["dev"]
+    console.print(tables.class_tables(labels, {**result, "advice": diagnosis.advice(result)}))
     for sentence in said:
         console.print(sentence, highlight=False, soft_wrap=True)
     model = out.resolve()
@@ -28,15 +28,15 @@ def conclude(console: Console, labels: list[str], said: list[str], evaluation: d
     )
 
 
-def compared(labels: list[str], train: Rows, dev: Rows, found: dict[str, Any]) -> list[str]:
+def compared(labels: list[str], train: Rows, dev: Rows, result: dict[str, Any]) -> list[str]:
     """The network's score beside that of the largest class and of TF-IDF, of several labels a text by every metric that
     there is; and what follows where these are better. `dev` is `train` itself where the network was judged by
     cross-validation."""
-    metric, score = found["metric"], found["score"]
+    metric, score = result["metric"], result["score"]
     by_words = lexical.answered(train, dev)
     how = "each row by what was learned without it" if dev is train else "held-out rows"
     said = []
-    for name, ours in {metric: score, **found.get("metrics", {})}.items():
+    for name, ours in {metric: score, **result.get("metrics", {})}.items():
         largest, always = diagnosis.majority(train.labels, dev.labels, METRICS[name])
         others = [f"always saying {labels[largest]!r} {always:.4f}"]
         if by_words is not None:
@@ -46,6 +46,6 @@ def compared(labels: list[str], train: Rows, dev: Rows, found: dict[str, Any]) -
     words = None if by_words is None else METRICS[metric](dev.labels, by_words)
     if score <= majority:
         said.append("this network is no better than the largest class: give more rows, or look at the labels")
-    elif words is not None and words > found["interval"][1]:
+    elif words is not None and words > result["interval"][1]:
         said.append("TF-IDF is clearly better on these rows: single words decide here, so take that")
     return said

@@ -51,10 +51,10 @@ def read(path: Path, fingerprint: str) -> Corpus | None:
     """What `save` wrote, or None where there is nothing or it was made of something else."""
     if not path.exists():
         return None
-    with np.load(path) as found:
-        if str(found["fingerprint"]) != fingerprint:
+    with np.load(path) as result:
+        if str(result["fingerprint"]) != fingerprint:
             return None
-        return Corpus(found["ids"], found["lengths"], found["ends"], found["files"])
+        return Corpus(result["ids"], result["lengths"], result["ends"], result["files"])
 
 
 def join(parts: Sequence[Corpus]) -> Corpus:
@@ -66,15 +66,15 @@ def join(parts: Sequence[Corpus]) -> Corpus:
 
 def keys_of(files: Sequence[Path]) -> set[Input]:
     """Keys of every text of some data files, and of their sentences where one has more than a few words."""
-    found: set[Input] = set()
+    result: set[Input] = set()
     for file in files:
         with tables.read(file) as table:
             names = [column for column in table.columns if column != "label"]
             for row in tables.texts(table, names):
                 for text in row:
-                    found.add(key(text))
-                    found |= {key(s) for s in cut(text) if len(s.split()) >= FEW_WORDS}
-    return found
+                    result.add(key(text))
+                    result |= {key(s) for s in cut(text) if len(s.split()) >= FEW_WORDS}
+    return result
 
 
 def documents(path: Path) -> Iterator[tuple[str, int]]:
@@ -103,13 +103,13 @@ def prepare(
     ends: list[int] = []
     left_out = set(lines_out)
     for number, (text, end) in enumerate(documents(path)):
-        found = [s for s in cut(text) if 1 <= len(s.split()) <= MOST_WORDS and key(s) not in without]
-        if number in left_out or not found:
+        result = [s for s in cut(text) if 1 <= len(s.split()) <= MOST_WORDS and key(s) not in without]
+        if number in left_out or not result:
             if ends and end == DOCUMENT:
                 ends[-1] = DOCUMENT
             continue
-        sentences += found
-        ends += [INSIDE] * (len(found) - 1) + [end]
+        sentences += result
+        ends += [INSIDE] * (len(result) - 1) + [end]
     if not sentences:
         raise TrainingError(f"{path} has no sentence that may be read")
     ids: list[np.ndarray] = []
@@ -144,9 +144,9 @@ def gather(
         if not file.exists():
             raise TrainingError(f"{file}: no such file; is the data folder right (--data, or BEE_DATA)?")
     fingerprint += f" {[file.stat().st_size for file in files]}"
-    found = read(path, fingerprint)
-    if found:
-        return found
+    result = read(path, fingerprint)
+    if result:
+        return result
     without = keys_of(keep_out)
     numbers: list[int] = []
     if held_out:

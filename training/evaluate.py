@@ -224,13 +224,13 @@ def evaluate(engine: Engine, rows: Rows, metric: str | None = None, *, progress:
     thresholds = None if engine.thresholds is None else np.array(engine.thresholds)
     logits, tokens = logits_of(engine, rows, progress)
     settings = engine.resolve(ExitOptions())
-    found = evaluate_logits(engine.config, logits, tokens, rows.labels, metric, settings, thresholds)
+    result = evaluate_logits(engine.config, logits, tokens, rows.labels, metric, settings, thresholds)
     answered = logits[np.arange(len(rows)), exits_taken(engine.config, logits, settings) - 1]
-    found["surely_wrong"] = diagnosis.surely_wrong(
+    result["surely_wrong"] = diagnosis.surely_wrong(
         rows.inputs(), answered, rows.labels, engine.labels, thresholds=thresholds
     )
-    found["advice"] = diagnosis.advice(found)
-    return found
+    result["advice"] = diagnosis.advice(result)
+    return result
 
 
 def shipped(engine: Engine, root: Path, progress: Progress = iter) -> dict[str, Any]:
@@ -249,9 +249,9 @@ def shipped(engine: Engine, root: Path, progress: Progress = iter) -> dict[str, 
     settings = replace(engine.resolve(ExitOptions()), delta=DEFAULT_DELTA)
     metric = data.metric_of(dev.multi_label)
     thresholds = None if engine.thresholds is None else np.array(engine.thresholds)
-    found = evaluate_logits(engine.config, logits, tokens, dev.labels, metric, settings, thresholds)
+    result = evaluate_logits(engine.config, logits, tokens, dev.labels, metric, settings, thresholds)
     kept = ("metric", "rows", "delta", "score", "full_depth_score", "flops_saved_ratio", "exits")
-    return {"task": engine.name, **{key: found[key] for key in kept}, "size_bytes": engine.description["size_bytes"]}
+    return {"task": engine.name, **{key: result[key] for key in kept}, "size_bytes": engine.description["size_bytes"]}
 
 
 def labels_are_positions(engine: Engine) -> bool:

@@ -18,7 +18,7 @@ LONGEST = 160  # characters
 
 def choose(engine: Engine, rows: Rows) -> tuple[Example, ...]:
     """A text for each of the largest classes: of those that are answered right the one of middle length."""
-    found = []
+    result = []
     for label in np.argsort(-rows.counts(len(engine.labels)), kind="stable")[:MOST]:
         own = rows.take(rows.of(label)[:200])
         inputs = sorted(
@@ -30,13 +30,13 @@ def choose(engine: Engine, rows: Rows) -> tuple[Example, ...]:
         right = [row for row, answer in zip(inputs, answers, strict=True) if engine.labels[label] in answer.says]
         if right:
             text, *pair = sides(right[len(right) // 2])
-            found.append(Example(text, pair[0] if pair else None, engine.labels[label], consent=True))
-    return tuple(found)
+            result.append(Example(text, pair[0] if pair else None, engine.labels[label], consent=True))
+    return tuple(result)
 
 
 def store(folder: Path, rows: Rows) -> int:
     """Write examples of these rows into a checkpoint; how many."""
-    found = checkpoint.read(folder)
-    chosen = choose(Engine(found), rows)
-    checkpoint.save(dataclasses.replace(found, examples=chosen), folder)
+    result = checkpoint.read(folder)
+    chosen = choose(Engine(result), rows)
+    checkpoint.save(dataclasses.replace(result, examples=chosen), folder)
     return len(chosen)

@@ -257,11 +257,11 @@ def evaluated(
     settings = engine.resolve(ExitOptions())
     own = None if engine.thresholds is None else np.array(engine.thresholds)
     thresholds = own if thresholds is None else thresholds
-    found = {"dev": evaluate_logits(engine.config, logits, tokens, dev.labels, metric, settings, thresholds)}
+    result = {"dev": evaluate_logits(engine.config, logits, tokens, dev.labels, metric, settings, thresholds)}
     calibration["dev"] = calibrate.measure(raw, crossed, dev.labels, settings.delta)
     if test:
         seen, lengths = logits_of(engine, test)
-        found["test"] = evaluate_logits(engine.config, seen, lengths, test.labels, metric, settings, own)
+        result["test"] = evaluate_logits(engine.config, seen, lengths, test.labels, metric, settings, own)
         raw_test = calibrate.unscaled(seen, temperatures)
         calibration["test"] = calibrate.measure(raw_test, seen, test.labels, settings.delta)
-    return {**found, "calibration": calibration}
+    return {**result, "calibration": calibration}

@@ -25,8 +25,8 @@ class Frame:
 
     def turn(self, states: list[Tensor]) -> Tensor:
         """The states that blocks learn, C of [B, L, D] -> [C, B, L, D]."""
-        found = torch.stack([h @ self.axes for h in states])
-        return (found - self.mean[1:, None, None]) / self.spread[1:, None, None, None]
+        result = torch.stack([h @ self.axes for h in states])
+        return (result - self.mean[1:, None, None]) / self.spread[1:, None, None, None]
 
     @staticmethod
     @torch.no_grad()

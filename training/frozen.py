@@ -95,27 +95,27 @@ def _fitted(recipe: Recipe, data: Prepared, progress: RunProgress) -> Fitted:
     readers, names = _names(recipe, data, start, network)
     report, chosen = progress.stage(LEARNING), {"folds": recipe.heads.folds, "seed": recipe.optim.seed}
     if data.config.multi_label:
-        found = label_heads.fit(states, data.targets, threads, report, **chosen)
+        result = label_heads.fit(states, data.targets, threads, report, **chosen)
     else:
-        found = heads.fit(states, data.targets, threads, report, **chosen, names=names)
+        result = heads.fit(states, data.targets, threads, report, **chosen, names=names)
     if recipe.data.balance:
-        found = heads.balanced(found, data.targets)
-    put(found.heads, network)
+        result = heads.balanced(result, data.targets)
+    put(result.heads, network)
     kind = "per_label" if data.config.multi_label else "per_exit"
-    pairs, temperatures = bool(data.train.pairs), {"kind": kind, "temperatures": found.temperatures.tolist()}
+    pairs, temperatures = bool(data.train.pairs), {"kind": kind, "temperatures": result.temperatures.tolist()}
     checkpoint = export.packed(network, recipe.name, data.labels, data.tokenizer, pairs, {"calibration": temperatures})
     tokens = np.array([row.lengths for row in encode_rows(Engine(checkpoint), data.train)], dtype=np.int64)
-    seen = Observed(data.config, found.cross_validated, tokens, data.train.labels, found.unseen)
+    seen = Observed(data.config, result.cross_validated, tokens, data.train.labels, result.unseen)
     checkpoint = replace(
         checkpoint,
         exit=exit_options(seen, recipe.data.metric_of(data.config.multi_label)),
-        thresholds=found.thresholds,
+        thresholds=result.thresholds,
     )
-    by_name = any(choice.names for choice in found.choices)
+    by_name = any(choice.names for choice in result.choices)
     checkpoint = replace(checkpoint, learned_from="labels and rows" if by_name else "rows")
     if readers is not None:
         checkpoint = label_names.with_readers(checkpoint, readers)
-    return Fitted(found, checkpoint, tokens)
+    return Fitted(result, checkpoint, tokens)
 
 
 def _names(
@@ -147,11 +147,11 @@ def entropy_against(logits: np.ndarray, labels: np.ndarray) -> float:
     return heads.cross_entropy(logits, np.eye(logits.shape[1])[labels])
 
 
-def put(found: list[heads.Linear], network: BEExformer) -> None:
+def put(result: list[heads.Linear], network: BEExformer) -> None:
     """Heads into a network whose heads are linear."""
     head: Any
     with torch.no_grad():
-        for head, linear in zip(network.heads.values(), found, strict=True):
+        for head, linear in zip(network.heads.values(), result, strict=True):
             head.out.weight.copy_(torch.from_numpy(linear.weight))
             head.out.bias.copy_(torch.from_numpy(linear.bias))
 

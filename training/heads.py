@@ -70,10 +70,10 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
 
 def sharpness(logits: np.ndarray, targets: np.ndarray) -> float:
     """The factor of the logits with the least cross-entropy: 1 / temperature, within 0.01 and 20."""
-    found = minimize_scalar(
+    result = minimize_scalar(
         lambda log: cross_entropy(np.exp(log) * logits, targets), bounds=np.log([0.01, 20]), method="bounded"
     )
-    return float(np.exp(found.x))
+    return float(np.exp(result.x))
 
 
 class Discriminant:
@@ -99,8 +99,8 @@ class Discriminant:
         turned = self.means @ self.axes
         weight = turned / (self.variances + shrinkage * self.unit) @ self.axes.T
         bias = self.prior - (weight * self.means).sum(1) / 2
-        found = Linear(weight, bias - weight @ self.center)
-        return found if self.names is None else found.plus(self.names.scaled(share))
+        result = Linear(weight, bias - weight @ self.center)
+        return result if self.names is None else result.plus(self.names.scaled(share))
 
     def whitener(self, shrinkage: float) -> tuple[np.ndarray, np.ndarray]:
         """[D, D] and its inverse: (states - center) @ it has the shrunken covariance within classes as its unit."""
@@ -109,14 +109,14 @@ class Discriminant:
 
 
 def regression(
-    states: np.ndarray, targets: np.ndarray, found: Discriminant, shrinkage: float, start: Linear, pull: float
+    states: np.ndarray, targets: np.ndarray, result: Discriminant, shrinkage: float, start: Linear, pull: float
 ) -> Linear:
     """Logistic regression from `start` on: least mean cross-entropy + pull / 2 * squared distance of the weights from
     those of `start`, measured where states are white within classes."""
-    white, back = found.whitener(shrinkage)
-    x = ((states - found.center) @ white).astype(np.float32)
+    white, back = result.whitener(shrinkage)
+    x = ((states - result.center) @ white).astype(np.float32)
     t = targets.astype(np.float32)
-    origin = np.vstack([back @ start.weight.T, start.bias + start.weight @ found.center]).astype(np.float32)
+    origin = np.vstack([back @ start.weight.T, start.bias + start.weight @ result.center]).astype(np.float32)
     curvature = np.sqrt(np.append((x.astype(np.float64) ** 2).mean(0) / 2 + pull, 0.5))
     scale = (1 / curvature).astype(np.float32)[:, None]  # where the loss is about as steep along every axis
 
@@ -137,7 +137,7 @@ def regression(
     best = minimize(loss, np.zeros(origin.size), jac=True, method="L-BFGS-B", options=options)
     weights = origin + best.x.reshape(origin.shape) * scale
     weight = (white @ weights[:-1]).T
-    return Linear(weight, weights[-1] - weight @ found.center)
+    return Linear(weight, weights[-1] - weight @ result.center)
 
 
 @dataclass(frozen=True)
@@ -150,10 +150,10 @@ class Choice:
     pull: float | None = None
     names: float = 0.0
 
-    def fit(self, states: np.ndarray, targets: np.ndarray, found: Discriminant | None = None) -> Linear:
-        found = found or Discriminant(states, targets)
-        start = found(self.shrinkage, self.names).scaled(self.sharpness)
-        return start if self.pull is None else regression(states, targets, found, self.shrinkage, start, self.pull)
+    def fit(self, states: np.ndarray, targets: np.ndarray, result: Discriminant | None = None) -> Linear:
+        result = result or Discriminant(states, targets)
+        start = result(self.shrinkage, self.names).scaled(self.sharpness)
+        return start if self.pull is None else regression(states, targets, result, self.shrinkage, start, self.pull)
 
 
 Folds = list[tuple[np.ndarray, np.ndarray]]
@@ -178,7 +178,7 @@ class CrossValidation:
     ) -> None:
         self.states, self.targets, self.names = states, np.asarray(targets, np.float64), names
         self.folds = folds or folds_of(targets.argmax(1))
-        self.found = [Discriminant(states[train], self.targets[train], names) for train, _ in self.folds]
+        self.result = [Discriminant(states[train], self.targets[train], names) for train, _ in self.folds]
 
     def discriminant(self) -> tuple[Choice, float]:
         """The shrinkage, and the share of names, with the least cross-entropy at its best sharpness, and that."""
@@ -218,8 +218,8 @@ class CrossValidation:
     def said(self, choice: Choice) -> np.ndarray:
         """Logits [N, m] for every row by the head that was fitted without it."""
         logits = np.empty(self.targets.shape)
-        for (train, held_out), found in zip(self.folds, self.found, strict=True):
-            logits[held_out] = choice.fit(self.states[train], self.targets[train], found)(self.states[held_out])
+        for (train, held_out), result in zip(self.folds, self.result, strict=True):
+            logits[held_out] = choice.fit(self.states[train], self.targets[train], result)(self.states[held_out])
         return logits
 
 
@@ -237,14 +237,14 @@ class Heads:
     unseen: np.ndarray | None = None
 
 
-def balanced(found: Heads, targets: np.ndarray) -> Heads:
+def balanced(result: Heads, targets: np.ndarray) -> Heads:
     """The same heads for classes that are equally frequent: less the logarithm of their share in `targets` [N, m], so
     that small classes count for as much as large ones (logit adjustment, Menon et al. 2021)."""
     share = np.log(targets.sum(0).clip(1) / targets.sum())  # a class of none, whose name alone is known, as one of one
     return replace(
-        found,
-        heads=[Linear(head.weight, head.bias - share) for head in found.heads],
-        cross_validated=found.cross_validated - share,
+        result,
+        heads=[Linear(head.weight, head.bias - share) for head in result.heads],
+        cross_validated=result.cross_validated - share,
     )
 
 
@@ -282,9 +282,9 @@ def fit(
             report(len(runs), 2 * exits, "discriminants")
         validation, choice, nats = min(runs, key=lambda run: run[2])
         pull = validation.pull(choice, nats)
-        found = []
+        result = []
         for head in pool.map(fit_again, runs):
-            found.append(head)
-            report(exits + len(found), 2 * exits, "heads")
-    heads, temperatures, said, choices = zip(*found, strict=True)
+            result.append(head)
+            report(exits + len(result), 2 * exits, "heads")
+    heads, temperatures, said, choices = zip(*result, strict=True)
     return Heads([*heads], np.array(temperatures), np.stack(said, 1), [*choices])

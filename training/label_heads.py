@@ -39,12 +39,12 @@ def sharpness(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     common one, which is within 0.01 and 20."""
 
     def best(z: np.ndarray, t: np.ndarray, low: float, high: float) -> float:
-        found = minimize_scalar(
+        result = minimize_scalar(
             lambda log: float((np.logaddexp(0, np.exp(log) * z) - np.exp(log) * t * z).mean()),
             bounds=np.log([low, high]),
             method="bounded",
         )
-        return float(np.exp(found.x))
+        return float(np.exp(result.x))
 
     common = best(logits, targets, 0.01, 20)
     return np.array([best(logits[:, j], targets[:, j], common / APART, common * APART) for j in range(logits.shape[1])])
@@ -93,11 +93,11 @@ class Validation:
     def choose(self) -> tuple[float, np.ndarray, float]:
         """(shrinkage, logits [N, m], cross-entropy) with the least one, once each label has its temperature."""
         held = [self.folds == fold for fold in np.unique(self.folds)]
-        found = [Discriminants(self.states[~each], self.targets[~each]) for each in held]
+        result = [Discriminants(self.states[~each], self.targets[~each]) for each in held]
         best: tuple[float, np.ndarray, float] | None = None
         for shrinkage in SHRINKAGES:
             said = np.empty(self.targets.shape)
-            for each, discriminants in zip(held, found, strict=True):
+            for each, discriminants in zip(held, result, strict=True):
                 said[each] = discriminants(shrinkage)(self.states[each])
             nats = cross_entropy(sharpness(said, self.targets) * said, self.targets)
             if best is None or nats < best[2]:
@@ -130,11 +130,11 @@ def fit(
         return head, 1 / sharp, sharp * said, Choice(shrinkage, float(sharp.mean())), nats
 
     with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
-        found = []
+        result = []
         for each in pool.map(one, range(exits)):
-            found.append(each)
-            report(len(found), exits, "heads")
-    heads, temperatures, said, choices, nats = zip(*found, strict=True)
+            result.append(each)
+            report(len(result), exits, "heads")
+    heads, temperatures, said, choices, nats = zip(*result, strict=True)
     scores = sigmoid(said[int(np.argmin(nats))])
     return Heads(
         [*heads],

@@ -66,8 +66,8 @@ def read(path: Path) -> LabelNames:
 def _parted(line: str) -> tuple[str, str]:
     """(label, description or "")."""
     for between in ("\t", ": "):
-        label, found, words = line.partition(between)
-        if found:
+        label, result, words = line.partition(between)
+        if result:
             return label.strip(), words.strip()
     return line.strip(), ""
 

@@ -25,7 +25,7 @@ def is_list(cell: str) -> bool:
 def parts(path: Path, cells: Sequence[str], separator: str | None) -> list[list[str]]:
     """Each cell's labels, without blanks around them; none twice. Raises TrainingError for a list that is no JSON array
     of texts or numbers."""
-    found = []
+    result = []
     for number, cell in enumerate(cells, start=1):
         if is_list(cell):
             try:
@@ -40,8 +40,8 @@ def parts(path: Path, cells: Sequence[str], separator: str | None) -> list[list[
             labels = [str(label) for label in listed]
         else:
             labels = cell.split(separator) if separator else [cell]
-        found.append([label for label in dict.fromkeys(label.strip() for label in labels) if label])
-    return found
+        result.append([label for label in dict.fromkeys(label.strip() for label in labels) if label])
+    return result
 
 
 def indicator(rows: Sequence[Sequence[str]], index: dict[str, int]) -> np.ndarray:
@@ -70,7 +70,7 @@ def folds(applies: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     fill up."""
     rng = np.random.default_rng(seed)
     N = len(applies)
-    found = np.full(N, -1)
+    result = np.full(N, -1)
     rows_left = np.full(count, N / count)
     lacks = np.tile(applies.sum(0) / count, (count, 1))  # [folds, m]
 
@@ -78,7 +78,7 @@ def folds(applies: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
         best = np.flatnonzero(wish == wish.max())
         best = best[rows_left[best] == rows_left[best].max()]
         fold = int(rng.choice(best))
-        found[row] = fold
+        result[row] = fold
         rows_left[fold] -= 1
         lacks[fold] -= applies[row]
 
@@ -89,6 +89,6 @@ def folds(applies: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
         for row in rng.permutation(np.flatnonzero(left[:, label])).tolist():
             put(row, lacks[:, label])
             left[row] = 0
-    for row in rng.permutation(np.flatnonzero(found < 0)).tolist():
+    for row in rng.permutation(np.flatnonzero(result < 0)).tolist():
         put(row, rows_left)
-    return found
+    return result

@@ -95,9 +95,9 @@ def _scores(train: Rows, rows: Rows) -> np.ndarray:
     """How probably each label applies to `rows` [N, m]; of one that no training row has, or every one, its share."""
     words = Words(train)
     seen, asked = words(train), words(rows)
-    found = np.tile(train.labels.mean(0), (len(rows), 1))
+    result = np.tile(train.labels.mean(0), (len(rows), 1))
     for j, applies in enumerate(train.labels.T):
         if 0 < applies.sum() < len(train):
             fitted = LogisticRegression(C=STRENGTH, max_iter=500).fit(seen, applies)
-            found[:, j] = fitted.predict_proba(asked)[:, 1]
-    return found
+            result[:, j] = fitted.predict_proba(asked)[:, 1]
+    return result

@@ -226,9 +226,9 @@ class Loop:
             return self._run(report, keep)
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
-            found = self._run(report, keep)
+            result = self._run(report, keep)
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
-        return found
+        return result
 
     def _run(self, report: Callable[[Report], None], keep: Callable[["Loop"], None]) -> list[Report]:
         self._prepare()

@@ -41,11 +41,11 @@ def engine_of(network: BEExformer, tokenizer: str) -> Engine:
     """An engine whose logits [N, exits, D] are the mean states of a 1-bit network."""
     D = network.config.d_model
     probe = BEExformer(replace(network.config, head="linear", n_class=D, multi_label=False, pairs="together"))
-    found = network.state_dict()
+    result = network.state_dict()
     with torch.no_grad():
         for name, tensor in probe.state_dict().items():
             if not name.startswith("heads."):
-                tensor.copy_(found[name])
+                tensor.copy_(result[name])
         head: Any
         for head in probe.heads.values():
             head.out.weight.copy_(torch.eye(D))
@@ -71,16 +71,16 @@ def of(
     rows = [engine.encode(row) if isinstance(row, str) else engine.encode(*row) for row in inputs]
     order = np.argsort([len(row.ids) for row in rows], kind="stable")
     batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-    found = np.empty((len(rows), len(engine.config.exits), engine.config.d_model), np.float32)
+    result = np.empty((len(rows), len(engine.config.exits), engine.config.d_model), np.float32)
     done = 0
     with ThreadPoolExecutor(threads) as pool:
         for batch, logits in zip(
             batches, pool.map(lambda b: engine.logits([rows[i] for i in b]), batches), strict=True
         ):
-            found[batch] = logits
+            result[batch] = logits
             done += len(batch)
             report(done, len(rows), "")
-    return found
+    return result
 
 
 def features(

@@ -51,8 +51,8 @@ class MPNet(Bert):
         """What is added to every layer's scores, [B, H, L, L]: the bias of each distance, -inf for pads."""
         L = mask.shape[1]
         bias = self.bias(self.buckets[:L, :L]).permute(2, 0, 1).to(self.dtype)
-        found: Tensor = bias[None].masked_fill(~mask[:, None, None, :], -torch.inf)
-        return found
+        result: Tensor = bias[None].masked_fill(~mask[:, None, None, :], -torch.inf)
+        return result
 
 
 def load(folder: Path, sep: int, layers_a_block: int, rows: np.ndarray) -> MPNet:
@@ -65,8 +65,8 @@ def load(folder: Path, sep: int, layers_a_block: int, rows: np.ndarray) -> MPNet
         state["positions.weight"] = state["positions.weight"][PADS:]
         state["types.weight"] = torch.zeros(2, state["words.weight"].shape[1])
         state["bias.weight"] = tensors["encoder.relative_attention_bias.weight"]
-        found = MPNet(Shape.of(state, heads, eps), sep, layers_a_block)
-        found.load_state_dict(state)
+        result = MPNet(Shape.of(state, heads, eps), sep, layers_a_block)
+        result.load_state_dict(state)
     except (OSError, KeyError, ValueError, IndexError, SafetensorError) as error:
         raise TrainingError(f"{folder.name} is no MPNet with model.safetensors ({error!r})") from None
-    return found.eval().requires_grad_(False)
+    return result.eval().requires_grad_(False)

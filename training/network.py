@@ -208,11 +208,11 @@ class BEExformer(nn.Module):
         if pair_ids is None or pair_mask is None:
             return self.read(states, mask)
         second = self.states(self.embed(pair_ids), pair_mask)
-        found = []
+        result = []
         for c in self.config.exits:
             a, b = mean_state(states[c - 1], mask), mean_state(second[c - 1], pair_mask)
-            found.append(self.heads[str(c)](torch.cat([(a - b).abs(), a * b], -1)))
-        return torch.stack(found, 1)
+            result.append(self.heads[str(c)](torch.cat([(a - b).abs(), a * b], -1)))
+        return torch.stack(result, 1)
 
     def binary_layers(self) -> Iterator[tuple[str, BinaryLinear]]:
         return ((name, layer) for name, layer in self.named_modules() if isinstance(layer, BinaryLinear))

@@ -102,11 +102,11 @@ def _nearest(by_length: Mapping[int, Tensor], length: int) -> Tensor:
 @torch.no_grad()
 def token_spread(leader: BEExformer, feed: Feed) -> Tensor:
     """Variance of a network's states after every block, [C], over the real tokens of some rows."""
-    found = []
+    result = []
     for length, spec in feed.samples(4).items():
         ids, mask = feed.rows(spec, length)
-        found.append(torch.stack(leader.states(leader.embed(ids), mask))[:, mask].var((1, 2)))
-    return torch.stack(found).mean(0)
+        result.append(torch.stack(leader.states(leader.embed(ids), mask))[:, mask].var((1, 2)))
+    return torch.stack(result).mean(0)
 
 
 def latents(network: BEExformer) -> list[Tensor]:

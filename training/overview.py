@@ -62,32 +62,32 @@ class Overview:
 
     def notes(self) -> list[str]:
         """A sentence for each thing to know."""
-        found = [self._frequent()]
+        result = [self._frequent()]
         if joined := label_sets.looks_joined(self.labels):
-            found.append(
+            result.append(
                 f"labels look like several with {joined!r} between them; --label-separator {joined!r} reads them so"
             )
         few = [label for label, n in zip(self.labels, self.counts, strict=True) if n < FEW]
         if few:
-            found.append(f"fewer than {FEW} rows: {listed(few)}; such a class is hardly learned and hardly scored")
+            result.append(f"fewer than {FEW} rows: {listed(few)}; such a class is hardly learned and hardly scored")
         unseen = [label for label, n in zip(self.labels, self.counts - self.held_out, strict=True) if not n]
         if unseen:
-            found.append(f"no row to learn from: {listed(unseen)}")
+            result.append(f"no row to learn from: {listed(unseen)}")
         inputs = self.train.inputs()
         repeated, contrary = duplicates(inputs, self.train.labels)
         if repeated:
-            found.append(f"{repeated} rows repeat the text of another")
+            result.append(f"{repeated} rows repeat the text of another")
         if contrary:
-            found.append(f"{contrary} texts stand there with different labels; no model can get them all right")
+            result.append(f"{contrary} texts stand there with different labels; no model can get them all right")
         if self.cut:
             more = "; --max-tokens (to 512) reads more" if self.max_tokens < 512 else ""
-            found.append(
+            result.append(
                 f"{self.cut} of {len(inputs)} texts have more than {self.max_tokens} tokens, and what comes after is "
                 f"not read{more}"
             )
         if language := language_of(inputs):
-            found.append(f"the texts look like {language}; what training starts from has read English only")
-        return found
+            result.append(f"the texts look like {language}; what training starts from has read English only")
+        return result
 
     def _frequent(self) -> str:
         """What always saying one thing would be worth; of several labels a text, how many a text has."""

@@ -53,10 +53,10 @@ def _drawn(
     for number in rng.permutation(len(documents)).tolist():
         if len(texts) == plan.rows:
             break
-        found = None if number in lines_out else _passage(documents[number], known, tokenizer, rng)
-        if found:
-            texts.append(found[0])
-            logits.append(found[1])
+        result = None if number in lines_out else _passage(documents[number], known, tokenizer, rng)
+        if result:
+            texts.append(result[0])
+            logits.append(result[1])
     if len(texts) < plan.rows:
         raise TrainingError(f"{file} has {len(texts)} passages of labelled sentences; set data.passages.rows to that")
     soft = softmax(np.array(logits)).astype(np.float32)

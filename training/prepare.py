@@ -91,25 +91,25 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
 def _splits(recipe: Recipe, root: Path, start: Backbone | WarmStart | None) -> tuple[Splits, int]:
     """The rows of the task without those training rows that are also development or test rows, and how many those
     were; `dev` is the same object as `train` where the run cross-validates."""
-    known = start.found.labels if isinstance(start, WarmStart) else None
-    found = splits(recipe.data, root, known, hold_out=recipe.heads is None)
-    if len(found.labels) < 2:
+    known = start.result.labels if isinstance(start, WarmStart) else None
+    result = splits(recipe.data, root, known, hold_out=recipe.heads is None)
+    if len(result.labels) < 2:
         raise TrainingError(
-            f"{recipe.data.train}: only one class, {found.labels[0]!r}; a classifier needs at least two"
+            f"{recipe.data.train}: only one class, {result.labels[0]!r}; a classifier needs at least two"
         )
-    cross_validated = found.dev is found.train
-    train = data.without(found.train, None if cross_validated else found.dev, found.test)
+    cross_validated = result.dev is result.train
+    train = data.without(result.train, None if cross_validated else result.dev, result.test)
     if train.multi_label:
         _ensure_heads(recipe)
-    if cross_validated and train.counts(len(found.labels)).max() < 2:
+    if cross_validated and train.counts(len(result.labels)).max() < 2:
         raise TrainingError(
             f"{recipe.data.train}: {len(train)} rows, and no class with two: nothing can be learned without a row that "
             "could judge it; add rows"
         )
     if not len(train):
         raise TrainingError(f"{recipe.data.train}: every training row is also a development or test row")
-    clean = found._replace(train=train, dev=train if cross_validated else found.dev)
-    return clean, len(found.train) - len(train)
+    clean = result._replace(train=train, dev=train if cross_validated else result.dev)
+    return clean, len(result.train) - len(train)
 
 
 def _ensure_heads(recipe: Recipe) -> None:
@@ -140,8 +140,8 @@ def _targets(recipe: Recipe, train: Rows, n_class: int) -> np.ndarray:
 def _weights(labels: np.ndarray, n_class: int) -> np.ndarray:
     """Weights of rows [N] with which all classes weigh the same, 1 on average: float32."""
     counts = np.bincount(labels, minlength=n_class)
-    found: np.ndarray = len(labels) / np.count_nonzero(counts) / counts[labels]
-    return found.astype(np.float32)
+    result: np.ndarray = len(labels) / np.count_nonzero(counts) / counts[labels]
+    return result.astype(np.float32)
 
 
 def _start(recipe: Recipe, root: Path, variant: str) -> Backbone | WarmStart | None:
@@ -153,11 +153,11 @@ def _start(recipe: Recipe, root: Path, variant: str) -> Backbone | WarmStart | N
     start = warm_start.read(recipe.start.checkpoint, root)
     if variant != "proposed":
         raise TrainingError(f"a checkpoint is the proposed network; of {variant!r} there is none to go on from")
-    if recipe.data.labels not in (None, [*start.found.labels]):
+    if recipe.data.labels not in (None, [*start.result.labels]):
         raise TrainingError(
-            f"data.labels are not those of the checkpoint, {', '.join(start.found.labels)}; leave them out"
+            f"data.labels are not those of the checkpoint, {', '.join(start.result.labels)}; leave them out"
         )
-    if start.found.config.embedding == "int4+2" and recipe.optim.embedding != "frozen":
+    if start.result.config.embedding == "int4+2" and recipe.optim.embedding != "frozen":
         raise TrainingError(f"the rows of its embedding can't leave their grid; add {FROZEN}")
     return start
 

@@ -60,8 +60,8 @@ def observe(engine: Engine, rows: Path, columns: Columns, labelled: bool, progre
     """The rows of a file through every exit, with their labels where they have some."""
     labels = None
     if labelled:
-        found = read_labelled(engine, rows, columns)
-        inputs, labels = found.inputs(), found.labels
+        result = read_labelled(engine, rows, columns)
+        inputs, labels = result.inputs(), result.labels
     else:
         inputs = data.read_inputs(rows, columns)
     return observed(engine, inputs, labels, progress)
@@ -94,8 +94,8 @@ def run(
     or in a copy at `out`; with `default` they are in effect where a request asks for nothing."""
     name = name or name_of(want, value)
     ensure_storable(folder, out, name)
-    found = checkpoint.read(folder)
-    engine = Engine(found)
+    result = checkpoint.read(folder)
+    engine = Engine(result)
     seen = observe(engine, rows, columns, labelled, progress)
     cost = None
     if want == "ms":
@@ -115,28 +115,28 @@ def run(
     budget = None
     if want == "ms":
         budget = Budget(value, round(float(seen.tokens.sum()) / len(seen)), ladder(seen))
-    store(found, out or folder, name, Profile(options, evidence, budget), default)
+    store(result, out or folder, name, Profile(options, evidence, budget), default)
     return Tuned(name, options, evidence, out or folder)
 
 
-def store(found: Checkpoint, folder: Path, name: str, profile: Profile, default: bool = False) -> None:
+def store(result: Checkpoint, folder: Path, name: str, profile: Profile, default: bool = False) -> None:
     """Write a checkpoint with one profile more, or another one of that name."""
-    profiles = {**found.profiles, name: profile}
-    exit_ = ExitOptions(profile=name) if default else found.exit
-    card = f"{_without_section(found.card)}\n{section(profiles)}"
-    checkpoint.save(dataclasses.replace(found, profiles=profiles, exit=exit_, card=card), folder)
+    profiles = {**result.profiles, name: profile}
+    exit_ = ExitOptions(profile=name) if default else result.exit
+    card = f"{_without_section(result.card)}\n{section(profiles)}"
+    checkpoint.save(dataclasses.replace(result, profiles=profiles, exit=exit_, card=card), folder)
 
 
-def take(folder: Path, found: dict[str, Any]) -> ExitOptions:
+def take(folder: Path, result: dict[str, Any]) -> ExitOptions:
     """Make what an evaluation recommends the default of a checkpoint, as its profile "recommended". Raises
     TrainingError where the defaults are as good already."""
     ensure_storable(folder, None, RECOMMENDED)
-    fit = diagnosis.recommended(found)
+    fit = diagnosis.recommended(result)
     if fit is None:
         raise TrainingError("the defaults are as good as anything on these rows; there is nothing to take")
     options, point = fit
     evidence = {key: value for key, value in point.items() if key in ("score", "flops_saved_ratio", "exits")}
-    evidence |= {"metric": found["metric"], "rows": found["rows"], "date": datetime.date.today().isoformat()}
+    evidence |= {"metric": result["metric"], "rows": result["rows"], "date": datetime.date.today().isoformat()}
     evidence["flops_ratio"] = 1 - evidence["flops_saved_ratio"]
     store(checkpoint.read(folder), folder, RECOMMENDED, Profile(options, evidence), default=True)
     return options

@@ -326,8 +326,8 @@ class Recipe(Section):
                 f"{flag} goes with heads alone: with --epochs, --teacher or --start a network is trained, once, and "
                 "judged by a tenth of the rows or by --dev; leave it out"
             )
-        found = self.reading(max_tokens) if max_tokens else self
-        content = found.model_dump(exclude_unset=True)
+        result = self.reading(max_tokens) if max_tokens else self
+        content = result.model_dump(exclude_unset=True)
         if folds:
             content["heads"] = {"folds": folds}
         if epochs:

@@ -39,17 +39,17 @@ class SoftColumns:
             )
         order = [self.labels.index(label) for label in labels]
         try:
-            found = np.array([columns[i] for i in order], dtype=np.float64).T
+            result = np.array([columns[i] for i in order], dtype=np.float64).T
         except ValueError:
-            found = np.array([[_number(cell) for cell in columns[i]] for i in order]).T
-        wrong = ~np.isfinite(found).all(1)
+            result = np.array([[_number(cell) for cell in columns[i]] for i in order]).T
+        wrong = ~np.isfinite(result).all(1)
         if self.prefix == PROBABILITY:
-            wrong |= (found < 0).any(1) | (np.abs(found.sum(1) - 1) > SLACK)
+            wrong |= (result < 0).any(1) | (np.abs(result.sum(1) - 1) > SLACK)
         if wrong.any():
-            said = dict(zip(labels, found[wrong.argmax()].tolist(), strict=True))
+            said = dict(zip(labels, result[wrong.argmax()].tolist(), strict=True))
             kind = "logits" if self.prefix == LOGIT else "probabilities that sum to 1"
             raise TrainingError(f"{path}: row {wrong.argmax() + 1} has {said} in place of {kind}; correct it")
-        shares = softmax(found) if self.prefix == LOGIT else found / found.sum(1, keepdims=True)
+        shares = softmax(result) if self.prefix == LOGIT else result / result.sum(1, keepdims=True)
         return np.asarray(shares, dtype=np.float32)
 
 

@@ -21,9 +21,9 @@ def save(state: dict[str, Any], path: Path, fingerprint: str = "") -> None:
 
 def load(path: Path, fingerprint: str) -> dict[str, Any]:
     """What `save` wrote. Raises TrainingError where it is the state of a run that is made of something else."""
-    found: dict[str, Any] = torch.load(path, weights_only=True)
-    if found.pop(FINGERPRINT, None) != fingerprint:
+    result: dict[str, Any] = torch.load(path, weights_only=True)
+    if result.pop(FINGERPRINT, None) != fingerprint:
         raise TrainingError(
             f"{path.parent} holds a run of another recipe, start, teacher or data; remove it or give another --work"
         )
-    return found
+    return result

@@ -94,19 +94,19 @@ class _FineTuning:
         self.epoch += 1
 
     def state(self) -> dict[str, Any]:
-        found = {"teacher": self.teacher.state_dict(), "epoch": self.epoch}
+        result = {"teacher": self.teacher.state_dict(), "epoch": self.epoch}
         if self.epoch < self.epochs:
-            found |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
-            found |= {"rng": torch.get_rng_state()}
-        return found
+            result |= {"optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict()}
+            result |= {"rng": torch.get_rng_state()}
+        return result
 
-    def restore(self, found: dict[str, Any]) -> None:
-        self.teacher.load_state_dict(found["teacher"])
-        self.epoch = found["epoch"]
+    def restore(self, result: dict[str, Any]) -> None:
+        self.teacher.load_state_dict(result["teacher"])
+        self.epoch = result["epoch"]
         if self.epoch < self.epochs:
-            self.optimizer.load_state_dict(found["optimizer"])
-            self.schedule.load_state_dict(found["schedule"])
-            torch.set_rng_state(found["rng"])
+            self.optimizer.load_state_dict(result["optimizer"])
+            self.schedule.load_state_dict(result["schedule"])
+            torch.set_rng_state(result["rng"])
 
 
 def finetune(

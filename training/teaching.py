@@ -147,12 +147,12 @@ def _text(table: Text, root: Path, train: Rows, columns: Columns, seed: int, wit
             else augment.perturbed(train.texts, words, rng, share=1.0)
         )
     elif table.pairs:
-        found = paragraphs(root / table.file)
-        words = augment.Words(found[i] for i in rng.permutation(len(found))[:10_000])
+        result = paragraphs(root / table.file)
+        words = augment.Words(result[i] for i in rng.permutation(len(result))[:10_000])
         stream = (
-            augment.neighbours(found, usual, rng)
+            augment.neighbours(result, usual, rng)
             if table.form == "neighbours"
-            else augment.rewritten(found, usual, words, rng)
+            else augment.rewritten(result, usual, words, rng)
         )
     else:
         if table.form == "sentences":

@@ -61,11 +61,11 @@ class _Run:
         """What a network that is not exported is worth on dev, and the network; it leaves a record."""
         trainer = self.trained(recipe, data, variant, counterpart)
         logits, tokens = trainer.logits(), np.array([len(row) for row in data.dev_ids])
-        found = trainer.evaluate(logits)
-        self.progress.say(f"{variant}: dev {found['score']:.4f}, at full depth {found['full_depth_score']:.4f}")
+        result = trainer.evaluate(logits)
+        self.progress.say(f"{variant}: dev {result['score']:.4f}, at full depth {result['full_depth_score']:.4f}")
         made = _record(trainer, variant, logits, tokens, _provenance(trainer))
         record.write(made, self.own(variant, recipe) / record.FILE)
-        return found, trainer.network
+        return result, trainer.network
 
     def exported(self, recipe: Recipe, data: Prepared, out: Path, counterpart: BEExformer | None) -> dict[str, Any]:
         """Train the proposed network and write its checkpoint and its record; answers the content of
@@ -135,9 +135,9 @@ def run(
             _, counterpart = this.compared(recipe.for_full_precision(), full, FULL_PRECISION_OF[variant])
         if not packed:
             plan = recipe.for_full_precision() if recipe.full_precision and not data.config.binary else recipe
-            found, _ = this.compared(plan, data, variant, counterpart)
+            result, _ = this.compared(plan, data, variant, counterpart)
             progress.say("this network is there to be compared with: nothing to pack, no checkpoint written")
-            return {"dev": found}
+            return {"dev": result}
         assert out is not None
         return this.exported(recipe, data, out, counterpart)
 

@@ -67,11 +67,11 @@ class Observed:
         blocks = np.array(self.config.exits)
         low = int(np.searchsorted(blocks, options.min_blocks or 1)) + 1
         high = int(np.searchsorted(blocks, options.max_blocks or blocks[-1], side="right"))
-        found = np.full(len(self), high, dtype=np.int64)
+        result = np.full(len(self), high, dtype=np.int64)
         traces = np.moveaxis(self.logits, 1, 0)
         for c in range(high - 1, low - 1, -1):
-            found[np.asarray(policy(traces[:c]))] = c
-        return found
+            result[np.asarray(policy(traces[:c]))] = c
+        return result
 
     def answers(self, options: ExitOptions) -> np.ndarray:
         """Classes under these options [N], or labels [N, m]."""
@@ -87,17 +87,17 @@ class Observed:
     def measure(self, options: ExitOptions) -> dict[str, Any]:
         """FLOPs as a share of full depth's, agreement with it, rows by block, and with labels the accuracy of both."""
         answered, left = self.answers(options), np.array(self.config.exits)[self.taken(options) - 1]
-        found = {
+        result = {
             "flops_ratio": 1 - flops_saved(self.config, self.tokens, left),
             "agreement": float(same(answered, self.full_depth).mean()),
             "exits": [int((left == c).sum()) for c in range(1, self.config.n_block + 1)],
         }
         if self.labels is not None:
-            found["accuracy"] = float(same(answered, self.labels).mean())
-            found["full_depth_accuracy"] = float(same(self.full_depth, self.labels).mean())
+            result["accuracy"] = float(same(answered, self.labels).mean())
+            result["full_depth_accuracy"] = float(same(self.full_depth, self.labels).mean())
             if self.config.multi_label:
-                found["micro_f1"] = float(METRICS["micro_f1"](self.labels, answered))
-        return found
+                result["micro_f1"] = float(METRICS["micro_f1"](self.labels, answered))
+        return result
 
     def milliseconds(self, options: ExitOptions, cost: Callable[[int, int], float]) -> float:
         """Mean time of a row, by a cost model's `milliseconds(tokens, blocks)`."""
@@ -164,9 +164,9 @@ def tune(
         return options, {**evidence, **observed.measure(options)}
     if want == "ms" and cost is None:
         raise ValueError("milliseconds need a cost model")
-    found = [(options, observed.measure(options)) for options in candidates(observed.config)]
+    result = [(options, observed.measure(options)) for options in candidates(observed.config)]
     if want == "agree":
-        fit = [(options, seen) for options, seen in found if seen["agreement"] >= value]
+        fit = [(options, seen) for options, seen in result if seen["agreement"] >= value]
         best = min(fit, key=lambda each: each[1]["flops_ratio"])  # full depth agrees with itself
         return best[0], {"want": {want: value}, **best[1]}
 
@@ -176,8 +176,8 @@ def tune(
         assert cost is not None
         return observed.milliseconds(options, cost)
 
-    costs = [spent(*each) for each in found]
-    fit = [each for each, c in zip(found, costs, strict=True) if c <= value]
+    costs = [spent(*each) for each in result]
+    fit = [each for each, c in zip(result, costs, strict=True) if c <= value]
     if not fit:
         unit = "of full depth's FLOPs" if want == "flops" else "ms"
         raise TrainingError(f"no exit options come down to {value:g} {unit}; the first exit takes {min(costs):.3g}")
@@ -195,9 +195,9 @@ def ladder(observed: Observed) -> tuple[Rung, ...]:
     config = observed.config
     full = np.mean([flops.forward(config, n, config.n_block).flops for n in lengths(observed.tokens)])
     score = _score_of(observed)
-    found = [(options, observed.measure(options)) for options in candidates(observed.config)]
+    result = [(options, observed.measure(options)) for options in candidates(observed.config)]
     rungs, best = [], -1.0
-    for options, seen in sorted(found, key=lambda each: (each[1]["flops_ratio"], -each[1][score])):
+    for options, seen in sorted(result, key=lambda each: (each[1]["flops_ratio"], -each[1][score])):
         if seen[score] > best:
             best = seen[score]
             shares = tuple(n / len(observed) for n in seen["exits"])

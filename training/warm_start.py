@@ -28,24 +28,24 @@ class WarmStart:
     """A checkpoint to go on from; `provenance` is JSON-ready: its name, the SHA-256 of its weights, and what its own
     training wrote down."""
 
-    found: Checkpoint
+    result: Checkpoint
     provenance: dict[str, Any]
 
     @property
     def shape(self) -> dict[str, Any]:
         """Every field of a recipe's [network]."""
-        return {name: getattr(self.found.config, name) for name in Network.model_fields}
+        return {name: getattr(self.result.config, name) for name in Network.model_fields}
 
     @property
     def tokenizer(self) -> str:
-        return self.found.tokenizer
+        return self.result.tokenizer
 
     def start(self, network: BEExformer) -> None:
         """Put every parameter into a binary network of the same shape and as many classes: latent weights [n, k] are
         -LATENT or +LATENT, the others as in the file, without the temperatures that calibration has folded into the
         heads: they are fitted anew."""
-        exported = network_of(self.found)
-        temperatures = calibrate.recorded(self.found.evaluation, len(self.found.config.exits))
+        exported = network_of(self.result)
+        temperatures = calibrate.recorded(self.result.evaluation, len(self.result.config.exits))
         calibrate.fold(exported, 1 / temperatures)
         with torch.no_grad():
             for _, layer in exported.binary_layers():
@@ -60,10 +60,10 @@ def read(name: str, root: Path) -> WarmStart:
     if not folder.is_dir():
         shipped = ", ".join(sorted(path.name for path in SHIPPED.iterdir()))
         raise TrainingError(f"{name} is neither a folder nor a checkpoint that ships ({shipped})")
-    found = checkpoint.read(folder)
-    if "provenance" not in found.evaluation:  # its card has to name data and licence
+    result = checkpoint.read(folder)
+    if "provenance" not in result.evaluation:  # its card has to name data and licence
         raise TrainingError(f"{folder} doesn't say what it was trained on; export it anew with `beexformer train`")
-    if found.learned_from == "labels":
+    if result.learned_from == "labels":
         raise TrainingError(f"{folder} has learned nothing yet: give its --labels beside --train, without --start")
     digest = hashlib.sha256((folder / checkpoint.WEIGHTS).read_bytes()).hexdigest()
-    return WarmStart(found, {"name": found.name, "sha256": digest, "provenance": found.evaluation["provenance"]})
+    return WarmStart(result, {"name": result.name, "sha256": digest, "provenance": result.evaluation["provenance"]})

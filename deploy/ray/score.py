@@ -60,7 +60,7 @@ class Scorer:
         rows = table.select(self.scoring.inputs).to_pylist()
         several = self.engine.thresholds is not None
         output = Output(Path("scored.parquet"), self.scoring.source, tuple(table.column_names), several)
-        values = [output.found(outcome) for outcome in answer(self.scoring, self.engine, rows)]
+        values = [output.result(outcome) for outcome in answer(self.scoring, self.engine, rows)]
         names, types = output.names[table.num_columns :], found_types(several)
         columns = zip(*values, strict=True) if values else ([] for _ in names)
         for name, column, type_ in zip(names, columns, types, strict=True):

@@ -51,19 +51,19 @@ def opened(chromium: Any, shipped: Server) -> Iterator[Opened]:
     def open_(url: str = shipped.url, errors: tuple[str, ...] = (), **options: Any) -> Any:
         context = chromium.new_context(viewport={"width": 1280, "height": 960}, **options)
         context.set_default_timeout(PATIENCE * 1000)
-        found: list[str] = []
-        contexts.append((context, found))
+        result: list[str] = []
+        contexts.append((context, result))
         page = context.new_page()
-        page.on("console", lambda message: found.append(message.text) if _wrong(message, errors) else None)
-        page.on("pageerror", lambda error: found.append(f"thrown: {error}"))
-        page.on("request", lambda request: found.append(f"asked {request.url}") if _elsewhere(request, url) else None)
+        page.on("console", lambda message: result.append(message.text) if _wrong(message, errors) else None)
+        page.on("pageerror", lambda error: result.append(f"thrown: {error}"))
+        page.on("request", lambda request: result.append(f"asked {request.url}") if _elsewhere(request, url) else None)
         page.goto(f"{url}/")
         return page
 
     yield open_
-    for context, found in contexts:
+    for context, result in contexts:
         context.close()
-        assert found == []
+        assert result == []
 
 
 def _wrong(message: Any, expected: tuple[str, ...]) -> bool:

@@ -210,13 +210,13 @@ def test_points_of_the_charts_answer_to_the_mouse(opened: Opened, shipped: Serve
 
     def place(chart: str, dataset: int, point: int) -> dict[str, float]:
         script = "([id, d, i]) => { const { x, y } = Chart.getChart(id).getDatasetMeta(d).data[i]; return { x, y }; }"
-        found: dict[str, float] = page.evaluate(script, [chart, dataset, point])
-        return found
+        result: dict[str, float] = page.evaluate(script, [chart, dataset, point])
+        return result
 
     def told(chart: str) -> list[str]:
         script = "id => Chart.getChart(id).tooltip.body.flatMap(({ lines }) => lines)"
-        found: list[str] = page.evaluate(script, chart)
-        return found
+        result: list[str] = page.evaluate(script, chart)
+        return result
 
     page.locator("#entropy").hover(position=place("entropy", 0, 1))
     shown = ["entropy", "to stay, below", "full depth", "sure, below"]
@@ -441,8 +441,8 @@ def test_it_can_be_used_by_keyboard_alone(opened: Opened, shipped: Server) -> No
 
 
 def background(page: Any) -> list[int]:
-    found = re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    return [int(part) for part in found[:3]]
+    result = re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    return [int(part) for part in result[:3]]
 
 
 def test_colours_follow_the_system_and_a_choice_is_remembered(opened: Opened) -> None:
@@ -503,10 +503,10 @@ def test_axe_finds_nothing_serious(opened: Opened, scheme: str, width: int) -> N
     for summary in page.locator("summary:visible").all():
         summary.click()
     settled(page)
-    found = Axe().run(page)
-    assert len(found.response["passes"]) > 20, "axe has looked"
-    serious = [v for v in found.response["violations"] if v["impact"] in ("serious", "critical")]
-    assert serious == [], found.generate_report()
+    result = Axe().run(page)
+    assert len(result.response["passes"]) > 20, "axe has looked"
+    serious = [v for v in result.response["violations"] if v["impact"] in ("serious", "critical")]
+    assert serious == [], result.generate_report()
 
 
 def test_the_picture_in_the_documents_is_small() -> None:

@@ -21,17 +21,17 @@ def closed(schema: Any) -> Any:
     """A structural schema as JSON Schema in which objects have no other properties than those named."""
     if not isinstance(schema, dict):
         return schema
-    found = dict(schema)
+    result = dict(schema)
     if "properties" in schema:
-        found["properties"] = {name: closed(one) for name, one in schema["properties"].items()}
+        result["properties"] = {name: closed(one) for name, one in schema["properties"].items()}
         if not schema.get("x-kubernetes-preserve-unknown-fields"):
-            found.setdefault("additionalProperties", False)
+            result.setdefault("additionalProperties", False)
     for name in ("items", "additionalProperties"):
-        if name in found:
-            found[name] = closed(found[name])
+        if name in result:
+            result[name] = closed(result[name])
     if schema.get("nullable") and "type" in schema:
-        found["type"] = [schema["type"], "null"]
-    return found
+        result["type"] = [schema["type"], "null"]
+    return result
 
 
 @cache

@@ -305,9 +305,9 @@ def evaluated(query: str, tmp_path: Path) -> float:
     ]
     (tmp_path / "test.yml").write_text(yaml.safe_dump({"tests": tests}))
     ran = subprocess.run(["promtool", "test", "rules", tmp_path / "test.yml"], capture_output=True, text=True)
-    found = re.search(r"got:\[?\s*(?:Labels:)?\s*\{[^}]*\}\s*(?:Value:)?\s*([0-9.E+-]+)", ran.stdout + ran.stderr)
-    assert found, ran.stdout + ran.stderr
-    return float(found[1])
+    result = re.search(r"got:\[?\s*(?:Labels:)?\s*\{[^}]*\}\s*(?:Value:)?\s*([0-9.E+-]+)", ran.stdout + ran.stderr)
+    assert result, ran.stdout + ran.stderr
+    return float(result[1])
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed; apt-get install prometheus")

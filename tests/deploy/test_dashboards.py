@@ -76,8 +76,8 @@ def exported() -> set[str]:
 
 def named(expressions: list[str]) -> set[str]:
     """Metrics in queries, recorded ones left out."""
-    found = {name for text in expressions for name in re.findall(r"[a-zA-Z_][\w:]*", re.sub(r'"[^"]*"', "", text))}
-    return {name for name in found if name.startswith(("bee_", "process_")) and ":" not in name}
+    result = {name for text in expressions for name in re.findall(r"[a-zA-Z_][\w:]*", re.sub(r'"[^"]*"', "", text))}
+    return {name for name in result if name.startswith(("bee_", "process_")) and ":" not in name}
 
 
 def queries() -> list[str]:

@@ -35,8 +35,8 @@ TEXTS = [
 
 
 def of(kind: str) -> dict[str, Any]:
-    [found] = [one.values[0] for one in RESOURCES if one.values[0]["kind"] == kind]  # type: ignore[index]
-    return copy.deepcopy(found)  # type: ignore[return-value]
+    [result] = [one.values[0] for one in RESOURCES if one.values[0]["kind"] == kind]  # type: ignore[index]
+    return copy.deepcopy(result)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -73,8 +73,8 @@ def prometheus(folder: Path, service: Server, rules: Callable[[str], str] = str,
 def ask(url: str, query: str) -> dict[str, float]:
     """Values by what tells the series apart."""
     with urlopen(f"{url}/api/v1/query?{urlencode({'query': query})}", timeout=PATIENCE) as response:
-        found = json.load(response)["data"]["result"]
-    return {" ".join(sorted(one["metric"].values())): float(one["value"][1]) for one in found}
+        result = json.load(response)["data"]["result"]
+    return {" ".join(sorted(one["metric"].values())): float(one["value"][1]) for one in result}
 
 
 def test_every_query_has_data_under_a_minute_of_the_demo(service: Server, tmp_path: Path) -> None:

@@ -45,12 +45,12 @@ def promtool(*arguments: str | Path, given: str | None = None) -> None:
 
 def test_promtool_accepts_the_configuration_and_finds_the_rules() -> None:
     promtool("check", "config", PROMETHEUS / "prometheus.yml")
-    found = {
+    result = {
         path
         for glob in yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["rule_files"]
         for path in PROMETHEUS.glob(glob)
     }
-    assert found == set(RULES)
+    assert result == set(RULES)
 
 
 def test_promtool_accepts_the_rules() -> None:

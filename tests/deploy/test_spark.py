@@ -42,6 +42,6 @@ def test_the_recipe_gives_what_the_command_line_gives(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr[-3000:]
     command = [*CLASSIFY, rows, "--text", "review", "-o", tmp_path / "whole.parquet", "--threads", "1"]
     subprocess.run(command, check=True, capture_output=True)
-    found = pq.read_table(tmp_path / "scored").sort_by("id")
-    whole = pq.read_table(tmp_path / "whole.parquet").select(found.column_names)
-    assert found.cast(whole.schema).equals(whole)
+    result = pq.read_table(tmp_path / "scored").sort_by("id")
+    whole = pq.read_table(tmp_path / "whole.parquet").select(result.column_names)
+    assert result.cast(whole.schema).equals(whole)

@@ -74,8 +74,8 @@ def change(server: Server, what: str, body: Any = None, status: int = 200) -> ht
 
 def names(server: Server) -> set[str]:
     """What workers say is loaded, asked on many fresh connections: all of them agree where this is one answer."""
-    found = {tuple(m["name"] for m in httpx2.get(f"{server.url}/models").json()["models"]) for _ in range(30)}
-    return set(found.pop()) if len(found) == 1 else {"they", "differ"}
+    result = {tuple(m["name"] for m in httpx2.get(f"{server.url}/models").json()["models"]) for _ in range(30)}
+    return set(result.pop()) if len(result) == 1 else {"they", "differ"}
 
 
 @pytest.mark.slow

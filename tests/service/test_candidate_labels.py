@@ -57,8 +57,8 @@ def test_metrics_count_all_work_and_keep_the_models_exits_apart(both: TestClient
     def counted() -> dict[tuple[str, ...], float]:
         return samples(both.get("/metrics").text)
 
-    def sum_of(found: dict[tuple[str, ...], float], name: str) -> float:
-        return sum(value for key, value in found.items() if key[0] == name and "tiny" in " ".join(key))
+    def sum_of(result: dict[tuple[str, ...], float], name: str) -> float:
+        return sum(value for key, value in result.items() if key[0] == name and "tiny" in " ".join(key))
 
     before = counted()
     answer = ask(both, candidate_labels=LABELS)
@@ -93,15 +93,15 @@ def test_what_cannot_be_answered_says_why(both: TestClient) -> None:
         (["a", "b" * 201], "201 characters"),
         (["a", " "], "visible"),
     ):
-        found = problem(both.post("/classify", json={**TEXT, "candidate_labels": labels}), 422, "invalid-input")
-        assert said in found["detail"]
+        result = problem(both.post("/classify", json={**TEXT, "candidate_labels": labels}), 422, "invalid-input")
+        assert said in result["detail"]
     wrong = problem(both.post("/classify", json={**TEXT, "candidate_labels": ["a", 1]}), 422, "invalid-field")
     assert wrong["errors"][0]["pointer"] == "#/candidate_labels/1"
 
 
 def test_models_say_whether_they_take_labels(both: TestClient) -> None:
-    found = {model["name"]: model for model in both.get("/models").json()["models"]}
-    assert [found[name]["candidate_labels"] for name in ("golden", "tiny")] == [False, True]
+    result = {model["name"]: model for model in both.get("/models").json()["models"]}
+    assert [result[name]["candidate_labels"] for name in ("golden", "tiny")] == [False, True]
     assert both.get("/models/tiny").json()["learned_from"] == "labels"
     described = both.get("/openapi.json").json()["components"]["schemas"]["ClassifyRequest"]["properties"]
     assert "2 to 64" in described["candidate_labels"]["description"]

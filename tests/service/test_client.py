@@ -66,9 +66,9 @@ class Flaky(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         self.times.append(time.monotonic())
         if self.before:
-            if isinstance(found := self.before.pop(0), Exception):
-                raise found
-            return found
+            if isinstance(result := self.before.pop(0), Exception):
+                raise result
+            return result
         return httpx2.Response(200, json={"models": []})
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:

@@ -63,34 +63,34 @@ def ask(server: Server, body: bytes, *, whole: bool, headers: str = "", key: str
             answer += connection.recv(65536)
         first, _, rest = answer.partition(b"\r\n\r\n")
         status, *lines = first.decode().split("\r\n")
-        found = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        while len(rest) < int(found["content-length"]):
+        result = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        while len(rest) < int(result["content-length"]):
             rest += connection.recv(65536)
-    return status, found, rest
+    return status, result, rest
 
 
 def counts(server: Server) -> dict[tuple[str, ...], float]:
     """What was counted so far, but for seconds."""
     with server.http() as http:
-        found = samples(http.get("/metrics").text)
+        result = samples(http.get("/metrics").text)
     return {
         key: value
-        for key, value in found.items()
+        for key, value in result.items()
         if key[0].startswith(("bee_request", "bee_exit", "bee_flops", "bee_phase")) and "seconds" not in key[0]
-    } | {key: value for key, value in found.items() if key[0].endswith("seconds_count")}
+    } | {key: value for key, value in result.items() if key[0].endswith("seconds_count")}
 
 
 def changes(server: Server, before: dict[tuple[str, ...], float]) -> dict[tuple[str, ...], float]:
     now = counts(server)
-    found = {
+    result = {
         key: round(now[key] - before.get(key, 0.0), 6) for key in now if key[0] != "bee_event_loop_lag_seconds_count"
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in result.items() if value}
 
 
 @pytest.mark.parametrize("body", BODIES, ids=str)
 def test_both_ways_say_and_count_the_same(server: Server, body: Any) -> None:
-    found = []
+    result = []
     for whole in (True, False):
         before = counts(server)
         status, headers, answer = ask(server, json.dumps(body).encode(), whole=whole)
@@ -99,8 +99,10 @@ def test_both_ways_say_and_count_the_same(server: Server, body: Any) -> None:
         answer = json.loads(answer)
         answer.pop("cost", None)  # it learns
         changing = ("date", "server-timing", "content-length")
-        found.append((status, {k: v for k, v in headers.items() if k not in changing}, answer, changes(server, before)))
-    assert found[0] == found[1]
+        result.append(
+            (status, {k: v for k, v in headers.items() if k not in changing}, answer, changes(server, before))
+        )
+    assert result[0] == result[1]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +119,9 @@ def test_the_answers_are_the_golden_ones(server: Server) -> None:
         asked = {"text": row["text"], "delta": row["delta"]}
         status, _, answer = ask(server, json.dumps(asked).encode(), whole=True)
         assert status == "HTTP/1.1 200 OK"
-        found = json.loads(answer)
-        assert (found["label"], found["exit_index"]) == (row["label"], row["exit_index"])
-        assert found["scores"] == pytest.approx(row["scores"])
+        result = json.loads(answer)
+        assert (result["label"], result["exit_index"]) == (row["label"], row["exit_index"])
+        assert result["scores"] == pytest.approx(row["scores"])
 
 
 def test_keys_are_asked_for(server: Server) -> None:

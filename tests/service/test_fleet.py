@@ -22,8 +22,8 @@ def fleet() -> dict[str, Any]:
     command = [sys.executable, FLEET, "--seconds", "3", "--rate", "60", "--connections", str(CONNECTIONS)]
     ran = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return result
 
 
 pytestmark = [

@@ -38,26 +38,26 @@ def test_tritonclient_gets_the_answers_of_the_model(triton_client: Any, binary_i
         triton.InferRequestedOutput(name, binary_data=binary_out)
         for name in ("label", "scores", "exit_index", "flops", "truncated")
     ]
-    found = triton_client.infer(
+    result = triton_client.infer(
         "golden", [tensor("text", TEXTS, binary_in)], outputs=outputs, request_id="7", parameters={"delta": 0.5}
     )
     expected = load(GOLDEN).classify(TEXTS, delta=0.5)
-    labels = [label.decode() if isinstance(label, bytes) else label for label in found.as_numpy("label")]
+    labels = [label.decode() if isinstance(label, bytes) else label for label in result.as_numpy("label")]
     assert labels == [answer.label for answer in expected]
-    assert found.as_numpy("scores").tolist() == [list(answer.scores.values()) for answer in expected]
-    assert found.as_numpy("exit_index").tolist() == [answer.exit_index for answer in expected]
-    assert found.as_numpy("flops").tolist() == [answer.flops for answer in expected]
-    assert found.as_numpy("truncated").tolist() == [False] * 3
-    response = found.get_response()
+    assert result.as_numpy("scores").tolist() == [list(answer.scores.values()) for answer in expected]
+    assert result.as_numpy("exit_index").tolist() == [answer.exit_index for answer in expected]
+    assert result.as_numpy("flops").tolist() == [answer.flops for answer in expected]
+    assert result.as_numpy("truncated").tolist() == [False] * 3
+    response = result.get_response()
     assert (response["model_name"], response["model_version"], response["id"]) == ("golden", "1", "7")
 
 
 def test_without_outputs_all_come_and_pairs_are_two_inputs(triton_client: Any) -> None:
     pair = [tensor("text", ["a film"], True), tensor("text_pair", ["a movie"], True)]
-    found = triton_client.infer("golden", pair, model_version="1", parameters={"min_blocks": 6})
-    assert found.as_numpy("exit_index").tolist() == [6]
-    assert found.as_numpy("tokens").tolist() == [load(GOLDEN).classify("a film", "a movie").tokens]
-    assert found.as_numpy("unknown_ratio").shape == (1,)
+    result = triton_client.infer("golden", pair, model_version="1", parameters={"min_blocks": 6})
+    assert result.as_numpy("exit_index").tolist() == [6]
+    assert result.as_numpy("tokens").tolist() == [load(GOLDEN).classify("a film", "a movie").tokens]
+    assert result.as_numpy("unknown_ratio").shape == (1,)
 
 
 def test_health_and_metadata(triton_client: Any) -> None:

@@ -57,7 +57,7 @@ async def counted(settings: Settings) -> tuple[Counter[str], Counter[str]]:
     connections = Connections(Limits.of(settings), direct=direct)
     config = uvicorn.Config(app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
-    found: list[Counter[str]] = []
+    result: list[Counter[str]] = []
     async with app.router.lifespan_context(app):
         server = await loop.create_server(lambda: Protocol(config, connections, {}, loop), "127.0.0.1", 0)
         port: int = server.sockets[0].getsockname()[1]
@@ -66,10 +66,10 @@ async def counted(settings: Settings) -> tuple[Counter[str], Counter[str]]:
                 await visit(port, number)
             while connections.connections or connections.tasks or service.scheduler.waiting:
                 await asyncio.sleep(0.01)
-            found.append(objects())
+            result.append(objects())
         server.close()
         await server.wait_closed()
-    return found[0], found[1]
+    return result[0], result[1]
 
 
 def objects() -> Counter[str]:

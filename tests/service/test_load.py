@@ -351,11 +351,11 @@ def test_shadow_depth_compares_answers_with_those_at_full_depth(ratio: float) ->
         early = [client.post("/classify", json=text).json() for text in texts]
         if ratio:
             wait_until(lambda: sum(compared().values()) == len(texts))
-        found = compared()
+        result = compared()
         full = [client.post("/classify", json={**text, "min_blocks": 6}).json() for text in texts]
     expected: dict[tuple[str, ...], int] = {}
     for one, other in zip(early, full, strict=True):
         agreed = "yes" if one["label"] == other["label"] else "no"
         key = (f"agreed={agreed}", f"exit={one['exit_index']}", "model=golden")
         expected[key] = expected.get(key, 0) + 1
-    assert found == (expected if ratio else {})
+    assert result == (expected if ratio else {})

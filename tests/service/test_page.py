@@ -87,8 +87,8 @@ def test_the_page_needs_no_key_and_the_api_does() -> None:
 
 def test_the_page_is_no_request_to_the_metrics(client: TestClient) -> None:
     def counted() -> dict[tuple[str, ...], float]:
-        found = samples(client.get("/metrics").text)
-        return {key: value for key, value in found.items() if key[0].startswith("bee_request")}
+        result = samples(client.get("/metrics").text)
+        return {key: value for key, value in result.items() if key[0].startswith("bee_request")}
 
     before = counted()
     for path in ("/", "/assets/page.js", "/assets/none.js"):

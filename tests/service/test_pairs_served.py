@@ -45,8 +45,8 @@ def service(pairs: Path) -> Iterator[TestClient]:
 
 def test_answers_are_those_of_the_engine(service: TestClient, engine: Engine) -> None:
     items = [{"text": a, "text_pair": b, "delta": 0.02} for a, b in PAIRS]
-    found = service.post("/classify/batch", json={"items": items}).json()["results"]
-    for said, item in zip(found, items, strict=True):
+    result = service.post("/classify/batch", json={"items": items}).json()["results"]
+    for said, item in zip(result, items, strict=True):
         assert said == service.post("/classify", json=item).json()
         row = engine.encode(str(item["text"]), str(item["text_pair"]), ExitOptions(delta=0.02))
         [answer] = engine.predict([row])

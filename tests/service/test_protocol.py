@@ -48,7 +48,7 @@ def connect(server: Server) -> socket.socket:
 
 def answers(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
     """(status, headers, body) of each answer in it."""
-    found = []
+    result = []
     while data:
         head, _, data = data.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
@@ -56,8 +56,8 @@ def answers(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
         length = int(headers.get("content-length", 0))
         body, data = data[:length], data[length:]
         if int(first.split()[1]) >= 200:
-            found.append((int(first.split()[1]), headers, body))
-    return found
+            result.append((int(first.split()[1]), headers, body))
+    return result
 
 
 def until_closed(connection: socket.socket) -> bytes:

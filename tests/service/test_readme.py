@@ -30,9 +30,9 @@ def test_what_ships_gives_the_answer_shown() -> None:
     assert CURL
     answer, example = beexformer.load("sst2").classify(**json.loads(CURL[4])), json.loads(CURL[5])
     for name, value in example.items():
-        found = getattr(answer, name)
-        found = list(found) if isinstance(found, tuple) else found
-        assert found == (pytest.approx(value, abs=1e-4) if not isinstance(value, str) else value), name
+        result = getattr(answer, name)
+        result = list(result) if isinstance(result, tuple) else result
+        assert result == (pytest.approx(value, abs=1e-4) if not isinstance(value, str) else value), name
 
 
 def test_every_path_is_named(client: TestClient) -> None:

@@ -33,8 +33,8 @@ def disagreements(server: Server, examples: int) -> list[str]:
 
 @pytest.mark.slow
 def test_whatever_is_sent_the_answer_is_as_documented(server: Server) -> None:
-    found = disagreements(server, 3)
-    assert found == [], "\n".join(found)
+    result = disagreements(server, 3)
+    assert result == [], "\n".join(result)
 
 
 @pytest.mark.soak

@@ -44,8 +44,8 @@ def write(path: Path, rows: int) -> list[str]:
 
 def test_all_columns_stay_and_bad_rows_say_why(golden: Engine, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text('id;text;label\n007;"a warm; film";pos\n008; ;neg\n009;-1 of 5;neg\n')
-    found = scored(tmp_path / "rows.csv", tmp_path / "out.csv", golden)
-    assert (found.rows, found.bad) == (3, 1)
+    result = scored(tmp_path / "rows.csv", tmp_path / "out.csv", golden)
+    assert (result.rows, result.bad) == (3, 1)
     table = tables.read(tmp_path / "out.csv")
     assert table.columns == ("id", "text", "label", *FOUND)
     rows = list(table.rows)

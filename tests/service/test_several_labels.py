@@ -51,11 +51,11 @@ def service(tags: Path) -> Iterator[TestClient]:
 def test_answers_are_those_of_the_engine(service: TestClient, engine: Engine) -> None:
     expected = [json.loads(json.dumps(asdict(answer))) for answer in engine.predict([*map(engine.encode, TEXTS)])]
     items = [{"text": text, "model": "tags"} for text in TEXTS]
-    found = service.post("/classify/batch", json={"items": items}).json()["results"]
-    for said, answer, item in zip(found, expected, items, strict=True):
+    result = service.post("/classify/batch", json={"items": items}).json()["results"]
+    for said, answer, item in zip(result, expected, items, strict=True):
         assert said == {name: value for name, value in answer.items() if value is not None}
         assert said == service.post("/classify", json=item).json()
-    assert len({tuple(said["labels"]) for said in found}) > 1
+    assert len({tuple(said["labels"]) for said in result}) > 1
     one = service.post("/classify", json={"text": "a film", "model": "one"}).json()
     assert "labels" not in one
 
@@ -77,8 +77,8 @@ def test_tensors_say_which_labels_apply(service: TestClient, engine: Engine) -> 
     assert "applies" in names
     assert "applies" not in [output["name"] for output in service.get("/v2/models/one").json()["outputs"]]
     asked = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [len(TEXTS)], "data": TEXTS}]}
-    found = service.post("/v2/models/tags/infer", json=asked).json()
-    [applies] = [output for output in found["outputs"] if output["name"] == "applies"]
+    result = service.post("/v2/models/tags/infer", json=asked).json()
+    [applies] = [output for output in result["outputs"] if output["name"] == "applies"]
     assert (applies["datatype"], applies["shape"]) == ("BOOL", [len(TEXTS), 3])
     answers = engine.predict([*map(engine.encode, TEXTS)])
     assert applies["data"] == [label in answer.says for answer in answers for label in LABELS]
@@ -133,8 +133,8 @@ def test_scored_files_have_the_labels_as_a_list(tags: Path, engine: Engine, tmp_
         pytest.importorskip("pyarrow")
     source, out = tmp_path / "rows.jsonl", tmp_path / f"out{suffix}"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*TEXTS, " "]))
-    found = score(Scoring(source, out, paths=(tags,), model="tags"), engine, 1, Console(quiet=True))
-    assert (found.rows, found.bad) == (13, 1)
+    result = score(Scoring(source, out, paths=(tags,), model="tags"), engine, 1, Console(quiet=True))
+    assert (result.rows, result.bad) == (13, 1)
     rows = [*tables.read(out).rows]
     said = [row["predicted_labels"] for row in rows[:12]]
     lists = [json.loads(cell) for cell in said] if suffix == ".csv" else said

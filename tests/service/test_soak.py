@@ -41,8 +41,8 @@ def offer(server: Server, bodies: Path, rate: float, seconds: float) -> dict[str
     port = server.url.rpartition(":")[2]
     command = [sys.executable, OPEN_LOOP, port, bodies, rate, seconds, "--timeout-ms", 5000]
     ran = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
-    return {name: value for name, value in found.items() if value}
+    result: dict[str, float] = json.loads(ran.stdout.splitlines()[-1])
+    return {name: value for name, value in result.items() if value}
 
 
 @pytest.mark.soak
@@ -54,13 +54,13 @@ def test_it_runs_on_and_on(tmp_path: Path) -> None:
         time.sleep(5)  # what was too much is refused
         offer(server, bodies, SHARE * capacity, min(60.0, SECONDS / 10))
         before = memory(server)
-        found = offer(server, bodies, SHARE * capacity, SECONDS)
+        result = offer(server, bodies, SHARE * capacity, SECONDS)
         time.sleep(1)
         after = memory(server)
         with server.http() as http:
             counted = samples(http.get("/metrics").text)
-    print(f"{capacity:.0f} a second at most; {found}; {before / 1e6:.1f} MB, then {after / 1e6:.1f} MB")
-    assert {name for name in found if not name.endswith("_ms")} <= ALLOWED, found
-    assert found["ok"] > 0.9 * found["offered"] or "refused" in found
+    print(f"{capacity:.0f} a second at most; {result}; {before / 1e6:.1f} MB, then {after / 1e6:.1f} MB")
+    assert {name for name in result if not name.endswith("_ms")} <= ALLOWED, result
+    assert result["ok"] > 0.9 * result["offered"] or "refused" in result
     assert after < 1.05 * before
     assert counted["bee_workers_replaced_total", "reason=ended"] == 0

@@ -28,11 +28,11 @@ URL = "memory://models/reviews"
 @pytest.fixture
 def memory() -> Iterator[fsspec.AbstractFileSystem]:
     """fsspec's store in memory, with the golden checkpoint at URL."""
-    found = fsspec.filesystem("memory")
+    result = fsspec.filesystem("memory")
     for name in (CONFIG, *FILES):
-        found.pipe(f"/models/reviews/{name}", (GOLDEN / name).read_bytes())
-    yield found
-    found.rm("/models", recursive=True)
+        result.pipe(f"/models/reviews/{name}", (GOLDEN / name).read_bytes())
+    yield result
+    result.rm("/models", recursive=True)
 
 
 def rename(folder: Path, name: str) -> None:

@@ -93,9 +93,9 @@ def test_every_item_is_answered_once_as_if_it_were_alone_or_its_client_had_left(
         patch.setattr(classify, "GONE", 0.0)  # and a look for the client at each turn
         outcomes = asyncio.run(answered(requests, metrics))
     answers = failures = left = 0
-    for request, found in zip(requests, outcomes, strict=True):
-        assert len(found) == len(request.items)
-        for item, outcome in zip(request.items, found, strict=True):
+    for request, result in zip(requests, outcomes, strict=True):
+        assert len(result) == len(request.items)
+        for item, outcome in zip(request.items, result, strict=True):
             if isinstance(outcome, ClientGone):
                 assert request.leaves is not None
                 left += 1
