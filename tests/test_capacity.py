@@ -31,6 +31,7 @@ def test_a_plan_keeps_below_its_load_with_a_zone_lost() -> None:
     assert fleet["load_with_a_zone_lost"] <= 0.7
 
 
+@pytest.mark.slow
 def test_a_fleet_gets_through_what_happens_to_it() -> None:
     result = run("--service-ms", "0.5,0.6,1.9", "--rate", "1000")["events"]
     doubled, lost, requests, connections = result.values()  # type: ignore[attr-defined]
@@ -43,6 +44,7 @@ def test_a_fleet_gets_through_what_happens_to_it() -> None:
     assert connections["p99_ms"] > requests["p99_ms"]
 
 
+@pytest.mark.slow
 def test_tables_go_between_the_marks_of_a_document(tmp_path: Path) -> None:
     document = tmp_path / "scaling.md"
     marks = "<!-- capacity: written by bench/capacity.py --write -->", "<!-- end of capacity -->"

@@ -1,6 +1,7 @@
 """What is answered, and from which score on."""
 
 import numpy as np
+import pytest
 
 from beexformer.training import decisions
 from beexformer.training.evaluate import METRICS
@@ -27,6 +28,7 @@ def rows(count: int, share: float, shift: float, seed: int = 0) -> tuple[np.ndar
     return 1 / (1 + np.exp(-rng.normal(2 * applies - 2 + shift, 1))), applies
 
 
+@pytest.mark.slow
 def test_a_threshold_is_the_one_with_the_highest_f1() -> None:
     scores, applies = rows(400, 0.2, 0)
     [result] = decisions.thresholds(scores, applies)

@@ -20,6 +20,7 @@ def test_classes_are_scored_by_the_book() -> None:
     assert diagnosis.confused_pairs(matrix, ["a", "b", "c", "d"]) == [("a", "b", 1), ("c", "a", 1)]
 
 
+@pytest.mark.slow
 def test_intervals_hold_their_score_and_narrow_with_rows() -> None:
     rng = np.random.default_rng(0)
     for metric in ("accuracy", "macro_f1"):
@@ -79,6 +80,7 @@ def test_options_are_recommended_where_they_save_and_lose_nothing() -> None:
     assert diagnosis.recommended(flat) is None, "the defaults are as good"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [3, 77])
 def test_classes_stay_readable_on_a_terminal_and_as_a_picture(classes: int, tmp_path) -> None:  # type: ignore[no-untyped-def]
     names = [f"[a] class with a name that is rather long {i}" for i in range(classes)]

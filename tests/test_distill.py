@@ -64,6 +64,7 @@ def loaded(encoder: Path) -> tuple[Bert, Tokenizer]:
     return bert.load(encoder, tokenizer.inner.token_to_id("[SEP]")), tokenizer
 
 
+@pytest.mark.slow
 def test_more_text_brings_the_blocks_nearer(root: Path) -> None:
     short, long = run(recipe(2_000, 2_000), root, "short"), run(recipe(30_000, 30_000), root, "long")
     for stage in ("full_precision", "bits"):
@@ -71,6 +72,7 @@ def test_more_text_brings_the_blocks_nearer(root: Path) -> None:
             assert np.mean(long[stage]["losses"][what]) < np.mean(short[stage]["losses"][what]), (stage, what)
 
 
+@pytest.mark.slow
 def test_both_halves_come_out_and_networks_start_from_them(root: Path) -> None:
     run(recipe(), root, "tiny")
     for name, binary in (("tiny", True), ("tiny-full", False)):
@@ -131,6 +133,7 @@ def test_attention_starts_as_the_encoders_own(encoder: Path) -> None:
     assert torch.allclose(result[mask], wanted[mask], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a kill in the second stage, the same bytes as those of an unbroken run."""
     monkeypatch.setattr(fit, "SAVE_SECONDS", 0.0)

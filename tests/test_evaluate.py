@@ -103,6 +103,7 @@ def engine_of(checkpoint: Checkpoint, **evaluation: Any) -> Engine:
     return Engine(replace(checkpoint, name="one", size_bytes=123_456, evaluation=evaluation))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_measured_on_the_rows_that_it_names(checkpoint: Checkpoint, root: Path) -> None:
     data = {"train": "task", "text": "sentence", "metric": "matthews"}
     engine = engine_of(checkpoint, provenance={"recipe": {"data": data}})

@@ -131,6 +131,7 @@ def tagged(path: Path, texts: list[str]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_several_labels_a_text_from_rows_to_answers(root: Path) -> None:
     tagged(root / "train.jsonl", random_texts(300, longest=9))
     tagged(root / "test.jsonl", random_texts(120, seed=3, longest=9))
@@ -160,6 +161,7 @@ def test_several_labels_a_text_from_rows_to_answers(root: Path) -> None:
     assert "| cinema |" in card
 
 
+@pytest.mark.slow
 def test_the_verb_evaluates_several_labels_or_says_what_there_is_not(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +185,7 @@ def test_the_verb_evaluates_several_labels_or_says_what_there_is_not(
         cli.evaluate(rows, checkpoint=out, metric="matthews")
 
 
+@pytest.mark.slow
 def test_a_profile_of_several_labels_states_its_loss(root: Path) -> None:
     tagged(root / "train.jsonl", random_texts(300, longest=9))
     unseen = tagged(root / "unseen.jsonl", random_texts(200, seed=4, longest=9))

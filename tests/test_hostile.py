@@ -39,6 +39,7 @@ def survive(tmp_path: Path, shape: str, edits: range) -> None:
     assert min(Counter(outcome for _, outcome in outcomes.values()).values()) > len(edits) / 20, "both must happen"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_150_edits(tmp_path: Path, shape: str) -> None:
     survive(tmp_path, shape, range(150))

@@ -113,6 +113,7 @@ def attended(qkv: np.ndarray, heads: int) -> np.ndarray:
     return np.concatenate(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("L", LENGTHS)
 @pytest.mark.parametrize("heads", [1, 4, 16, 64, 192])
 def test_attend_with_heads_of_every_width(L: int, heads: int) -> None:
@@ -172,6 +173,7 @@ def test_a_linear_head_is_its_reference(d_model: int, m: int) -> None:
     assert (out[m:] == 0).all(), "what fills a tile is no class"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["binary", "linear"])
 @pytest.mark.parametrize(("d_model", "thresholds"), [(64, 1), (128, 4), (192, 3)])
 @pytest.mark.parametrize("L", LENGTHS)

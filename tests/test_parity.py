@@ -40,6 +40,7 @@ def test_binary_linear_is_the_packed_product(k: int) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [{}, {"carry": "h"}, {"early_exit": False}, {"d_model": 192, "n_head": 6}, FEW, MATCH, LINEAR, MANY],

@@ -65,6 +65,7 @@ def test_a_text_whose_bits_hang_on_rounding_is_no_probe(monkeypatch: pytest.Monk
     assert probes.TEXTS[0][0] not in {probe.text for probe in probes.make(engine)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", [["classify", "a warm film", "--text-pair", "a film"], ["serve", "--port", "0"]])
 def test_other_weights_end_a_command_with_one_sentence_and_exit_code_2(
     probed: Checkpoint, tmp_path: Path, verb: list[str]

@@ -34,6 +34,8 @@ from beexformer.training.recipe import VARIANTS, Data
 from beexformer.training.record import Record, write
 from beexformer.training.splits import splits
 
+pytestmark = pytest.mark.slow
+
 SHAPE = {"vocab_size": 50, "d_model": 64, "n_block": 3, "n_head": 2, "d_head": 64}
 LABELS = ["no", "yes", "maybe"]
 SHIPS = ExitOptions(entropy_threshold=0.9, min_blocks=2)

@@ -72,6 +72,7 @@ def test_a_teacher_warms_up_and_decays(tmp_path: Path, rates: Rates) -> None:
     assert_rises_then_falls([rate for rate in rates if rate], 0.01, 0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["full_precision", "bits"])
 def test_distillation_warms_up_and_decays(
     stage: str, tmp_path: Path, rates: Rates, monkeypatch: pytest.MonkeyPatch

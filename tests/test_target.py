@@ -12,6 +12,8 @@ import pytest
 from beexformer.app.settings import Settings
 from beexformer.model import target
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = dict.fromkeys(set().union(*(needs for _, _, needs in target.LEVELS.values())), True)
 NO_AVX512 = {name: not name.startswith("avx512") for name in EVERYTHING}
 HERE = dict(llvm.get_host_cpu_features())

@@ -83,6 +83,7 @@ def test_a_run_ends_with_a_checkpoint_the_engine_serves(root: Path) -> None:
     assert line["tokens"] == evaluation["provenance"]["tokens"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(trainer, "Budget", partial(loop.Budget, every=4))
@@ -123,6 +124,7 @@ def test_a_run_of_other_labels_is_not_resumed(root: Path) -> None:
         run(plan(), root)
 
 
+@pytest.mark.slow
 def test_a_second_stage_reads_the_labelled_rows_and_keeps_the_first(root: Path) -> None:
     stage = {"epochs": 1, "tokens_a_step": 96, "learning_rate": 1e-3}
     evaluation = run(plan(second_stage=stage), root)
@@ -172,6 +174,7 @@ def test_seeds_of_a_recipe_are_runs_beside_each_other_on_the_same_dev_rows(root:
     assert (one.logits != two.logits).any()
 
 
+@pytest.mark.slow
 def test_the_time_reading_is_trained_and_not_packed(root: Path) -> None:
     assert 0 <= run(plan(network={**NETWORK, "slfn": "time"}), root)["dev"]["score"] <= 1
     assert not (root / "out").exists()
@@ -215,6 +218,7 @@ def test_a_run_starts_from_a_backbone_in_its_shape(root: Path, distilled: BEExfo
     assert ((bits < 0) == (real < 0))[real.abs() > 0.01].all()
 
 
+@pytest.mark.slow
 def test_bits_start_from_the_counterpart_and_follow_it(root: Path, distilled: BEExformer) -> None:
     """The counterpart is what --variant fp trains, once; with a weight of its states the bits come nearer to it."""
     start = {"start": {"backbone": "backbone"}, "network": {"d_head": 64, "head_thresholds": 3, "embedding": "int4+2"}}
@@ -259,6 +263,7 @@ def test_a_recipe_may_repeat_the_shape_of_a_backbone_and_not_contradict_it(root:
         run(plan(**start, network={**NETWORK, "d_model": 128}), root)
 
 
+@pytest.mark.slow
 def test_pairs_of_three_classes_in_jsonl_with_their_own_dev_and_test(root: Path) -> None:
     (root / "pairs").mkdir()
     for seed, name in enumerate(("train", "dev", "test")):

@@ -78,6 +78,7 @@ def test_too_few_rows_are_refused_with_the_number_that_would_do() -> None:
     assert evidence["loss_seen"] <= 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labelled", [True, False])
 def test_what_is_wanted_is_kept_on_these_rows(labelled: bool) -> None:
     observed = population(500, 3, labelled)

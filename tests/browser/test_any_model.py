@@ -15,6 +15,8 @@ from tiny import random_checkpoint, random_texts, with_readers
 from beexformer.model.checkpoint import save
 from beexformer.model.manifest import Example
 
+pytestmark = pytest.mark.slow
+
 INTENTS = tuple(f"card_payment_{'fee_' * (i % 4)}charged_{i}" for i in range(77))
 OWN = "my card was declined at the shop this morning"
 

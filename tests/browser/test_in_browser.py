@@ -14,6 +14,8 @@ from browsing import Opened, proxied, screenshots
 from playwright.sync_api import expect
 from running import BEEXFORMER, GOLDEN, PATIENCE, Server, server_of
 
+pytestmark = pytest.mark.slow
+
 expect.set_options(timeout=30_000)
 
 SST2 = Path(__file__).parents[2] / "model" / "checkpoints" / "sst2"

@@ -145,6 +145,7 @@ def test_lint_finds_nothing(helm: str, name: str) -> None:
     assert linted.returncode == 0, linted.stdout + linted.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["1.27", "1.37"])
 @pytest.mark.parametrize("name", SETS)
 def test_resources_are_valid(helm: str, name: str, version: str) -> None:

@@ -104,11 +104,13 @@ def validate(*files: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([node, TYPES / "validate.mjs", *files], capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_files_hold_to_the_types_of_grafana() -> None:
     checked = validate(*FILES)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.slow
 def test_what_grafana_does_not_know_is_found(tmp_path: Path) -> None:
     spoiled = json.loads(FILES[0].read_text())
     spoiled["panels"][0]["options"]["colourMode"] = "value"

@@ -30,9 +30,12 @@ ROOT = Path(__file__).parent.parent.parent
 PROMETHEUS = ROOT / "deploy/prometheus"
 DEMO = ROOT / "deploy/demo"
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("prometheus"), reason="prometheus is not installed; apt-get install prometheus"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not shutil.which("prometheus"), reason="prometheus is not installed; apt-get install prometheus"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ def test_promtool_accepts_the_rules() -> None:
     promtool("check", "rules", "--lint=all", "--lint-fatal", *RULES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_the_unit_tests_of_the_rules_pass(path: Path) -> None:
     promtool("test", "rules", path)

@@ -193,6 +193,7 @@ def test_defaults_of_a_model_are_a_setting() -> None:
         create_app(Settings(checkpoints=(GOLDEN,), model_defaults={"golden": ExitOptions(max_blocks=7)}))
 
 
+@pytest.mark.slow
 def test_defaults_come_from_the_environment_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEE_MODEL_DEFAULTS", '{"sst2": {"delta": 0.001, "max_blocks": 4}}')
     assert Settings().model_defaults == {"sst2": ExitOptions(delta=0.001, max_blocks=4)}

@@ -222,6 +222,7 @@ def named(tmp_path: Path) -> Path:
     return tmp_path / "checkpoints"
 
 
+@pytest.mark.slow
 def test_all_checkpoints_are_evaluated_on_the_rows_that_they_name(run: Any, data: Path, named: Path) -> None:
     pytest.importorskip("beexformer.training.evaluate")
     code, out, _ = run("evaluate", "--all", "--data", data, "--checkpoint", named, "--json")
@@ -270,6 +271,7 @@ def test_data_that_is_not_there_is_one_sentence(run: Any, named: Path, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_report_is_written(run: Any, data: Path, named: Path, tmp_path: Path) -> None:
     pytest.importorskip("beexformer.training.data")
     folders = ("--runs", tmp_path / "none", "--out", tmp_path / "out", "--work", tmp_path / "work")

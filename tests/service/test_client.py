@@ -15,6 +15,7 @@ from beexformer.model.answer import Answer
 from beexformer.model.options import ExitOptions
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_model(server: Server) -> None:
     golden = load(GOLDEN)
     with Client(server.url) as client:

@@ -88,6 +88,7 @@ def changes(server: Server, before: dict[tuple[str, ...], float]) -> dict[tuple[
     return {key: value for key, value in result.items() if value}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("body", BODIES, ids=str)
 def test_both_ways_say_and_count_the_same(server: Server, body: Any) -> None:
     result = []

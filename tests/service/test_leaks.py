@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from typing import Any
 
+import pytest
 import uvicorn
 from running import GOLDEN
 from traffic import request, response
@@ -77,6 +78,7 @@ def objects() -> Counter[str]:
     return Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_requests_and_connections() -> None:
     before, after = asyncio.run(counted(Settings(checkpoints=(GOLDEN,))))
     more: dict[str, Any] = {kind: n - before[kind] for kind, n in after.items() if n - before[kind] >= MANY}

@@ -88,6 +88,7 @@ def refusal(server: Server, status: int, *pieces: bytes) -> dict[str, Any]:
     return problem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "upgrade",
     [
@@ -163,6 +164,7 @@ def test_nonsense_is_refused_and_never_a_500(server: Server, sent: bytes) -> Non
     assert json.loads(body)["status"] == status
 
 
+@pytest.mark.slow
 def test_a_slow_head_and_a_slow_body_get_408(strict: Server) -> None:
     assert "head" in refusal(strict, 408, PROBE[:20])["detail"]
     slow = refusal(strict, 408, request()[:-5])
@@ -172,6 +174,7 @@ def test_a_slow_head_and_a_slow_body_get_408(strict: Server) -> None:
     assert (line["status"], line["path"]) == (408, "/classify")
 
 
+@pytest.mark.slow
 def test_a_slow_client_stops_nobody_and_is_gone_within_its_bound(strict: Server) -> None:
     slow = [connect(strict) for _ in range(50)]
     try:
@@ -202,6 +205,7 @@ def test_refusals_before_the_app_are_counted_and_logged(strict: Server) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_silence_ends_without_a_word(strict: Server) -> None:
     assert talk(strict) == []
     [(status, headers, _)] = talk(strict, PROBE)  # kept, idle, closed
@@ -265,6 +269,7 @@ def test_requests_in_a_row_are_answered_in_order_and_garbage_behind_them_ends_it
     assert [json.loads(body)["tokens"] for _, _, body in got[:5]] == [3, 22, 4, 32, 5]
 
 
+@pytest.mark.slow
 def test_what_comes_behind_a_body_is_no_header(tmp_path: Path) -> None:
     command = (BEEXFORMER, "serve", "--port", "0", "--workers", "1", "--checkpoints", GOLDEN)
     with server_of(tmp_path, *command, BEE_API_KEYS="the-secret-key") as server:
@@ -322,6 +327,7 @@ def test_who_has_left_is_told_from_who_has_only_ended_its_side(leaves: bool) -> 
         assert got.startswith(b"HTTP/1.1 100 ")
 
 
+@pytest.mark.slow
 def test_old_connections_are_ended_with_notice(tmp_path: Path) -> None:
     command = (BEEXFORMER, "serve", "--port", "0", "--workers", "1", "--checkpoints", GOLDEN)
     with server_of(tmp_path, *command, "--connection-seconds", "1") as server, connect(server) as connection:
@@ -334,6 +340,7 @@ def test_old_connections_are_ended_with_notice(tmp_path: Path) -> None:
     assert headers["connection"] == "close"
 
 
+@pytest.mark.slow
 def test_out_of_file_descriptors_new_connections_wait_and_the_log_says_so(tmp_path: Path) -> None:
     limited = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); "
     limited += "os.execv(sys.argv[1], sys.argv[1:])"

@@ -177,6 +177,7 @@ def test_a_damaged_checkpoint_ends_the_start_with_one_sentence(
     assert str(folder) in sentence or "checkpoint 'golden'" in sentence
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_ends_the_process(tmp_path: Path) -> None:
     shutil.copytree(GOLDEN, tmp_path / "checkpoint")
     flip_a_byte(tmp_path / "checkpoint")
@@ -201,6 +202,7 @@ def test_an_unknown_default_model_is_refused(
     assert capsys.readouterr().err == "beexformer: no model is named 'platinum'; loaded: golden\n"
 
 
+@pytest.mark.slow
 def test_sigterm_turns_readiness_off_and_goes_on_answering(tmp_path: Path) -> None:
     script = Path(__file__).parent / "slow_server.py"
     with server_of(tmp_path, sys.executable, script, GOLDEN) as server, ThreadPoolExecutor(4) as pool:
@@ -220,6 +222,7 @@ def test_sigterm_turns_readiness_off_and_goes_on_answering(tmp_path: Path) -> No
         assert server.process.wait(PATIENCE) == 0
 
 
+@pytest.mark.slow
 def test_a_second_sigterm_ends_at_once(tmp_path: Path) -> None:
     command = (BEEXFORMER, "serve", "--port", "0", "--drain-seconds", "3600")
     with server_of(tmp_path, *command, BEE_CHECKPOINTS=str(GOLDEN)) as server:
@@ -232,6 +235,7 @@ def test_a_second_sigterm_ends_at_once(tmp_path: Path) -> None:
         assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
+@pytest.mark.slow
 def test_sigterm_ends_an_idle_server_with_exit_code_0(tmp_path: Path) -> None:
     with server_of(tmp_path, BEEXFORMER, "serve", "--port", "0", BEE_CHECKPOINTS=str(GOLDEN)) as server:
         server.process.send_signal(signal.SIGTERM)
@@ -239,6 +243,7 @@ def test_sigterm_ends_an_idle_server_with_exit_code_0(tmp_path: Path) -> None:
     assert not [line for line in server.lines() if line["level"] in ("warning", "error") or "traceback" in line]
 
 
+@pytest.mark.slow
 def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> None:
     metrics = tmp_path / "tmp"
     metrics.mkdir()
@@ -280,6 +285,7 @@ def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> No
     assert list(metrics.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_a_request_waits_before_anybody_looks_at_it_counts(tmp_path: Path) -> None:
     with server_of(tmp_path, BEEXFORMER, "serve", "--port", "0", "--workers", "1", "--checkpoints", GOLDEN) as server:
         wait_until(lambda: len(children(server.process.pid)) == 1)  # the doorkeeper is gone
@@ -312,6 +318,7 @@ def test_what_a_request_waits_before_anybody_looks_at_it_counts(tmp_path: Path) 
         assert counted["bee_request_duration_seconds_sum", "model=golden"] > 0.3
 
 
+@pytest.mark.slow
 def test_an_answer_is_sent_before_the_next_text_has_its_turn(tmp_path: Path) -> None:
     flag = tmp_path / "flag"
     with server_of(tmp_path, sys.executable, HERE / "second_server.py", GOLDEN, flag) as server:

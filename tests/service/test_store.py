@@ -98,6 +98,7 @@ def test_the_process_that_fetches_says_what_is_wrong(tmp_path: Path) -> None:
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_store_that_hangs_is_left(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(CheckpointError, match="within 2 s"):
         store.local(f"http://127.0.0.1:{silent.getsockname()[1]}/model", tmp_path, seconds=2)
@@ -136,6 +137,7 @@ def shop(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_the_service_loads_from_a_url_and_anew(shop: tuple[str, Path], tmp_path: Path) -> None:
     url, folder = shop
     for name in ("first", "second"):

@@ -48,6 +48,7 @@ def settled(server: Server, number: int) -> set[int]:
     return workers(server)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_only_its_own_requests_are_lost(tmp_path: Path) -> None:
     with serving(tmp_path) as server, Traffic(server.url, clients=4) as traffic:
         first = settled(server, 2)
@@ -61,6 +62,7 @@ def test_a_killed_worker_is_replaced_and_only_its_own_requests_are_lost(tmp_path
     assert any("SIGKILL" in message for message in messages(server, "error"))
 
 
+@pytest.mark.slow
 def test_the_only_worker_is_replaced_and_clients_wait_for_it(tmp_path: Path) -> None:
     with serving(tmp_path, workers=1) as server:
         [worker] = settled(server, 1)
@@ -69,6 +71,7 @@ def test_the_only_worker_is_replaced_and_clients_wait_for_it(tmp_path: Path) -> 
         assert worker not in workers(server)
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_killed_and_replaced(tmp_path: Path) -> None:
     with serving(tmp_path, "--health-seconds", "1") as server:
         stopped = min(settled(server, 2))
@@ -88,6 +91,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
         wait_until(lambda: all(gone(pid) for pid in orphans))
 
 
+@pytest.mark.slow
 def test_probes_are_answered_while_it_starts(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as stderr:
@@ -134,6 +138,7 @@ def end_under_load(folder: Path, number: int, fresh: bool) -> None:
     assert set(traffic.seen) <= {200, "refused"}, traffic.seen  # refused: after the end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fresh", [False, True], ids=["kept", "fresh"])
 @pytest.mark.parametrize("number", [1, 3])
 def test_sigterm_under_load_loses_nothing(tmp_path: Path, number: int, fresh: bool) -> None:
@@ -155,6 +160,7 @@ def renamed(checkpoint: Path, name: str) -> None:
     (checkpoint / "new.json").rename(checkpoint / "config.json")
 
 
+@pytest.mark.slow
 def test_sighup_loads_checkpoints_anew_and_no_request_fails(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(GOLDEN, checkpoint)
@@ -184,6 +190,7 @@ def test_sighup_loads_checkpoints_anew_and_no_request_fails(tmp_path: Path) -> N
     assert set(names) == {"golden", "other"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_asks_is_told_once_all_serve_what_it_asked_for(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(GOLDEN, checkpoint)
@@ -202,6 +209,7 @@ def test_a_worker_that_asks_is_told_once_all_serve_what_it_asked_for(tmp_path: P
         assert httpx2.post(f"{server.url}/classify", json={"text": "film"}, timeout=PATIENCE).status_code == 200
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_serve_what_is_new_change_nothing(tmp_path: Path) -> None:
     with server_of(tmp_path, sys.executable, HERE / "dying_server.py", GOLDEN, "later") as server:
         old = settled(server, 2)
@@ -211,6 +219,7 @@ def test_workers_that_cannot_serve_what_is_new_change_nothing(tmp_path: Path) ->
         assert httpx2.post(f"{server.url}/classify", json={"text": "film"}, timeout=PATIENCE).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
     with serving(tmp_path, workers=1) as server:
         port = server.url.rpartition(":")[2]
@@ -220,6 +229,7 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:
     assert ended.stderr == f"beexformer: can't listen on 127.0.0.1 port {port}: Address already in use\n"
 
 
+@pytest.mark.slow
 def test_workers_that_die_before_they_serve_end_the_service(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as stderr:
@@ -228,6 +238,7 @@ def test_workers_that_die_before_they_serve_end_the_service(tmp_path: Path) -> N
     assert "in a row have ended before they served" in log.read_text()
 
 
+@pytest.mark.slow
 def test_beats_of_a_suspended_machine_are_not_missed(tmp_path: Path) -> None:
     with serving(tmp_path, "--health-seconds", "1") as server:
         there = settled(server, 2)

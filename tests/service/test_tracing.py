@@ -72,6 +72,7 @@ def test_batches_sum_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert request.attributes["beexformer.flops"] < request.attributes["beexformer.flops_full"]
 
 
+@pytest.mark.slow
 def test_a_real_server_sends_them(tmp_path: Path) -> None:
     received: list[bytes] = []
 

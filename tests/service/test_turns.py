@@ -82,6 +82,7 @@ async def answered(requests: list[Request], metrics: Metrics) -> list[list[Answe
     return outcomes
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(REQUESTS)
 def test_every_item_is_answered_once_as_if_it_were_alone_or_its_client_had_left(requests: list[Request]) -> None:
