@@ -84,7 +84,6 @@ def test_all_rows_are_learned_from_and_judged_unseen(root: Path) -> None:
     evaluation = run(plan(), root)
     engine = Engine.load(root / "out")
     assert engine.config.head == "linear"
-    assert engine.predict([engine.encode("the worst film")])[0].label == "bad"
     assert engine.description["evaluation"] == json.loads(json.dumps(evaluation))
     assert (evaluation["dev"]["rows"], evaluation["provenance"]["train_rows"]) == (160, 160)
     assert evaluation["dev"]["score"] > 0.8
