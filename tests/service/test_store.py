@@ -162,10 +162,11 @@ def test_the_service_loads_from_a_url_and_anew(shop: tuple[str, Path], tmp_path:
         assert ask("first") in ("negative", "positive")
         loaded = http.post("/admin/models/second/load", json={"folder": f"{url}/second"})
         assert loaded.status_code == 200, loaded.text
+        wait_until(lambda: ask("second") in ("negative", "positive"))  # a kept connection: the old worker once more
         described = json.loads((folder / "second" / CONFIG).read_text())
         (folder / "second" / CONFIG).write_text(json.dumps({**described, "labels": ["bad", "good"]}))
         assert http.post("/admin/models/second/reload").status_code == 200
-        wait_until(lambda: ask("second") in ("bad", "good"))  # a kept connection has one more answer of the old worker
+        wait_until(lambda: ask("second") in ("bad", "good"))
         (folder / "second" / "README.md").write_text("damaged")
         (folder / "second" / CONFIG).write_text(json.dumps(described))
         shutil.rmtree(tmp_path / "cache")
