@@ -115,7 +115,7 @@ MUTATIONS = [
     Mutation(
         "a teacher is resumed without its optimizer",
         "training/teacher.py",
-        'self.optimizer.load_state_dict(found["optimizer"])',
+        'self.optimizer.load_state_dict(result["optimizer"])',
         "pass",
         "tests/test_teacher.py::test_a_killed_teacher_goes_on_to_the_same_weights",
     ),

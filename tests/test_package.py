@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -54,3 +55,11 @@ def test_the_wheel_is_one_package_of_a_size_that_installs_anywhere(tmp_path: Pat
         "assert (checkpoint.SHIPPED / 'sst2' / 'config.json').exists()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(site)}, check=True)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_every_mutation_has_its_place_and_its_test(mutation: Mutation) -> None:
+    """`make mutations` runs them; that each still stands where it did is seen at once."""
+    assert (ROOT / mutation.file).read_text().count(mutation.before) == 1
+    file, name = mutation.test.split("::")
+    assert f"def {name.split('[')[0]}(" in (ROOT / file).read_text()
