@@ -1,4 +1,4 @@
-"""Every kernel against its plain meaning, at sizes that hurt."""
+"""Every kernel against its reference implementation, at sizes that hurt."""
 
 import functools
 from typing import Any
