@@ -72,9 +72,8 @@ class Connections(ServerState):
         self.limits, self.refused, self.counted, self.direct = limits, refused, counted, direct
         self.default_lines = b""
         self._turn: float | None = None  # when this turn of the event loop began, once it has handed something over
-        self._began = self._ended = self._earliest = (
-            0.0  # the turn before; since when what is handed over may have come
-        )
+        # the turn before; since when what is handed over may have come
+        self._began = self._ended = self._earliest = 0.0
         self.draining = False  # each answer from now on is the last of its connection
         self.half_closed: set[Protocol] = set()
 

@@ -58,9 +58,8 @@ class RequestMiddleware:
                 raise HTTPException(499, "the client left before it had sent the whole body")
             unfinished = message.get("more_body", False)
             received += len(message.get("body", b""))
-            if (
-                received > self.admission.max_body_bytes
-            ):  # a body without a length: refused as soon as it has grown too long
+            # a body without a length: refused as soon as it has grown too long
+            if received > self.admission.max_body_bytes:
                 raise self.admission.too_large()
             return message
 

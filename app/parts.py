@@ -20,7 +20,7 @@ from beexformer.model.answer import Answer
 from beexformer.model.errors import BEEError
 
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
-FOUND = ("predicted_label", "predicted_score", "exit_index", "flops_saved_ratio", "truncated", "error")
+ANSWER_COLUMNS = ("predicted_label", "predicted_score", "exit_index", "flops_saved_ratio", "truncated", "error")
 """Columns that an output has beyond those of its input."""
 SEVERAL = "predicted_labels"
 """One more column, of models that give several labels a text: a list, in CSV as JSON."""
@@ -57,8 +57,8 @@ class Output:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns of the output: those of the input, then FOUND, made distinct."""
-        return tables.distinct([*self.columns, *([SEVERAL] if self.several else []), *FOUND])
+        """The columns of the output: those of the input, then ANSWER_COLUMNS, made distinct."""
+        return tables.distinct([*self.columns, *([SEVERAL] if self.several else []), *ANSWER_COLUMNS])
 
     def parts(self) -> dict[int, Path]:
         """The parts that are there, by number."""
@@ -67,7 +67,7 @@ class Output:
     def write(self, number: int, rows: Sequence[tables.Row], outcomes: Sequence[Outcome]) -> None:
         """Write a part: an outcome for each row."""
         records = [
-            [*(row.get(column) for column in self.columns), *self.result(outcome)]
+            [*(row.get(column) for column in self.columns), *self.answer_cells(outcome)]
             for row, outcome in zip(rows, outcomes, strict=True)
         ]
         bad = sum(isinstance(outcome, str) for outcome in outcomes)
@@ -97,8 +97,8 @@ class Output:
         hidden.rename(self.out)
         return sum(int(path.stem.split("-")[1]) for path in parts.values())
 
-    def result(self, outcome: Outcome) -> list[Any]:
-        """The values of SEVERAL, where it is there, and of FOUND."""
+    def answer_cells(self, outcome: Outcome) -> list[Any]:
+        """The values of SEVERAL, where it is there, and of ANSWER_COLUMNS."""
         if isinstance(outcome, str):
             return [*([None] * self.several), None, None, None, None, None, outcome]
         labels = [[*outcome.says]] if self.several else []
@@ -118,8 +118,8 @@ class Output:
         yield text.getvalue()
 
 
-def found_types(several: bool) -> list[Any]:
-    """The types of SEVERAL, where it is there, and of FOUND in Parquet."""
+def answer_types(several: bool) -> list[Any]:
+    """The types of SEVERAL, where it is there, and of ANSWER_COLUMNS in Parquet."""
     import pyarrow as pa
 
     result = [pa.string(), pa.float64(), pa.int64(), pa.float64(), pa.bool_(), pa.string()]
@@ -141,7 +141,7 @@ def _write_parquet(path: Path, output: Output, records: list[list[Any]]) -> None
         types = pq.read_schema(output.source).types
         stated = [type_.value_type if pa.types.is_dictionary(type_) else type_ for type_ in types]
     arrays = []
-    for values, type_ in zip(zip(*records, strict=True), [*stated, *found_types(output.several)], strict=True):
+    for values, type_ in zip(zip(*records, strict=True), [*stated, *answer_types(output.several)], strict=True):
         try:
             arrays.append(pa.array(values, type_))
         except (pa.ArrowException, TypeError):

@@ -125,11 +125,11 @@ def _excel_separator(line: str) -> str | None:
 def separator_of(header: str, usual: str, wanted: Sequence[str]) -> str:
     """The separator under which a header has most of the wanted columns, then most columns, then the usual one."""
 
-    def result(separator: str) -> tuple[int, int, bool]:
+    def rank(separator: str) -> tuple[int, int, bool]:
         names = [name.strip() for name in next(csv.reader([header], delimiter=separator), [])]
         return len(set(wanted).intersection(names)), len(names), separator == usual
 
-    return max(SEPARATORS, key=result)
+    return max(SEPARATORS, key=rank)
 
 
 def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:

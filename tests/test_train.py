@@ -320,7 +320,7 @@ def test_a_warm_start_takes_the_calibration_back(root: Path) -> None:
     temperatures = np.array(before["calibration"]["temperatures"])
     assert (np.abs(temperatures - 1) > 0.05).any(), "else there is nothing to take back"
     start = warm_start.read("out/before", root)
-    network = BEExformer(start.result.config).eval()
+    network = BEExformer(start.checkpoint.config).eval()
     start.start(network)
     engine = Engine.load(root / "out" / "before")
     rows = [engine.encode(text) for text in random_texts(20, 9, longest=9)]

@@ -178,7 +178,7 @@ class CrossValidation:
     ) -> None:
         self.states, self.targets, self.names = states, np.asarray(targets, np.float64), names
         self.folds = folds or folds_of(targets.argmax(1))
-        self.result = [Discriminant(states[train], self.targets[train], names) for train, _ in self.folds]
+        self.discriminants = [Discriminant(states[train], self.targets[train], names) for train, _ in self.folds]
 
     def discriminant(self) -> tuple[Choice, float]:
         """The shrinkage, and the share of names, with the least cross-entropy at its best sharpness, and that."""
@@ -218,7 +218,7 @@ class CrossValidation:
     def said(self, choice: Choice) -> np.ndarray:
         """Logits [N, m] for every row by the head that was fitted without it."""
         logits = np.empty(self.targets.shape)
-        for (train, held_out), result in zip(self.folds, self.result, strict=True):
+        for (train, held_out), result in zip(self.folds, self.discriminants, strict=True):
             logits[held_out] = choice.fit(self.states[train], self.targets[train], result)(self.states[held_out])
         return logits
 

@@ -35,8 +35,8 @@ def add(plan: Data, root: Path, rows: Rows, tokenizer: Tokenizer) -> Rows:
     lines_out: list[int] = []
     if passages.held_out:
         lines_out, sentences = corpus.hold_out(root / passages.file, passages.held_out, passages.held_out_seed)
-        mine = (np.ones(len(rows), bool) if rows.stated is None else rows.stated).tolist()
-        kept = [i for i, text in enumerate(rows.texts) if mine[i] or key(text) not in sentences]
+        stated = (np.ones(len(rows), bool) if rows.stated is None else rows.stated).tolist()
+        kept = [i for i, text in enumerate(rows.texts) if stated[i] or key(text) not in sentences]
         rows = rows.take(np.array(kept))
     assert rows.soft is not None
     known = {key(text): np.log(np.maximum(soft, 1e-6)) for text, soft in zip(rows.texts, rows.soft, strict=True)}
@@ -46,6 +46,9 @@ def add(plan: Data, root: Path, rows: Rows, tokenizer: Tokenizer) -> Rows:
 def _drawn(
     plan: Passages, file: Path, known: Mapping[Input, np.ndarray], lines_out: Collection[int], tokenizer: Tokenizer
 ) -> Rows:
+    """As many passages as the recipe asks for, at most one of a document, in random order: rows without a label of
+    their own. `known` has log-probabilities [m] by the key of a sentence. Raises TrainingError where there
+    are fewer."""
     documents = [text for text, _ in corpus.documents(file)]
     rng = np.random.default_rng(plan.seed)
     texts: list[str] = []

@@ -91,7 +91,7 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
 def _splits(recipe: Recipe, root: Path, start: Backbone | WarmStart | None) -> tuple[Splits, int]:
     """The rows of the task without those training rows that are also development or test rows, and how many those
     were; `dev` is the same object as `train` where the run cross-validates."""
-    known = start.result.labels if isinstance(start, WarmStart) else None
+    known = start.checkpoint.labels if isinstance(start, WarmStart) else None
     result = splits(recipe.data, root, known, hold_out=recipe.heads is None)
     if len(result.labels) < 2:
         raise TrainingError(
@@ -153,11 +153,11 @@ def _start(recipe: Recipe, root: Path, variant: str) -> Backbone | WarmStart | N
     start = warm_start.read(recipe.start.checkpoint, root)
     if variant != "proposed":
         raise TrainingError(f"a checkpoint is the proposed network; of {variant!r} there is none to go on from")
-    if recipe.data.labels not in (None, [*start.result.labels]):
+    if recipe.data.labels not in (None, [*start.checkpoint.labels]):
         raise TrainingError(
-            f"data.labels are not those of the checkpoint, {', '.join(start.result.labels)}; leave them out"
+            f"data.labels are not those of the checkpoint, {', '.join(start.checkpoint.labels)}; leave them out"
         )
-    if start.result.config.embedding == "int4+2" and recipe.optim.embedding != "frozen":
+    if start.checkpoint.config.embedding == "int4+2" and recipe.optim.embedding != "frozen":
         raise TrainingError(f"the rows of its embedding can't leave their grid; add {FROZEN}")
     return start
 

@@ -28,24 +28,24 @@ class WarmStart:
     """A checkpoint to go on from; `provenance` is JSON-ready: its name, the SHA-256 of its weights, and what its own
     training wrote down."""
 
-    result: Checkpoint
+    checkpoint: Checkpoint
     provenance: dict[str, Any]
 
     @property
     def shape(self) -> dict[str, Any]:
         """Every field of a recipe's [network]."""
-        return {name: getattr(self.result.config, name) for name in Network.model_fields}
+        return {name: getattr(self.checkpoint.config, name) for name in Network.model_fields}
 
     @property
     def tokenizer(self) -> str:
-        return self.result.tokenizer
+        return self.checkpoint.tokenizer
 
     def start(self, network: BEExformer) -> None:
         """Put every parameter into a binary network of the same shape and as many classes: latent weights [n, k] are
         -LATENT or +LATENT, the others as in the file, without the temperatures that calibration has folded into the
         heads: they are fitted anew."""
-        exported = network_of(self.result)
-        temperatures = calibrate.recorded(self.result.evaluation, len(self.result.config.exits))
+        exported = network_of(self.checkpoint)
+        temperatures = calibrate.recorded(self.checkpoint.evaluation, len(self.checkpoint.config.exits))
         calibrate.fold(exported, 1 / temperatures)
         with torch.no_grad():
             for _, layer in exported.binary_layers():

@@ -32,7 +32,7 @@ import ray
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
-from beexformer.app.parts import Output, found_types
+from beexformer.app.parts import Output, answer_types
 from beexformer.app.scoring import Scoring, answer
 from beexformer.app.settings import cpus
 from beexformer.model.checkpoint import SHIPPED
@@ -60,8 +60,8 @@ class Scorer:
         rows = table.select(self.scoring.inputs).to_pylist()
         several = self.engine.thresholds is not None
         output = Output(Path("scored.parquet"), self.scoring.source, tuple(table.column_names), several)
-        values = [output.result(outcome) for outcome in answer(self.scoring, self.engine, rows)]
-        names, types = output.names[table.num_columns :], found_types(several)
+        values = [output.answer_cells(outcome) for outcome in answer(self.scoring, self.engine, rows)]
+        names, types = output.names[table.num_columns :], answer_types(several)
         columns = zip(*values, strict=True) if values else ([] for _ in names)
         for name, column, type_ in zip(names, columns, types, strict=True):
             table = table.append_column(name, pa.array(column, type_))

@@ -14,7 +14,7 @@ from rich.console import Console
 from running import GOLDEN, PATIENCE
 
 from beexformer.app import scoring as scoring_module
-from beexformer.app.parts import FOUND
+from beexformer.app.parts import ANSWER_COLUMNS
 from beexformer.app.scoring import ROWS, Scoring, score
 from beexformer.model import tables
 from beexformer.model.engine import Engine
@@ -47,7 +47,7 @@ def test_all_columns_stay_and_bad_rows_say_why(golden: Engine, tmp_path: Path) -
     result = scored(tmp_path / "rows.csv", tmp_path / "out.csv", golden)
     assert (result.rows, result.bad) == (3, 1)
     table = tables.read(tmp_path / "out.csv")
-    assert table.columns == ("id", "text", "label", *FOUND)
+    assert table.columns == ("id", "text", "label", *ANSWER_COLUMNS)
     rows = list(table.rows)
     assert [row["id"] for row in rows] == ["007", "008", "009"]
     [answer] = golden.predict([golden.encode("a warm; film")])
