@@ -121,6 +121,12 @@ def test_attend_with_heads_of_every_width(L: int, heads: int) -> None:
     np.testing.assert_allclose(attended(qkv, heads), kernels.attend_reference(qkv, heads), **ULPS)
 
 
+def test_scratch_begins_with_lines_of_the_caches() -> None:
+    work = kernels.workspace(25, 128, 64)
+    assert not any(kernels.addresses(work) % 64)
+    assert not any(part.any() for part in work)
+
+
 def test_attend_survives_scores_that_overflow_exp() -> None:
     qkv = 100 * real(5, 3 * 128)
     np.testing.assert_allclose(attended(qkv, 4), kernels.attend_reference(qkv, 4), rtol=1e-3, atol=1e-3)
