@@ -5,6 +5,7 @@ Knows when a connection's time is up; what is said on it is app/protocol.py's.
 """
 
 import asyncio
+import ctypes
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 TICK = 0.01  # seconds in which the system may count, at most
+MANY = 500  # connections whose memory is worth giving back
 REST = 0.0001  # seconds between two turns, from which on the loop has slept
 Headers = list[tuple[bytes, bytes]]
 
@@ -55,6 +57,13 @@ class Limits:
         )
 
 
+def give_back_memory() -> None:
+    """Let the system have what is free, where the C library (glibc) keeps it: some milliseconds."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
 class Connections(ServerState):
     """uvicorn's state of a server, with our limits.
 
@@ -74,6 +83,7 @@ class Connections(ServerState):
         self._turn: float | None = None  # when this turn of the event loop began, once it has handed something over
         # the turn before; since when what is handed over may have come
         self._began = self._ended = self._earliest = 0.0
+        self._most = 0  # open since memory was given back, by what `sweep` saw
         self.draining = False  # each answer from now on is the last of its connection
         self.half_closed: set[Protocol] = set()
 
@@ -109,11 +119,15 @@ class Connections(ServerState):
             connection.announce_close()
 
     def sweep(self) -> None:
-        """End what has taken too long. To be called about once a second."""
+        """End what has taken too long; after a rush, give its memory back. To be called about once a second."""
         now = time.monotonic()
         for connection in self._all():
             if connection.deadline < now:
                 connection.expire(now)
+        self._most = max(self._most, len(self.connections))
+        if self._most >= MANY and len(self.connections) < self._most / 4:
+            self._most = len(self.connections)
+            give_back_memory()
 
     def probe(self) -> None:
         """Find out which of the half-closed ones have left. To be called a few times a second."""

@@ -81,6 +81,8 @@ class Protocol(HttpToolsProtocol):
         self.closing = self.lost = True
         self.server_state.half_closed.discard(self)
         super().connection_lost(exc)
+        if not self._unanswered():
+            self.cycle = None  # type: ignore[assignment]  # which knows this connection: neither would ever go
         self.server_state.counted(len(self.connections))
 
     def data_received(self, data: bytes) -> None:
@@ -232,6 +234,8 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
         self.out.flush()
+        if self.lost:
+            self.cycle = None  # type: ignore[assignment]
         if self.closing:
             return
         self.flow.resume_reading()

@@ -8,6 +8,7 @@ would wait for the last. A head waits for what comes behind it, so that both are
 
 import contextlib
 import os
+import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ class Transport:
     """What `protocol` writes to."""
 
     def __init__(self, transport: Any, protocol: "Protocol") -> None:
-        self.real, self.protocol = transport, protocol
-        self.close = protocol.close
+        # weak: a connection that ended is gone at once, not when garbage is collected
+        self.real, self.protocol = transport, weakref.proxy(protocol)
         self.descriptor = protocol.socket.fileno()
         self.head = b""
 
@@ -46,8 +47,12 @@ class Transport:
         if sent < len(data):
             self.real.write(data[sent:])
 
+    def close(self) -> None:
+        self.protocol.close()
+
     def is_closing(self) -> bool:
-        return self.protocol.closing
+        closing: bool = self.protocol.closing
+        return closing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)

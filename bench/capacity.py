@@ -12,7 +12,7 @@ it; pods stand behind a balancer. The mean wait is Pollaczek and Khinchine's, W 
 percentiles come from simulating every text (Lindley's recursion). How long a process is busy with a text is its CPU
 time under thin traffic, which is more than at full load, where one wake-up serves many; how that differs from text to
 text, what texts take when they come one by one. A check sends the same texts at the same times to the service and
-through the simulation.
+through the simulation. The CPUs are kept awake meanwhile (bench/timing.py).
 
 The autoscaler is simulated as Kubernetes documents it: a look every 15 s at CPU averaged over the last samples, a
 tolerance of 10 %, at most double or 4 pods more every 15 s, and a pod that needs its time to start.
@@ -33,11 +33,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from load import ASKING, Server, bodies_of, open_loop, serving
+from load import ASKING, SERVING, Server, bodies_of, open_loop, serving
 from open_loop import ask, connect, dues, requests
 from rich.console import Console
 from rich.table import Table
-from timing import machine, today
+from timing import awake, machine, today
 
 LOADS = (0.5, 0.7, 0.85)
 ROUNDS = 5  # of a check
@@ -325,7 +325,7 @@ def measured(options: argparse.Namespace) -> tuple[Service, list[dict[str, float
         bodies = bodies_of(options.data, Path(name))
         sentences = [json.loads(line)["text"] for line in bodies.read_bytes().splitlines()]
         bodies.write_bytes(mixed(sentences, options.mix, options.delta))
-        with serving("ours", bodies, 18130) as server:
+        with serving("ours", bodies, 18130) as server, awake([SERVING, ASKING]):
             lines = bodies.read_bytes().splitlines()
             sent = requests(lines, 60_000)
             os.sched_setaffinity(0, {int(ASKING)})

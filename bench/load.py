@@ -7,8 +7,9 @@ The service under load, beside what one would write instead, on the same sentenc
 installed, and litserve for that contender. Contenders are asked in turns, and each number is the median of its turns.
 Prints tables and ends with one JSON line: rates are ours over theirs, `cpu_us` CPU microseconds a request,
 `overhead_vs_echo_us` what a request costs beyond its engine and beyond FastAPI with a constant answer,
-`two_engines_cpu_vs_one` what CPU time of a row two processes cost each other that share nothing. Takes about half
-an hour on two quiet CPUs, --quick five minutes.
+`two_engines_cpu_vs_one` what CPU time of a row two processes cost each other that share nothing. Where one request's
+latency is what counts (half load, beside batches) the CPUs are kept awake. Takes about half an hour on two quiet CPUs,
+--quick five minutes.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from beside import beside
 from open_loop import alone, ask, connect, requests
 from rich.console import Console
 from rich.table import Table
-from timing import machine, processes, today
+from timing import awake, machine, processes, today
 
 HERE = Path(__file__).parent
 BEEXFORMER = Path(sys.executable).parent / "beexformer"
@@ -340,7 +341,8 @@ def main() -> None:
             if part in only:
                 with serving("ours", bodies, 18110) as server:
                     peak = statistics.median(wrk(server, seconds)["rate"] for _ in range(3))
-                    result |= parts[part](server, peak, long) if part in parts else beside_batches(server, long)
+                    with awake([SERVING, ASKING] if part != "overload" else []):
+                        result |= parts[part](server, peak, long) if part in parts else beside_batches(server, long)
         if "workers" in only:
             result |= workers(bodies, seconds, turns)
     print(json.dumps({**result, "machine": machine(), "date": today()}))

@@ -36,3 +36,17 @@ def test_what_a_busy_loop_hands_over_came_while_it_was_busy(monkeypatch: pytest.
     turned(100.011)
     assert came(101.0, 0.004) == 101.0, "the loop slept, and was woken at once"
     assert came(101.0, 0.5) == 100.5, "but for the system, which did not let it"
+
+
+class Open:
+    deadline = float("inf")
+
+
+def test_memory_is_given_back_after_a_rush_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    known = Connections(Limits(1, 1, 1, 0))
+    monkeypatch.setattr(connections, "give_back_memory", lambda: given.append(len(known.connections)))
+    for count in (0, 900, 500, 200, 100, 0, 600, 1, 0):
+        known.connections = {Open() for _ in range(count)}  # type: ignore[misc]
+        known.sweep()
+    assert given == [200, 1]

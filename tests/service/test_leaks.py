@@ -59,6 +59,8 @@ async def counted(settings: Settings) -> tuple[Counter[str], Counter[str]]:
     config = uvicorn.Config(app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     result: list[Counter[str]] = []
+    gc.collect()
+    gc.disable()
     async with app.router.lifespan_context(app):
         server = await loop.create_server(lambda: Protocol(config, connections, {}, loop), "127.0.0.1", 0)
         port: int = server.sockets[0].getsockname()[1]
@@ -67,6 +69,8 @@ async def counted(settings: Settings) -> tuple[Counter[str], Counter[str]]:
                 await visit(port, number)
             while connections.connections or connections.tasks or service.scheduler.waiting:
                 await asyncio.sleep(0.01)
+            protocols = sum(type(each) is Protocol for each in gc.get_objects())
+            assert protocols < MANY / 10, "a connection that ended waits for garbage to be collected"
             result.append(objects())
         server.close()
         await server.wait_closed()
@@ -80,6 +84,9 @@ def objects() -> Counter[str]:
 
 @pytest.mark.slow
 def test_nothing_is_left_of_requests_and_connections() -> None:
-    before, after = asyncio.run(counted(Settings(checkpoints=(GOLDEN,))))
+    try:
+        before, after = asyncio.run(counted(Settings(checkpoints=(GOLDEN,))))
+    finally:
+        gc.enable()
     more: dict[str, Any] = {kind: n - before[kind] for kind, n in after.items() if n - before[kind] >= MANY}
     assert not more, f"{MANY} visits have left {more}"
