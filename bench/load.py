@@ -1,7 +1,7 @@
 """
 The service under load, beside what one would write instead, on the same sentences in the same run.
 
-    python bench/load.py --data folder [--quick] [--only throughput,open,batches,overload,workers]
+    python bench/load.py --data folder [--quick] [--only throughput,open,batches,durations,overload,workers]
 
 `folder` has glue/sst2/dev.tsv.gz (columns sentence, label). Servers run on CPU 0, what asks them on CPU 1; wrk must be
 installed, and litserve for that contender. Contenders are asked in turns, and each number is the median of its turns.
@@ -45,6 +45,7 @@ SETTLING = 3.0  # seconds; what a start leaves to do afterwards would take the C
 CONNECTIONS = 16
 DEADLINE_MS = 1000  # under overload
 PATIENCE = 180  # seconds for a server to be ready: kernels may have to be compiled
+SST2 = 'model="sst2"'
 CONTENDERS = ("inline", "threadpool", "litserve", "minilm", "echo")
 console = Console()
 
@@ -192,18 +193,36 @@ def throughput(bodies: Path, seconds: float, turns: int, onnx: str) -> dict[str,
     return result
 
 
-def phases(port: int) -> float:
-    """Mean microseconds of tokenize and compute together, as the service counts them."""
+def counted(port: int, metric: str, *labels: str) -> tuple[float, float]:
+    """(sum, count) of a histogram in seconds, over all its series that have these labels."""
     with urlopen(f"http://127.0.0.1:{port}/metrics") as response:
         lines = response.read().decode().splitlines()
-    total = {"sum": 0.0, "count": 0.0}
+    total = {f"{metric}_sum": 0.0, f"{metric}_count": 0.0}
     for line in lines:
         name, _, value = line.rpartition(" ")
-        if name.startswith("bee_phase_duration_seconds_") and 'model="sst2"' in name and 'phase="queue"' not in name:
-            suffix = name.split("{")[0].rpartition("_")[2]
-            if suffix in total:
-                total[suffix] += float(value)
-    return 2e6 * total["sum"] / total["count"]  # both phases count each text
+        series = name.split("{")[0]
+        if series in total and all(label in name for label in labels):
+            total[series] += float(value)
+    return total[f"{metric}_sum"], total[f"{metric}_count"]
+
+
+def phases(port: int) -> float:
+    """Mean microseconds of tokenize and compute together, as the service counts them."""
+    parts = (counted(port, "bee_phase_duration_seconds", SST2, f'phase="{phase}"') for phase in ("tokenize", "compute"))
+    return sum(1e6 * seconds / count for seconds, count in parts)
+
+
+def durations(server: Server, _peak: float, seconds: float) -> dict[str, Any]:
+    """The mean duration that the service counts, as a share of the one that clients see, by their number."""
+    result = {}
+    for connections in (1, 4, 16, 64):
+        before = counted(server.port, "bee_request_duration_seconds", SST2)
+        seen = wrk(server, seconds, connections)
+        after = counted(server.port, "bee_request_duration_seconds", SST2)
+        mean_ms = 1000 * (after[0] - before[0]) / (after[1] - before[1])
+        result[f"duration_vs_client_{connections}"] = round(mean_ms / seen["mean_ms"], 3)
+    console.print(f"durations counted, as a share of what clients saw: {result}")
+    return result
 
 
 def half_load(server: Server, peak: float, seconds: float) -> dict[str, Any]:
@@ -324,7 +343,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with glue/sst2/dev.tsv.gz")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter turns")
-    parser.add_argument("--only", default="throughput,open,batches,overload,workers", help="parts (%(default)s)")
+    parser.add_argument(
+        "--only", default="throughput,open,batches,durations,overload,workers", help="parts (%(default)s)"
+    )
     arguments = parser.parse_args()
     only, seconds, turns = arguments.only.split(","), 3 if arguments.quick else 10, 2 if arguments.quick else 5
     long = 10 if arguments.quick else 60
@@ -336,8 +357,8 @@ def main() -> None:
             from peers import export
 
             result |= throughput(bodies, seconds, turns, str(export("MiniLM-L6", folder)["int8"]))
-        parts: Mapping[str, Any] = {"open": half_load, "overload": overload}
-        for part in ("open", "batches", "overload"):
+        parts: Mapping[str, Any] = {"open": half_load, "durations": durations, "overload": overload}
+        for part in ("open", "batches", "durations", "overload"):
             if part in only:
                 with serving("ours", bodies, 18110) as server:
                     peak = statistics.median(wrk(server, seconds)["rate"] for _ in range(3))

@@ -114,6 +114,14 @@ def test_parity_holds_where_flips_are_as_rare_as_rounding(
     assert Parity(rows, rows * length, flipped, differ, logits_max=0.7).holds == holds
 
 
+def test_a_network_of_more_signs_may_flip_more() -> None:
+    wide = 6 * 768
+    assert not Parity(872, 872 * 24, 140, 3, 0.7).holds
+    assert Parity(872, 872 * 24, 140, 3, 0.7, wide).holds
+    assert not Parity(872, 872 * 24, 300, 3, 0.7, wide).holds
+    assert not Parity(872, 872 * 24, 140, 3, 0.7, 1 * 64).holds, "a bound for small networks is not looser"
+
+
 def test_parity_is_said_in_words() -> None:
     result = Parity(rows=872, tokens=20000, flipped=19, differ=3, logits_max=0.7)
     assert str(result) == "of 872 rows 19 with a flipped bit, 3 with another label or exit; logits at most 0.70 apart"

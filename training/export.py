@@ -31,8 +31,9 @@ ROUNDING = 1e-4
 """Largest difference of a logit between torch and the engine where no bit flips; calibrated ones are compared as they
 were before calibration divided them."""
 
-FLIPPED = 0.004
-"""Largest probability that a token's signs flip a bit of its row, so a row of L tokens flips with 1 - (1 - FLIPPED)^L.
+FLIPPED, FLIPPED_SIGNS = 0.004, 6 * 384
+"""Largest probability that a token's signs flip a bit of its row, so a row of L tokens flips with 1 - (1 - FLIPPED)^L;
+of six blocks of width 384. A network with more of them has that many more signs.
 
 Real numbers agree to about 1e-6. Where such a number is the argument of a sign and lies that close to its threshold,
 one bit differs, one dot product moves by 2 alpha, and the next blocks carry it on, chaotically: how far is no measure
@@ -130,10 +131,12 @@ class Parity:
     flipped: int  # rows with a logit, at any exit, that differs by more than ROUNDING
     differ: int  # rows with another label, or other ones, or exit
     logits_max: float  # largest difference of a logit before calibration, as a share of the largest if that is above 1
+    signs: int = FLIPPED_SIGNS  # blocks times width
 
     @property
     def holds(self) -> bool:
-        likely = 1 - (1 - FLIPPED) ** (self.tokens / self.rows)
+        flip = min(1.0, FLIPPED * max(1.0, self.signs / FLIPPED_SIGNS))
+        likely = 1 - (1 - flip) ** (self.tokens / self.rows)
         return self._within(self.flipped, likely) and self._within(self.differ, DIFFER)
 
     def _within(self, count: int, share: float) -> bool:
@@ -165,7 +168,8 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
         said_a, said_b = (decide(z[c - 1][None], thresholds) for z, c in ((a, leave_a), (b, leave_b)))
         differ += leave_a != leave_b or not same(said_a, said_b)[0]
     tokens = sum(row.tokens for row in rows)
-    return Parity(len(rows), tokens, int((apart > ROUNDING).sum()), int(differ), float(apart.max()))
+    signs = checkpoint.config.n_block * checkpoint.config.d_model
+    return Parity(len(rows), tokens, int((apart > ROUNDING).sum()), int(differ), float(apart.max()), signs)
 
 
 def packed(
