@@ -144,7 +144,7 @@ class Distillation:
             else None,
             inner,
             work / "corpus.npz",
-            f"{recipe.text} {recipe.keep_out} {recipe.held_out}",
+            f"{recipe.encoder} {recipe.text} {recipe.keep_out} {recipe.held_out}",  # an encoder has words of its own
         )
         self.vocab_size = inner.get_vocab_size()
         continues = np.array([(inner.id_to_token(i) or "").startswith("##") for i in range(self.vocab_size)])
