@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from beexformer.app.deployment import Change, below_roots
@@ -34,29 +34,30 @@ class Changed(BaseModel):
 
 
 @router.post("/{name}/reload", responses=ANSWERS)
-async def reload_model(name: ModelName, service: Serving) -> Changed:
+async def reload_model(name: ModelName, service: Serving, response: Response) -> Changed:
     """Read a model's folder anew. It is verified first; if it is bad, the old one stays. No request is dropped."""
     service.registry.get(name)
-    return await _ask(service, Change("reload", name))
+    return await _ask(service, Change("reload", name), response)
 
 
 @router.post("/{name}/load", responses=ANSWERS)
-async def load_model(name: ModelName, body: LoadRequest, service: Serving) -> Changed:
+async def load_model(name: ModelName, body: LoadRequest, service: Serving, response: Response) -> Changed:
     """Serve another model too."""
     folder = below_roots(body.folder, service.settings.checkpoint_roots)
-    return await _ask(service, Change("load", name, str(folder)))
+    return await _ask(service, Change("load", name, str(folder)), response)
 
 
 @router.post("/{name}/unload", responses=ANSWERS)
-async def unload_model(name: ModelName, service: Serving) -> Changed:
+async def unload_model(name: ModelName, service: Serving, response: Response) -> Changed:
     """Serve a model no longer; not the default one."""
     service.registry.get(name)
-    return await _ask(service, Change("unload", name))
+    return await _ask(service, Change("unload", name), response)
 
 
-async def _ask(service: Service, change: Change) -> Changed:
+async def _ask(service: Service, change: Change, response: Response) -> Changed:
     if not service.ask_parent:
         raise ChangeRefused("this process has no parent that could do it; run the service as `beexformer serve`")
     if problem := await service.ask_parent(asdict(change)):
         raise ChangeRefused(problem)
+    response.headers["Connection"] = "close"  # what is asked next is not for this worker, whose successor serves
     return Changed(model=change.name, change=change.kind)

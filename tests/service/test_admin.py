@@ -97,6 +97,18 @@ def test_a_model_is_loaded_and_unloaded(running: Server, roots: Path) -> None:
 
 
 @pytest.mark.slow
+def test_who_has_loaded_a_model_can_ask_for_it_at_once(running: Server, roots: Path) -> None:
+    checkpoint(roots / "soon", "soon")
+    with httpx2.Client(base_url=running.url, headers=ADMIN, timeout=120) as client:
+        for _ in range(2):
+            assert client.post("/admin/models/soon/load", json={"folder": "soon"}).status_code == 200
+            response = client.post("/classify", json={**ONE, "model": "soon"})
+            assert response.status_code == 200, response.text
+            assert client.post("/admin/models/soon/unload").status_code == 200
+            assert client.post("/classify", json={**ONE, "model": "soon"}).status_code == 404
+
+
+@pytest.mark.slow
 def test_what_is_bad_or_elsewhere_is_refused_and_the_old_one_stays(
     running: Server, roots: Path, tmp_path: Path
 ) -> None:
