@@ -32,6 +32,7 @@ from numba.core.caching import (
 from numba.core.runtime import rtsys
 
 from beexformer.model.errors import BEEError
+from beexformer.model.kernel_compiler import Whole
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 log = logging.getLogger("bee.kernels")
@@ -43,7 +44,7 @@ def cached(function: Callable[..., Any]) -> Any:
     """numba's njit without the GIL, for a kernel that is called from Python: compiled when it is first called, or taken
     from the cache. With a cache that is missing, full, read-only or damaged it is compiled in memory, and one warning
     says so; numba's own would raise."""
-    kernel = njit(nogil=True)(function)
+    kernel = njit(nogil=True, no_cfunc_wrapper=True, pipeline_class=Whole)(function)
     try:
         kernel._cache = _Cache(function)  # what cache=True does with a cache of numba's own
     except (RuntimeError, OSError) as error:  # no folder is there and none can be made
@@ -94,7 +95,7 @@ def _say(what: str, error: Exception) -> None:
     if what not in said:
         said.add(what)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        log.warning("%s (%s); they are compiled in memory, which takes half a minute", what, reason)
+        log.warning("%s (%s); they are compiled in memory, which takes some seconds", what, reason)
 
 
 def fill(levels: Sequence[str] = ()) -> None:

@@ -22,12 +22,13 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import float32, njit, uint64
+from numba import float32, uint64
 
 from beexformer.model import bits, exits, target
 from beexformer.model.embedding import embed as join
 from beexformer.model.embedding import real, token_types
 from beexformer.model.kernel_cache import cached
+from beexformer.model.kernel_compiler import compiled
 from beexformer.model.simd import (
     absolute,
     address_of_real,
@@ -68,7 +69,6 @@ from beexformer.model.simd import (
     widen,
 )
 
-compiled = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 TILE = bits.TILE
 GROUP = 32  # rows that go through a block together; the last ones of a row up to GROUP + TILE
 STEP = GROUP + TILE + 1  # of `Tiles` that hold a group
