@@ -5,7 +5,7 @@ What a row will cost in milliseconds, on this machine and as busy as it is: a mo
 
 a is what every row pays once; p, q and r are a block's own cost, a token's (products, gates, norms) and a pair of
 tokens' (attention, which works on 16 queries and 4 keys at a time, so n counts rounded up). A block's head is in p and
-q. The four coefficients are measured in a tenth of a second at start, once for all models of a shape; until then they
+q. The four coefficients are measured in a fifth of a second at start, once for all models of a shape; until then they
 are assumed. `ratio` then follows the rows that are really run, because the start may have been a busy time. Knows no
 engine: it is given something to time.
 """
@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 LENGTHS = (4, 8, 12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 256, 512)  # denser where sentences are
-SECONDS = 0.1
-ASSUMED = (0.02, 0.012, 0.0025, 2.6e-5)  # at D = 384, on a server of 2023 with AVX-512
+SECONDS = 0.05  # and two or three times as much for the longest, of which each is run three times
+ROUNDS, NEAR = 10, 0.01  # of weighted least squares; errors below that are equal
+ASSUMED = (0.022, 0.0067, 0.0021, 2.1e-5)  # at D = 384, on a server of 2023 with AVX-512
 SLOWER = {"x86-64-v4-vpopcntdq": 1.0, "x86-64-v3": 2.0}  # other levels: 4 times
 STEP = 1.01  # of the ratio, up or down with every row: a running median, deaf to how far off a single row was
 
@@ -61,28 +62,34 @@ def assumed(d_model: int, level: str) -> CostModel:
 
 
 def calibrate(run: Callable[[int, int], object], max_tokens: int, depths: Sequence[int]) -> CostModel:
-    """Time `run(tokens, blocks)` over lengths up to `max_tokens` and the given numbers of blocks, in turn, for SECONDS
-    but at least three times each; fit the medians by least squares of relative errors."""
+    """Time `run(tokens, blocks)` over lengths up to `max_tokens` and the given numbers of blocks, in turn: each until
+    it has had its part of SECONDS, but at least three times. Of each the quickest counts, because whatever else the
+    machine does only adds; these are fitted by least relative errors (least squares of which each is weighted by the
+    inverse of its last error), so that a length that was held up every time counts little."""
     points = [(n, c) for n in sorted({*(n for n in LENGTHS if n < max_tokens), max_tokens}) for c in sorted({*depths})]
     result: dict[tuple[int, int], list[float]] = {point: [] for point in points}
-    end = time.perf_counter() + SECONDS
-    while time.perf_counter() < end or len(result[points[-1]]) < 3:
-        for point in points:
+    share = 1000 * SECONDS / len(points)
+    while waiting := [point for point, times in result.items() if len(times) < 3 or sum(times) < share]:
+        for point in waiting:
             start = time.perf_counter()
             run(*point)
             result[point].append(1000 * (time.perf_counter() - start))
-    measured = np.array([np.median(result[point]) for point in points])
+    measured = np.array([min(result[point]) for point in points])
     features = np.array([_features(*point) for point in points])
-    coefficients = _fit(features / measured[:, None])
-    errors = np.abs(features @ coefficients / measured - 1)
+    relative = features / measured[:, None]
+    weights = np.ones(len(points))
+    for _ in range(ROUNDS):
+        coefficients = _fit(relative, weights)
+        errors = np.abs(relative @ coefficients - 1)
+        weights = 1 / np.maximum(errors, NEAR)
     return CostModel(coefficients.tolist(), float(np.median(errors)), datetime.now(UTC).isoformat("T", "seconds"))
 
 
-def _fit(features: np.ndarray) -> np.ndarray:
-    """Least squares of features @ x - 1, x not negative: what would be is 0, and the rest is fitted anew."""
-    result, kept = np.zeros(features.shape[1]), np.arange(features.shape[1])
+def _fit(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted least squares of features @ x - 1, x not negative: what would be is 0, and the rest is fitted anew."""
+    result, kept, root = np.zeros(features.shape[1]), np.arange(features.shape[1]), np.sqrt(weights)
     while len(kept):
-        some = np.linalg.lstsq(features[:, kept], np.ones(len(features)), rcond=None)[0]
+        some = np.linalg.lstsq(root[:, None] * features[:, kept], root, rcond=None)[0]
         if (some >= 0).all():
             result[kept] = some
             break

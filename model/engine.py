@@ -116,7 +116,7 @@ class Engine:
         return answer
 
     def calibrate(self, alike: "Engine | None" = None) -> None:
-        """Time some rows, for a tenth of a second, so that `cost` can say what others will take on this machine; or
+        """Time some rows, for a fifth of a second, so that `cost` can say what others will take on this machine; or
         take over what was measured of an engine of the same `shape`."""
         self.cost = self._measured(alike)
         self._fit_budgets()

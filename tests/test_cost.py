@@ -36,6 +36,17 @@ def test_a_run_that_was_held_up_now_and_then_does_not_count(clock: list[float]) 
     assert cost.calibrate(run, 128, (1, 6)).milliseconds(25, 2) == pytest.approx(truth.milliseconds(25, 2), rel=1e-6)
 
 
+def test_lengths_that_were_held_up_every_time_do_not_count(clock: list[float]) -> None:
+    truth = cost.CostModel((0.03, 0.01, 0.004, 0.00002), 0.0, "")
+
+    def run(tokens: int, blocks: int) -> None:
+        clock[0] += (1.6 if tokens in (96, 128) else 1) * truth.milliseconds(tokens, blocks) / 1000
+
+    result = cost.calibrate(run, 512, (1, 6))
+    for tokens in (8, 25, 64, 256):
+        assert result.milliseconds(tokens, 2) == pytest.approx(truth.milliseconds(tokens, 2), rel=0.02)
+
+
 def test_it_follows_a_machine_that_becomes_busy_and_is_deaf_to_single_rows(clock: list[float]) -> None:
     model = cost.CostModel((0.03, 0.01, 0.004, 0.00002), 0.0, "")
     before = model.milliseconds(25, 2)
@@ -59,7 +70,7 @@ def test_every_length_and_depth_of_a_network_is_within_reach(
     cost.calibrate(run, max_tokens, depths)
     assert max(timed) == (max_tokens, depths[-1])
     assert {blocks for _, blocks in timed} == set(depths)
-    assert all(timed.count(point) >= 3 for point in timed), "a median of fewer would be an accident"
+    assert all(timed.count(point) >= 3 for point in timed), "the quickest of fewer would be an accident"
 
 
 def test_what_is_assumed_grows_with_the_network_and_shrinks_with_instructions() -> None:
