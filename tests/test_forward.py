@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny import random_checkpoint, random_texts
 
+from beexformer.model import forward as forward_module
 from beexformer.model.engine import Engine, Row
 from beexformer.model.forward import KEPT, ORDINARY
 from beexformer.model.options import ExitOptions, ExitSettings
@@ -51,20 +52,39 @@ def test_there_is_no_answer_before_the_row_has_left(engine: Engine) -> None:
         forward.answer()
 
 
+def row_of(tokens: int) -> Row:
+    return Row(np.arange(tokens, dtype=np.int32) % 50, False, ExitSettings(0.0, 0.0, 1, 1))
+
+
+def test_of_long_texts_one_workspace_is_kept_for_all_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward_module, "_spare", spare := [])
+    first, second = (Engine(random_checkpoint(max_tokens=512, n_block=1)) for _ in range(2))
+    wide = Engine(random_checkpoint(max_tokens=512, n_block=1, d_model=192, n_head=6))
+    alone = second.predict([row_of(200)])
+    spare.clear()
+    forwards = [first.begin(row_of(tokens)) for tokens in (300, 200)]
+    assert [forward.advance() and forward.answer().tokens for forward in forwards] == [300, 200]
+    ((room, _, work),) = spare
+    assert room == 300
+    assert second.predict([row_of(200)]) == alone, "what an earlier text has left there doesn't matter"
+    assert spare[0][2] is work
+    second.predict([row_of(512)])
+    assert spare[0][0] == 512
+    wide.predict([row_of(200)])
+    assert spare[0][:2] == (200, (192, *spare[0][1][1:])), "one of other widths is made, and kept in its place"
+
+
 def test_scratches_of_ordinary_texts_are_kept_and_those_of_long_ones_are_not() -> None:
     engine = Engine(random_checkpoint(max_tokens=4 * ORDINARY, n_block=1))
-
-    def row(tokens: int) -> Row:
-        return Row(np.zeros(tokens, np.int32), False, ExitSettings(0.0, 0.0, 1, 1))
 
     def waiting() -> list[int]:
         return [scratch.work.h.size for scratch in engine.pool._kept]
 
-    engine.predict([row(4 * ORDINARY)])
+    engine.predict([row_of(4 * ORDINARY)])
     assert waiting() == []
-    engine.predict([row(ORDINARY), row(3)])
+    engine.predict([row_of(ORDINARY), row_of(3)])
     assert len(waiting()) == 1
-    forwards = [engine.begin(row(5)) for _ in range(3 * KEPT)]
+    forwards = [engine.begin(row_of(5)) for _ in range(3 * KEPT)]
     for forward in forwards:
         forward.advance()
     assert [forward.answer().tokens for forward in forwards] == [5] * len(forwards)
