@@ -3,10 +3,17 @@ Exceptions to problems: one table, one shape (RFC 9457). What isn't in the table
 
 FastAPI is not known here: what a process that only waits for others says has to be there at once.
 
-Refused in: protocol.py (400 of broken HTTP, 408, 414, 431), direct.py (503 unread), admission.py (401, 413),
-quotas.py (429), fast_path.py (415), service.py and doorkeeper.py (503, not ready), scheduler.py (503, 504), routes.py
-(413 of a batch), schemas.py, classify.py, model/options.py, model/text.py and model/engine.py (422),
-inference_protocol.py (/v2).
+Refused in, on the way of a request:
+
+- protocol.py: broken HTTP (400), too late (408), address or head too large (414, 431)
+- admission.py: keys (401), body too large by its stated length (413); middleware.py: without one
+- service.py, doorkeeper.py: not ready (503)
+- scheduler.py: too much waits (503), before the body is read (`admit`, also by direct.py) and when a text is to wait
+  its turn; its deadline has passed (504)
+- fast_path.py: no JSON by its type (415); main.py: no JSON (400), wrong fields (422)
+- schemas.py, classify.py, model/options.py, model/text.py, model/engine.py: what fields say (422);
+  model/registry.py: no such model (404); routes.py: too large a batch (413); quotas.py: too many texts of a key (429)
+- admin.py, deployment.py: a change of models (404, 409); inference_protocol.py: /v2
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,6 @@
 """
-The BEExformer, in two halves with one line between them.
+The half of the BEExformer that serves: checkpoint, tokenizer, engine and what they need. Numpy and numba, never torch.
 
-- serving half (numpy and numba, never torch): errors, config, bits, embedding, kernels, exits, flops, tokenizer,
-  checkpoint, engine
-- training half (the extra `[train]`): binarize, network, data, encoders, teacher, recipe, train, evaluate, export, card
-
-The training half may import the serving half, never the other way round. Only a checkpoint folder crosses.
+The other half is in training/ (the extra `[train]`), which may import this one, never the other way round. What
+crosses is a checkpoint folder.
 """

@@ -10,10 +10,8 @@ independent given the text, eq. 12 over these sets is the sum of the m binary en
 stays as it is.
 
 What serves is `should_exit`, which the kernels compile and call after every block. A `Policy` reads the logits of all
-exits so far; it is there to be compared in evaluations. To try one, write it here and pass it to `exit_layers`; for the
-report's comparison add it to report/results.py. To serve one, change `should_exit`, its call in kernels.py, and
-`entropy_gain`, which has to agree. One with a number of its own also needs that in options.py, in the engine's call and
-in Answer: `git grep entropy_threshold` finds the places.
+exits so far; it is there to be compared in evaluations. docs/design.md ("Another exit policy") says where one is tried,
+compared and served.
 """
 
 import math

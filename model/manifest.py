@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args, get_type_hints
 
 from beexformer.model.budget import Budget, Rung
 from beexformer.model.config import DEFAULT_DELTA, BEEConfig
@@ -266,13 +266,17 @@ def _budget(result: Any) -> Budget:
     )
 
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    name: (int, float) if float in get_args(kind) else get_args(kind)[:1]
+    for name, kind in get_type_hints(ExitOptions).items()
+}
+"""Option -> the types that JSON may have for it."""
+
+
 def _options(result: Any, where: str) -> ExitOptions:
     stated = _object(result, where)
     for name, value in stated.items():
-        kinds: tuple[type, ...] = {"delta": (int, float), "entropy_threshold": (int, float), "profile": (str,)}.get(
-            name, (int,)
-        )
-        if type(value) not in kinds:
+        if type(value) not in _KINDS.get(name, (type(value),)):
             raise ValueError(f"{where}: {name} is {value!r}, of a wrong type")
     try:
         return ExitOptions(**stated)

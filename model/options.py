@@ -50,18 +50,12 @@ class ExitOptions:
 
     def to_dict(self) -> dict[str, float | int | str]:
         """What is set, by name."""
-        result = {each.name: getattr(self, each.name) for each in fields(self)}
+        result = {each.name: getattr(self, each.name) for each in fields(ExitOptions)}  # a request has other fields too
         return {name: value for name, value in result.items() if value is not None}
 
     def over(self, other: "ExitOptions") -> "ExitOptions":
         """These options, and `other`'s where these say nothing."""
-        return ExitOptions(
-            delta=other.delta if self.delta is None else self.delta,
-            entropy_threshold=other.entropy_threshold if self.entropy_threshold is None else self.entropy_threshold,
-            min_blocks=other.min_blocks if self.min_blocks is None else self.min_blocks,
-            max_blocks=other.max_blocks if self.max_blocks is None else self.max_blocks,
-            profile=other.profile if self.profile is None else self.profile,
-        )
+        return ExitOptions(**{**other.to_dict(), **self.to_dict()})  # type: ignore[arg-type]
 
 
 NOTHING_ASKED = ExitOptions()
