@@ -16,17 +16,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from beexformer.app.board import Board
+from beexformer.app.shared_state import SharedState
 
 PID = 0  # index of the number that says which process counts here
 
 
 @dataclass(slots=True)
 class Processes:
-    """Where processes count together, the board that says which ones do now, and the slot of this one."""
+    """Where processes count together, the shared state that says which ones do now, and the slot of this one."""
 
     folder: Path
-    board: Board
+    shared: SharedState
     slot: int = 0
 
     def enter(self, slot: int) -> None:
@@ -35,11 +35,11 @@ class Processes:
 
 
 @contextmanager
-def counting(board: Board) -> Iterator[Processes]:
+def counting(shared: SharedState) -> Iterator[Processes]:
     """Processes with a folder of their own, gone with the block."""
     folder = Path(tempfile.mkdtemp(prefix="beexformer-metrics-"))
     try:
-        yield Processes(folder, board)
+        yield Processes(folder, shared)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -69,7 +69,7 @@ class Counters:
             return alone, alone
         files = sorted(self._processes.folder.glob(f"{self._layout}-*.counters"))
         arrays = [list[float](memoryview(file.read_bytes()).cast("d")) for file in files]
-        pids = {os.getpid(), *self._processes.board.pids()}
+        pids = {os.getpid(), *self._processes.shared.pids()}
         return arrays, [array for array in arrays if array[PID] in pids]
 
     def _file(self, slot: int) -> Path:

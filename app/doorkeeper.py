@@ -2,19 +2,19 @@
 What answers before anything can be served: /livez with 200, /metrics with `bee_ready 0`, all else with 503 "starting".
 
 It is there at once because it knows neither FastAPI nor numba, which take a second to import, nor a checkpoint. Its
-requests have ids and lines in the log like all others; texts that it refuses are counted on the board.
+requests have ids and lines in the log like all others; texts that it refuses are counted in the shared state.
 """
 
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from beexformer.app.admission import Admission
-from beexformer.app.board import OPENING, REFUSED
 from beexformer.app.connections import Connections, Limits
 from beexformer.app.errors import NotReady
 from beexformer.app.middleware import RequestMiddleware, has_texts, log_refused
 from beexformer.app.prefix import Prefix, route_path
 from beexformer.app.settings import Settings
+from beexformer.app.shared_state import OPENING, REFUSED
 from beexformer.app.worker import Place, Worker
 
 
@@ -23,7 +23,7 @@ def keep_door(settings: Settings, place: Place) -> None:
 
     def count(path: str, status: int, seconds: float) -> None:
         if has_texts(path):
-            place.board.counts[REFUSED] += 1
+            place.shared.counts[REFUSED] += 1
 
     def refused(path: str, status: int, seconds: float, request_id: str) -> None:
         count(path, status, seconds)

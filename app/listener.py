@@ -18,8 +18,8 @@ import struct
 import time
 from collections.abc import Callable
 
-from beexformer.app.board import Board
 from beexformer.app.connections import Connections
+from beexformer.app.shared_state import SharedState
 from beexformer.model.errors import BEEError
 
 BACKLOG = 4096  # connections that may wait to be taken; the system has a limit of its own (net.core.somaxconn)
@@ -83,11 +83,11 @@ class Acceptor:
         listener: socket.socket,
         protocol: Callable[[], asyncio.Protocol],
         connections: Connections,
-        board: Board,
+        shared: SharedState,
         slot: int,
     ) -> None:
         self._listener, self._protocol, self._connections = listener, protocol, connections
-        self._board, self._slot = board, slot
+        self._shared, self._slot = shared, slot
         self._loop = asyncio.get_running_loop()
         self._attaching: set[asyncio.Task[object]] = set()
         self._open = False
@@ -117,15 +117,15 @@ class Acceptor:
             await asyncio.wait(self._attaching)
 
     def _readable(self) -> None:
-        if self._board.superseded(self._slot):
+        if self._shared.superseded(self._slot):
             self.stop()
-        elif self._board.crowded(self._slot):
+        elif self._shared.crowded(self._slot):
             self._pause(YIELD_SECONDS, self._take)
         else:
             # a loop with much to do comes by seldom: it takes more, as long as that makes it no fuller than others
             now, taken = time.monotonic(), 0
             most = max(BURST, PER_SECOND * (now - self._left))
-            while taken < most and not self._board.crowded(self._slot, len(self._attaching)) and self._take():
+            while taken < most and not self._shared.crowded(self._slot, len(self._attaching)) and self._take():
                 taken += 1
             self._left = now if taken >= most else math.inf
 

@@ -18,9 +18,9 @@ from typing import Any
 from prometheus_client import Metric
 
 from beexformer.app import exposition
-from beexformer.app.board import ENDED, HUNG, REFUSED
 from beexformer.app.counters import PID, Counters, Processes
 from beexformer.app.exposition import Layout, Writing, gauge
+from beexformer.app.shared_state import ENDED, HUNG, REFUSED
 from beexformer.model.answer import Answer
 from beexformer.model.engine import Engine, Row
 from beexformer.model.options import NOTHING_ASKED
@@ -48,7 +48,7 @@ class Metrics:
         )
         self._constant = [*_descriptions(engines), limit]
         self._of_model = {engine.name: _OfModel(self, engine) for engine in engines}
-        self._board = processes.board if processes else None
+        self._shared = processes.shared if processes else None
         self._counters = Counters(layout.size, layout.digest(), processes)
         for index in (self._workers, self._ready, self._backlog):  # not as a predecessor left them
             self._counters.values[index] = 0
@@ -177,15 +177,15 @@ class Metrics:
         """(the work of writing a scrape, its content type), of all processes together where there are several."""
         arrays, living = self._counters.read()
         values = [sum(column) for column in zip(*arrays, strict=True)]
-        if self._board:  # what no worker can count
-            values[self._requests.series["", "503"]] += self._board.counts[REFUSED]
-            values[self._replaced["ended",]] = self._board.counts[ENDED]
-            values[self._replaced["hung",]] = self._board.counts[HUNG]
+        if self._shared:  # what no worker can count
+            values[self._requests.series["", "503"]] += self._shared.counts[REFUSED]
+            values[self._replaced["ended",]] = self._shared.counts[ENDED]
+            values[self._replaced["hung",]] = self._shared.counts[HUNG]
         serving = [array for array in living if array[self._workers]]
         for index in (self._workers, self._backlog):
             values[index] = sum(array[index] for array in serving)
         values[self._ready] = min((array[self._ready] for array in serving), default=0.0)
-        of_processes = exposition.processes([int(array[PID]) for array in serving], named=bool(self._board))
+        of_processes = exposition.processes([int(array[PID]) for array in serving], named=bool(self._shared))
         others = [*self._constant, *of_processes]
         return exposition.write(accept, self._families, values, self._hidden.__contains__, others)
 

@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from beexformer.app.parts import Outcome, Output
+from beexformer.app.chunked_output import Outcome, Output
 from beexformer.model import tables
 from beexformer.model.checkpoint import SHIPPED
 from beexformer.model.engine import Engine, Row

@@ -50,7 +50,7 @@ def serve(settings: Settings, load: "Callable[..., Engine] | None" = None) -> No
             reload=lambda asked: work_of(deployment.renew(asked), settings, processes),
             put_back=lambda: deployment.put_back(),
         )
-        processes = stack.enter_context(counting(supervisor.board))
+        processes = stack.enter_context(counting(supervisor.shared))
         stack.callback(supervisor.kill)
         supervisor.work = functools.partial(keep_door, settings)
         supervisor.open_door()

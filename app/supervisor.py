@@ -3,8 +3,8 @@ The parent of the workers: forks them, replaces the dead and the hung, passes si
 
 - A worker is a fork of this process, in which everything is loaded and compiled: a successor is there at once, and what
   isn't written to is in memory once. No thread may be alive here, nor an event loop: neither survives a fork.
-- A worker that ends is noticed by SIGCHLD; one whose event loop stands still, by its beats on the board, counted in
-  looks of this process, so that a machine that was suspended doesn't look like hung workers.
+- A worker that ends is noticed by SIGCHLD; one whose event loop stands still, by its beats in the shared state, counted
+  in looks of this process, so that a machine that was suspended doesn't look like hung workers.
 - Workers end with this process: the kernel sees to it (PR_SET_PDEATHSIG), and where it doesn't, their channel ends.
 - SIGTERM drains, a second one ends at once; SIGINT (a terminal) skips the drain; SIGHUP loads the checkpoints anew.
 - A worker asks for other checkpoints over its channel and wakes this process with SIGUSR2. It is answered once all
@@ -25,8 +25,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from beexformer.app.board import ENDED, HUNG, SERVING, STARTING, Board
 from beexformer.app.listener import shut_out
+from beexformer.app.shared_state import ENDED, HUNG, SERVING, STARTING, SharedState
 from beexformer.app.worker import MESSAGE_BYTES, Place
 from beexformer.model.errors import BEEError
 
@@ -69,7 +69,7 @@ class Supervisor:
         reload: Callable[[dict[str, Any]], Work],
         put_back: Callable[[], None],
     ) -> None:
-        self.board = Board(2 * workers + 1)  # two generations at a reload, and the doorkeeper
+        self.shared = SharedState(2 * workers + 1)  # two generations at a reload, and the doorkeeper
         self._listener, self._workers = listener, workers
         self._health_seconds, self._drain_seconds, self._end_seconds = health_seconds, drain_seconds, end_seconds
         self._reload, self._tell_put_back = reload, put_back
@@ -104,11 +104,11 @@ class Supervisor:
                 return 0
             if self._failures >= MAX_FAILURES and self._before:
                 self._put_back()
-            elif self._failures >= MAX_FAILURES and SERVING not in self.board.state:
+            elif self._failures >= MAX_FAILURES and SERVING not in self.shared.state:
                 log.error("%d workers in a row have ended before they served; so does the service", self._failures)
                 self.kill()
                 return 1
-            hurry = any(self.board.state[child.slot] == STARTING for child in self._children.values())
+            hurry = any(self.shared.state[child.slot] == STARTING for child in self._children.values())
             received = signal.sigtimedwait(SIGNALS, QUICK_LOOK_SECONDS if hurry else LOOK_SECONDS)
             now = time.monotonic()
             self._look(min(now - last, LOOK_SECONDS))
@@ -210,7 +210,7 @@ class Supervisor:
         if time.monotonic() >= self._not_before:
             for _ in range(self._workers - len(current)):
                 self._fork()
-        serving = [child for child in current if self.board.state[child.slot] == SERVING]
+        serving = [child for child in current if self.shared.state[child.slot] == SERVING]
         if len(serving) == self._workers:
             self._failures = 0
         if len(serving) == self._workers or (serving and self._generation == 1):
@@ -229,8 +229,8 @@ class Supervisor:
     def _fork(self) -> None:
         assert self.work
         used = {child.slot for child in self._children.values()}
-        slot = next(slot for slot in range(self.board.slots) if slot not in used)
-        self.board.state[slot] = STARTING
+        slot = next(slot for slot in range(self.shared.slots) if slot not in used)
+        self.shared.state[slot] = STARTING
         parent = os.getpid()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # in the child until it has handlers
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -238,11 +238,11 @@ class Supervisor:
         if pid == 0:
             for channel in (ours, *(child.channel for child in self._children.values())):
                 channel.close()  # or they would outlive their parent
-            self._become(parent, self.work, Place(self.board, slot, self._listener, theirs))
+            self._become(parent, self.work, Place(self.shared, slot, self._listener, theirs))
         theirs.close()
         ours.setblocking(False)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self.board.pid[slot] = pid
+        self.shared.pid[slot] = pid
         self._children[pid] = Child(slot, self._generation, ours)
         if self._drained is not None:
             os.kill(pid, signal.SIGTERM)
@@ -267,14 +267,14 @@ class Supervisor:
             if not pid:
                 return
             child = self._children.get(pid)
-            served = child is not None and self.board.state[child.slot] == SERVING
+            served = child is not None and self.shared.state[child.slot] == SERVING
             self._bury(pid)
             if child is None or child.retired or child.generation < self._generation or self._over is not None:
                 continue
             code = os.waitstatus_to_exitcode(status)
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             log.error("a worker has ended (%s); another takes its place", how, extra={"fields": {"worker": pid}})
-            self.board.counts[HUNG if child.killed else ENDED] += 1
+            self.shared.counts[HUNG if child.killed else ENDED] += 1
             if not served:
                 self._failures += 1
                 self._not_before = time.monotonic() + min(MAX_DELAY_SECONDS, 0.05 * 2**self._failures)
@@ -283,12 +283,12 @@ class Supervisor:
         child = self._children.pop(pid, None)
         if child:
             child.channel.close()
-            self.board.clear(child.slot)
+            self.shared.clear(child.slot)
 
     def _look(self, seconds: float) -> None:
         """Kill who has not moved for too long; `seconds` since the last look."""
         for pid, child in self._children.items():
-            beats = self.board.beats[child.slot]
+            beats = self.shared.beats[child.slot]
             child.still = 0.0 if beats != child.beats else child.still + seconds
             child.beats = beats
             if child.still > self._health_seconds and not child.killed:

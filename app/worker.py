@@ -23,10 +23,10 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from beexformer.app.board import SERVING, Board
 from beexformer.app.connections import Connections
 from beexformer.app.listener import Acceptor
 from beexformer.app.protocol import Protocol
+from beexformer.app.shared_state import SERVING, SharedState
 
 TICK_SECONDS = 0.25  # signs of life
 MESSAGE_BYTES = 65536  # between worker and parent
@@ -36,9 +36,9 @@ log = logging.getLogger("bee.worker")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker stands: its slot of the board, the socket it takes from, and its channel to its parent."""
+    """Where a worker stands: its slot of the shared state, the socket it takes from, and its channel to its parent."""
 
-    board: Board
+    shared: SharedState
     slot: int
     listener: socket.socket
     parent: socket.socket
@@ -47,8 +47,8 @@ class Place:
 class Worker:
     """Serves `app` while the context of `lifespan` lasts; `drained` is called once the end has begun.
 
-    `state` is what the board says of it once it takes connections. `drain_seconds` after SIGTERM, or `answer_seconds`
-    after it stopped listening, its time is up."""
+    `state` is what the shared state says of it once it takes connections. `drain_seconds` after SIGTERM, or
+    `answer_seconds` after it stopped listening, its time is up."""
 
     def __init__(
         self,
@@ -99,12 +99,12 @@ class Worker:
             self.place.listener,
             lambda: Protocol(config, self.connections, {}, loop),
             self.connections,
-            self.place.board,
+            self.place.shared,
             self.place.slot,
         )
         self._tick()
         async with self.lifespan():
-            self.place.board.state[self.place.slot] = self.state
+            self.place.shared.state[self.place.slot] = self.state
             self._acceptor.start()
             await self._ending.wait()
             await self._end()
@@ -140,8 +140,8 @@ class Worker:
             await asyncio.sleep(0.01)
 
     def _tick(self) -> None:
-        board, slot = self.place.board, self.place.slot
-        board.beats[slot] += 1
+        shared, slot = self.place.shared, self.place.slot
+        shared.beats[slot] += 1
         self.connections.probe()
         if self._ticks % round(1 / TICK_SECONDS) == 0:
             self.connections.sweep()
@@ -150,7 +150,7 @@ class Worker:
         self._loop.call_later(TICK_SECONDS, self._tick)
 
     def _count(self, connections: int) -> None:
-        self.place.board.connections[self.place.slot] = connections
+        self.place.shared.connections[self.place.slot] = connections
 
     async def ask(self, wanted: dict[str, Any]) -> str | None:
         """Have the parent load what is `wanted` (app/deployment.py:Change has the words) and all workers serve it. What

@@ -32,7 +32,7 @@ import ray
 import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
-from beexformer.app.parts import Output, answer_types
+from beexformer.app.chunked_output import Output, answer_types
 from beexformer.app.scoring import Scoring, answer
 from beexformer.app.settings import cpus
 from beexformer.model.checkpoint import SHIPPED

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from beexformer.app import listener
-from beexformer.app.board import SERVING, Board
 from beexformer.app.connections import Connections, Limits
 from beexformer.app.listener import BURST, Acceptor
+from beexformer.app.shared_state import SERVING, SharedState
 
 COMING = 4 * BURST
 
@@ -39,9 +39,9 @@ def test_a_late_loop_takes_more(
             taken.append(transport)
 
     async def turns() -> list[int]:
-        board = Board(1)
-        board.state[0] = SERVING
-        acceptor, each = Acceptor(server, Taken, Connections(Limits(1, 1, 1, 0)), board, 0), []
+        shared = SharedState(1)
+        shared.state[0] = SERVING
+        acceptor, each = Acceptor(server, Taken, Connections(Limits(1, 1, 1, 0)), shared, 0), []
         for _ in range(2):
             acceptor._readable()
             await asyncio.gather(*acceptor._attaching)

@@ -14,7 +14,7 @@ from rich.console import Console
 from running import GOLDEN, PATIENCE
 
 from beexformer.app import scoring as scoring_module
-from beexformer.app.parts import ANSWER_COLUMNS
+from beexformer.app.chunked_output import ANSWER_COLUMNS
 from beexformer.app.scoring import ROWS, Scoring, score
 from beexformer.model import tables
 from beexformer.model.engine import Engine

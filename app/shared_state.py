@@ -11,7 +11,7 @@ EMPTY, STARTING, OPENING, SERVING = 0, 1, 2, 3  # states of a slot; OPENING is t
 REFUSED, ENDED, HUNG = 0, 1, 2  # counts: texts that the doorkeeper refused; workers that were replaced, and why
 
 
-class Board:
+class SharedState:
     """One column a slot; a slot has one process at a time."""
 
     def __init__(self, slots: int) -> None:
