@@ -3,6 +3,7 @@
 With BEE_DATA (a data folder as README describes it) the claims are measured anew; they are left out without it.
 """
 
+import json
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,9 @@ def test_dev_numbers_are_what_the_engine_gives(shipped: Checkpoint, data_root: P
     engine = Engine(shipped)
     data = evaluate.recorded(engine)
     result = evaluate.evaluate(engine, splits(data, data_root, engine.labels).dev, data.metric)
-    assert result == shipped.evaluation["dev"], "the engine's answers don't depend on the machine"
+    result, stored = json.loads(json.dumps(result)), shipped.evaluation["dev"]  # which has no texts and no advice
+    same = {key: result[key] for key in stored}
+    assert same == stored, "the engine's answers don't depend on the machine"
 
 
 def test_torch_and_engine_agree_on_all_of_dev(shipped: Checkpoint, data_root: Path) -> None:
