@@ -7,7 +7,8 @@ Each number is written by one process only and read at a glance; nothing is lock
 
 import mmap
 
-EMPTY, STARTING, OPENING, SERVING = 0, 1, 2, 3  # states of a slot; OPENING is the doorkeeper's
+EMPTY, STARTING, OPENING, SERVING, LEAVING = range(5)
+"""States of a slot. OPENING is the doorkeeper's; who is LEAVING takes no connection any more."""
 REFUSED, ENDED, HUNG = 0, 1, 2  # counts: texts that the doorkeeper refused; workers that were replaced, and why
 
 

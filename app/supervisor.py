@@ -108,7 +108,7 @@ class Supervisor:
                 log.error("%d workers in a row have ended before they served; so does the service", self._failures)
                 self.kill()
                 return 1
-            hurry = any(self.shared.state[child.slot] == STARTING for child in self._children.values())
+            hurry = self._asking or any(self.shared.state[child.slot] == STARTING for child in self._children.values())
             received = signal.sigtimedwait(SIGNALS, QUICK_LOOK_SECONDS if hurry else LOOK_SECONDS)
             now = time.monotonic()
             self._look(min(now - last, LOOK_SECONDS))
@@ -214,12 +214,13 @@ class Supervisor:
         if len(serving) == self._workers:
             self._failures = 0
         if len(serving) == self._workers or (serving and self._generation == 1):
-            self._settle(None)
             older = [(pid, child) for pid, child in self._children.items() if child.generation < self._generation]
             for pid, child in older:
                 if not child.retired:
                     child.retired = True
                     os.kill(pid, signal.SIGUSR1)
+            if not any(self.shared.state[child.slot] == SERVING for _, child in older):
+                self._settle(None)  # whatever is asked from now on, new workers answer
             if not older:
                 self._before = None
                 if self._hung_up and self._drained is None:

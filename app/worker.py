@@ -26,7 +26,7 @@ from starlette.types import ASGIApp
 from beexformer.app.connections import Connections
 from beexformer.app.listener import Acceptor
 from beexformer.app.protocol import Protocol
-from beexformer.app.shared_state import SERVING, SharedState
+from beexformer.app.shared_state import LEAVING, SERVING, SharedState
 
 TICK_SECONDS = 0.25  # signs of life
 MESSAGE_BYTES = 65536  # between worker and parent
@@ -123,6 +123,7 @@ class Worker:
             await self._acceptor.take_last()
         else:
             self._acceptor.stop()
+        self.place.shared.state[self.place.slot] = LEAVING
         self.connections.drain()
         await self._all_gone(self._patience)
         self.connections.close_idle()
