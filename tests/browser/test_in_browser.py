@@ -81,7 +81,7 @@ def test_examples_can_be_clicked_and_differ(opened: Opened) -> None:
 
 def test_the_slider_moves_the_exit_from_the_first_to_the_last_block(opened: Opened, shipped: Server) -> None:
     page = opened()
-    type_in(page, EASY)
+    type_in(page, DEEP)
     slider = page.get_by_role("slider", name="delta")
     expect(slider).to_be_enabled()
     slider.press("End")
@@ -93,7 +93,7 @@ def test_the_slider_moves_the_exit_from_the_first_to_the_last_block(opened: Open
     expect(slider).to_have_attribute("aria-valuetext", "never early")
     expect(page.locator("#cells .skipped")).to_have_count(0)
     page.get_by_role("button", name="default, 0.0001").click()
-    exits(page, asked(shipped, EASY)["exit_index"])
+    exits(page, asked(shipped, DEEP)["exit_index"])
     expect(page.get_by_label("delta as a number")).to_have_value("0.0001")
 
 
