@@ -63,3 +63,25 @@ def test_every_mutation_has_its_place_and_its_test(mutation: Mutation) -> None:
     assert (ROOT / mutation.file).read_text().count(mutation.before) == 1
     file, name = mutation.test.split("::")
     assert f"def {name.split('[')[0]}(" in (ROOT / file).read_text()
+
+
+WITHOUT_TORCH = """
+import importlib.util, sys
+HIDDEN, find = {"torch", "transformers", "sklearn"}, importlib.util.find_spec
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in HIDDEN:
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Hidden())
+importlib.util.find_spec = lambda name, package=None: None if name in HIDDEN else find(name, package)
+import pytest
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--collect-only", "tests"]))
+"""
+
+
+@pytest.mark.slow
+def test_what_needs_no_training_is_collected_without_its_extra() -> None:
+    ran = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout[-2000:]
+    assert "test_exits.py" in ran.stdout
+    assert "test_schedules.py" not in ran.stdout
