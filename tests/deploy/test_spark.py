@@ -16,7 +16,10 @@ import pytest
 pytest.importorskip("pyspark", reason="Spark is not installed; pip install pyspark pandas")
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("java"), reason="Spark needs Java")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not shutil.which("java"), reason="Spark needs Java; apt-get install default-jre-headless"),
+]
 
 ROOT = Path(__file__).parent.parent.parent
 CLASSIFY = [sys.executable, "-c", "from beexformer.cli import main; main()", "classify"]
