@@ -194,7 +194,7 @@ def test_a_damaged_checkpoint_ends_the_process(tmp_path: Path) -> None:
 def test_an_unknown_default_model_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--checkpoints", str(GOLDEN), "--default-model", "platinum"]
+    flags = ["--port", "0", "--checkpoints", str(GOLDEN), "--default-model", "platinum"]
     monkeypatch.setattr(sys, "argv", ["beexformer", "serve", *flags])
     with pytest.raises(SystemExit) as ended:
         cli.main()
