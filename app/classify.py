@@ -222,7 +222,7 @@ class Classifier:
             self._shadow.told(text.engine, text.row, outcome)
         context.answered(outcome)
         asked = isinstance(text.item, ClassifyRequest) and text.item.cost
-        return outcome.priced(text.engine.cost) if asked and text.engine.cost else outcome
+        return outcome.priced(text.engine.cost) if asked else outcome
 
 
 def _expected(texts: Sequence[Text], registry: Registry) -> list[float]:
@@ -235,7 +235,7 @@ def _expected(texts: Sequence[Text], registry: Registry) -> list[float]:
         if isinstance(text.item, ClassifyRequest) and text.item.min_blocks:
             blocks = min(C, max(blocks, text.item.min_blocks))
         tokens = min(engine.config.max_tokens, 2 + characters // 4)
-        each.append(TOKENIZING * characters + (cost.milliseconds(tokens, blocks) if cost else 0.0))
+        each.append(TOKENIZING * characters + cost.milliseconds(tokens, blocks))
     return list(accumulate(reversed(each)))[::-1]
 
 

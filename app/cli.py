@@ -130,9 +130,9 @@ def classify(
         os.environ |= {"OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     from beexformer.app.settings import cpus
     from beexformer.model.options import ExitOptions
-    from beexformer.model.registry import Registry
+    from beexformer.model.registry import load_one
 
-    engine = Registry(_paths(checkpoint), model).get()
+    engine = load_one(_paths(checkpoint), model)
     engine.warm()  # which also sees that it answers as when it was exported
     options = ExitOptions(
         delta=delta,

@@ -94,7 +94,6 @@ class Deployment:
         if engine.name != name:
             raise ChangeRefused(f"{Path(folder).name} holds model {engine.name!r}, not {name!r}")
         engine.warm()
-        engine.calibrate(next((other for other in registry if other.shape == engine.shape), None))
         if change.kind == "load":
             loaded[name], unloaded = folder, unloaded - {name}
         return _Served(registry.with_engine(engine, folder), loaded, unloaded)

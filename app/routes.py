@@ -124,7 +124,7 @@ async def models(service: Serving) -> Models:
 async def model(name: ModelName, service: Serving) -> ModelDescription:
     """All that a checkpoint says about itself: labels, network, scores per exit and along delta."""
     engine = service.registry.get(name)
-    return ModelDescription(**engine.description, cost_model=engine.cost.to_dict() if engine.cost else None)
+    return ModelDescription(**engine.description, cost_model=engine.cost.to_dict())
 
 
 @router.get("/livez", responses=responses(503), tags=["operation"])

@@ -181,9 +181,9 @@ class ModelDescription(BaseModel):
     learned_from: Literal["rows", "labels", "labels and rows"] = LEARNED_FROM
     candidate_labels: bool = CANDIDATE_LABELS
     evaluation: dict[str, Any] = Field(description="scores per exit and along delta on the data it was evaluated on")
-    cost_model: dict[str, Any] | None = Field(
+    cost_model: dict[str, Any] = Field(
         description="predicts engine milliseconds on this machine: ratio * (a + blocks * (p + q tokens + r pairs)), "
-        "coefficients being (a, p, q, r), pairs tokens rounded up to 4 times tokens rounded up to 16; null until ready"
+        "coefficients being (a, p, q, r), pairs tokens rounded up to 4 times tokens rounded up to 16"
     )
 
 

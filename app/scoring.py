@@ -33,11 +33,10 @@ from rich.text import Text
 
 from beexformer.app.chunked_output import Outcome, Output
 from beexformer.model import tables
-from beexformer.model.checkpoint import SHIPPED
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import BEEError, DataError, InputError
 from beexformer.model.options import NOTHING_ASKED, ExitOptions
-from beexformer.model.registry import checkpoint_folders
+from beexformer.model.registry import load_one
 
 ROWS = 500  # of a chunk: what a kill can lose in each process
 
@@ -205,9 +204,7 @@ def _start(*loading: Any) -> None:
     if not loading:
         return
     scoring, output = loading
-    folders = (folder for path in scoring.paths or (SHIPPED,) for folder in checkpoint_folders(path))
-    named = (folder for folder in folders if json.loads((folder / "config.json").read_text())["name"] == scoring.model)
-    _at_work = scoring, output, Engine.load(next(named))
+    _at_work = scoring, output, load_one(scoring.paths, scoring.model)
 
 
 def _write(number: int, chunk: list[tables.Row]) -> None:

@@ -52,7 +52,7 @@ class Shadow:
 def _at_full_depth(engine: Engine, row: Row) -> Work[Answer]:
     """The answer to a row after all blocks."""
     C = engine.config.n_block
-    left = engine.cost.milliseconds(row.tokens, C) if engine.cost else STEP
+    left = engine.cost.milliseconds(row.tokens, C)
     yield left
     forward = engine.begin(replace(row, exit=replace(row.exit, entropy_threshold=0.0, min_blocks=C, max_blocks=C)))
     while not forward.advance(STEP):

@@ -22,7 +22,7 @@ def load(checkpoint: str | Path) -> "Classifier":
     """A shipped checkpoint by its name ("sst2"), or any other by its folder.
 
     Reads and verifies it, also by texts that it keeps with their answers. The first call on a machine compiles the
-    kernels, which takes a minute or two; they are kept on disk, in NUMBA_CACHE_DIR where that is set. Raises
+    kernels, which takes some seconds; they are kept on disk, in NUMBA_CACHE_DIR where that is set. Raises
     CheckpointError, one sentence, for whatever is wrong."""
     from beexformer.model.engine import Engine
 

@@ -238,11 +238,9 @@ class Bench:
 
     def cost_model(self) -> tuple[float, float]:
         """(share of dev rows whose time is predicted within 15 %, median relative error). A row is predicted and then
-        run, all rows one after another, nine times; its error is the median of the nine."""
+        run, all rows one after another, nine times after a first; its error is the median of the nine."""
         pin(1)
         engine = self.engine
-        engine.calibrate()
-        assert engine.cost
         rows = [engine.encode(text, options=AS_IT_SHIPS) for text in self.dev.texts]
         depths = [answer.exit_index for answer in engine.predict(rows)]
         errors = np.empty((9, len(rows)))

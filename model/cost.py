@@ -5,8 +5,9 @@ What a row will cost in milliseconds, on this machine and as busy as it is: a mo
 
 a is what every row pays once; p, q and r are a block's own cost, a token's (products, gates, norms) and a pair of
 tokens' (attention, which works on 16 queries and 4 keys at a time, so n counts rounded up). A block's head is in p and
-q. The four coefficients are measured in a fifth of a second at start, once for all models of a shape; until then they
-are assumed. `ratio` then follows the rows that are really run, because the start may have been a busy time. Knows no
+q. The four coefficients begin as those of a level of instructions, and follow the rows that are run, so that nothing is
+timed before the first; `ratio` follows them twice as fast, because how busy a machine is changes, and what machine
+it is does not. Who can't wait for rows has the coefficients timed, for a fifth of a second (`calibrate`). Knows no
 engine: it is given something to time.
 """
 
@@ -20,15 +21,19 @@ import numpy as np
 LENGTHS = (4, 8, 12, 16, 20, 24, 28, 32, 48, 64, 96, 128, 256, 512)  # denser where sentences are
 SECONDS = 0.05  # and two or three times as much for the longest, of which each is run three times
 ROUNDS, NEAR = 10, 0.01  # of weighted least squares; errors below that are equal
-ASSUMED = (0.022, 0.0067, 0.0021, 2.1e-5)  # at D = 384, on a server of 2023 with AVX-512
-SLOWER = {"x86-64-v4-vpopcntdq": 1.0, "x86-64-v3": 2.0}  # other levels: 4 times
-STEP = 1.01  # of the ratio, up or down with every row: a running median, deaf to how far off a single row was
+COEFFICIENTS = {  # by level of instructions, at D = 384, measured on a server of 2023 (Sapphire Rapids)
+    "x86-64-v4-vpopcntdq": (0.015, 0.0068, 0.0024, 1.6e-5),
+    "x86-64-v3": (0.0125, 0.011, 0.0046, 3.1e-5),
+    "x86-64-v2": (0.061, 0.032, 0.032, 1.3e-3),
+}
+STEP = 0.01  # of the ratio, up or down with every row: a running median, deaf to how far off a single row was
+SHARE = 0.005  # of a coefficient whose part is all of a row; those of smaller parts move by as much less
 
 
 class CostModel:
     """Predicts the engine's time for one row. `coefficients` are (a, p, q, r) in milliseconds, `fit_error` the median
     relative error on what they were fitted to, `calibrated_at` a date and time (UTC, ISO 8601); both are None where
-    coefficients are assumed."""
+    nothing was timed."""
 
     def __init__(
         self, coefficients: Sequence[float], fit_error: float | None = None, calibrated_at: str | None = None
@@ -47,18 +52,29 @@ class CostModel:
 
     def observe(self, tokens: int, blocks: int, milliseconds: float) -> None:
         """A row has been run. Threads may call this at once: a step that is lost is one of many."""
-        self.ratio *= STEP if milliseconds > self.milliseconds(tokens, blocks) else 1 / STEP
+        a, p, q, r = self.coefficients
+        parts = (a, blocks * p, blocks * q * tokens, blocks * r * _pairs(tokens))
+        predicted = sum(parts)
+        up = milliseconds > self.ratio * predicted
+        self.ratio *= 1 + STEP if up else 1 / (1 + STEP)
+        step = (SHARE if up else -SHARE) / predicted
+        self.coefficients = (
+            a * (1 + step * parts[0]),
+            p * (1 + step * parts[1]),
+            q * (1 + step * parts[2]),
+            r * (1 + step * parts[3]),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, for users."""
         return dict(vars(self))
 
 
-def assumed(d_model: int, level: str) -> CostModel:
-    """For a network that nobody has timed yet, on this level of instructions (`target.level`)."""
-    a, p, q, r = ASSUMED
-    times, wide = SLOWER.get(level, 4.0), d_model / 384
-    return CostModel((times * a, times * p, times * q * wide**2, times * r * wide))
+def of_level(d_model: int, level: str) -> CostModel:
+    """For a network that nobody has timed, on this level of instructions (`target.level`); others begin as AVX2."""
+    a, p, q, r = COEFFICIENTS.get(level, COEFFICIENTS["x86-64-v3"])
+    wide = d_model / 384
+    return CostModel((a, p, q * wide**2, r * wide))
 
 
 def calibrate(run: Callable[[int, int], object], max_tokens: int, depths: Sequence[int]) -> CostModel:

@@ -19,7 +19,6 @@ from beexformer.model import bits, cost, flops, kernels, probes, reference, targ
 from beexformer.model.answer import Answer
 from beexformer.model.candidates import CandidateLabels, readers_of
 from beexformer.model.checkpoint import Checkpoint, read
-from beexformer.model.config import BEEConfig
 from beexformer.model.embedding import SCALES, sinusoid
 from beexformer.model.errors import BEEError, CheckpointError, InputError
 from beexformer.model.forward import Forward, PairForward, Scratch, ScratchPool
@@ -90,7 +89,7 @@ class Engine:
         self._table = kernels.table(
             self._network, self.config.n_head, self.config.carry == "x", self.config.multi_label
         )
-        self.cost = cost.assumed(self.config.d_model, target.level)  # until `calibrate`
+        self.cost = cost.of_level(self.config.d_model, target.level)
         self._flops: dict[flops.Tokens, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
         self._fit_budgets()
         self.exported = self.resolve(NOTHING_ASKED)  # in effect when its evaluation was made
@@ -109,21 +108,18 @@ class Engine:
 
     def warm(self) -> Answer:
         """Compile the kernels, or load them from the cache, answer one row through all blocks, and see that the
-        checkpoint's probes are answered as when it was exported. Raises CheckpointError where they aren't."""
+        checkpoint's probes are answered as when it was exported; where a profile is milliseconds, calibrate too. Raises
+        CheckpointError where probes are answered otherwise."""
         options, pair = ExitOptions(min_blocks=self.config.n_block), "ready" if self.input == "pair" else None
         answer = self.predict([self.encode("ready", pair, options)])[0]
         probes.check_logits(self, self._probes)
+        if self._budgets:
+            self.calibrate()
         return answer
 
-    def calibrate(self, alike: "Engine | None" = None) -> None:
-        """Time some rows, for a fifth of a second, so that `cost` can say what others will take on this machine; or
-        take over what was measured of an engine of the same `shape`."""
-        self.cost = self._measured(alike)
-        self._fit_budgets()
-
-    def _measured(self, alike: "Engine | None") -> cost.CostModel:
-        if alike:
-            return cost.CostModel(alike.cost.coefficients, alike.cost.fit_error, alike.cost.calibrated_at)
+    def calibrate(self) -> None:
+        """Time some rows, for a fifth of a second, so that `cost` says at once what others will take on this machine,
+        and profiles in milliseconds take what it has the time for."""
 
         def run(tokens: int, blocks: int) -> None:
             ids = np.arange(tokens, dtype=np.int32) % self.config.vocab_size
@@ -132,7 +128,8 @@ class Engine:
             self.predict([Row(first, False, ExitSettings(0.0, 0.0, blocks, blocks), pair_ids=second)])
 
         C = self.config.n_block
-        return cost.calibrate(run, self.config.max_tokens, (1, C) if self.config.early_exit else (C,))
+        self.cost = cost.calibrate(run, self.config.max_tokens, (1, C) if self.config.early_exit else (C,))
+        self._fit_budgets()
 
     def _fit_budgets(self) -> None:
         """Profiles that are milliseconds take the exit options that this machine has the time for."""
@@ -140,11 +137,6 @@ class Engine:
         for name, budget in self._budgets.items():
             self.profiles[name] = fit = budget.fit(self.cost.milliseconds)
             self.description["profiles"][name]["exit"] = fit.to_dict()
-
-    @property
-    def shape(self) -> BEEConfig:
-        """What a row's time depends on, of all that is in the config; `exact_match` is a hundredth of it."""
-        return replace(self.config, vocab_size=1, n_class=2, exact_match=False, multi_label=False)
 
     def set_defaults(self, defaults: ExitOptions) -> None:
         """What is in effect where a request and its profile say nothing; where this says nothing either, what the

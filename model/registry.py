@@ -7,12 +7,12 @@ real forward; it may take long and comes after.
 """
 
 import copy
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from beexformer.model.checkpoint import SHIPPED
-from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError, CheckpointError, UnknownModel
 
@@ -80,17 +80,34 @@ class Registry:
         return other
 
     def warm(self) -> None:
-        """One real forward of every engine, and its cost measured; only then is the state "ready"."""
+        """One real forward of every engine; only then is the state "ready"."""
         try:
-            timed: dict[BEEConfig, Engine] = {}  # one of each shape
             for engine in self:
                 engine.warm()
-                engine.calibrate(timed.get(engine.shape))
-                timed.setdefault(engine.shape, engine)
         except Exception:  # raised again: only the state is noted here
             self.state = "failed"
             raise
         self.state = "ready"
+
+
+def load_one(paths: Sequence[Path], name: str | None) -> Engine:
+    """The engine that `Registry(paths, name)` answers with, without loading the others. `paths` are folders."""
+    folders = [folder for path in paths or [SHIPPED] for folder in checkpoint_folders(path)]
+    name = name or (None if paths else SHIPPED_DEFAULT)
+    if name is None:
+        return Engine.load(folders[0])
+    named = {_name(folder): folder for folder in reversed(folders)}
+    if name not in named:
+        raise UnknownModel(f"no model is named {name!r}; there are {', '.join(reversed(named))}")
+    return Engine.load(named[name])
+
+
+def _name(folder: Path) -> str:
+    """What the checkpoint in a folder is called. Raises CheckpointError where that can't be read."""
+    try:
+        return str(json.loads((folder / "config.json").read_bytes())["name"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return Engine.load(folder).name  # which says what is wrong with it
 
 
 def checkpoint_folders(path: Path) -> list[Path]:

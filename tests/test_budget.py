@@ -40,20 +40,17 @@ def test_predictions_weigh_blocks_by_their_texts() -> None:
     assert predicted == pytest.approx([0.1, 0.25, 0.6])
 
 
-def test_an_engine_converts_when_it_is_loaded_and_again_when_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_converts_when_it_is_loaded_and_again_when_it_is_warm(monkeypatch: pytest.MonkeyPatch) -> None:
     result = replace(random_checkpoint(), profiles={"ms-500": Profile(HALF, {}, Budget(0.5, 20, RUNGS))})
-    monkeypatch.setattr("beexformer.model.cost.assumed", lambda *_: milliseconds(9.0))
+    monkeypatch.setattr("beexformer.model.cost.of_level", lambda *_: milliseconds(9.0))
     engine = Engine(result)
     assert engine.profiles["ms-500"] == FIRST
     monkeypatch.setattr("beexformer.model.cost.calibrate", lambda *_: milliseconds(0.05))
-    engine.calibrate()
+    engine.warm()
     assert engine.profiles["ms-500"] == DEEP
     assert engine.description["profiles"]["ms-500"]["exit"] == {"min_blocks": 6}
     answer = engine.predict([engine.encode("a film", options=ExitOptions(profile="ms-500"))])[0]
     assert (answer.exit_index, answer.profile) == (6, "ms-500")
-    other = Engine(result)
-    other.calibrate(engine)
-    assert other.profiles["ms-500"] == DEEP, "what was measured of an engine alike is taken over"
 
 
 def test_a_folder_keeps_it(tmp_path: Path) -> None:

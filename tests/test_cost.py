@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from beexformer.model import cost
@@ -49,9 +50,9 @@ def test_lengths_that_were_held_up_every_time_do_not_count(clock: list[float]) -
 
 def test_it_follows_a_machine_that_becomes_busy_and_is_deaf_to_single_rows(clock: list[float]) -> None:
     model = cost.CostModel((0.03, 0.01, 0.004, 0.00002), 0.0, "")
-    before = model.milliseconds(25, 2)
+    before, now = model.milliseconds(25, 2), 1.5 * model.milliseconds(9, 3)
     for _ in range(100):
-        model.observe(9, 3, 1.5 * cost.CostModel(model.coefficients, 0.0, "").milliseconds(9, 3))
+        model.observe(9, 3, now)
     assert model.milliseconds(25, 2) == pytest.approx(1.5 * before, rel=0.02)
     model.observe(25, 2, 1e6)
     assert model.milliseconds(25, 2) == pytest.approx(1.5 * before, rel=0.03)
@@ -73,12 +74,26 @@ def test_every_length_and_depth_of_a_network_is_within_reach(
     assert all(timed.count(point) >= 3 for point in timed), "the quickest of fewer would be an accident"
 
 
-def test_what_is_assumed_grows_with_the_network_and_shrinks_with_instructions() -> None:
-    small, large = cost.assumed(384, "x86-64-v4-vpopcntdq"), cost.assumed(768, "x86-64-v4-vpopcntdq")
+def test_it_learns_another_machine_from_the_rows_that_are_run() -> None:
+    truth = cost.CostModel((0.05, 0.004, 0.006, 0.00009))
+    model = cost.of_level(384, "x86-64-v4-vpopcntdq")
+    rng = np.random.default_rng(0)
+    for tokens, blocks, late in zip(
+        np.exp(rng.uniform(1.5, 6, 20_000)).astype(int), rng.integers(1, 7, 20_000), rng.random(20_000), strict=True
+    ):
+        held_up = 5 if late < 0.1 else 1  # a tenth of the rows says nothing about the machine
+        model.observe(tokens, blocks, held_up * truth.milliseconds(tokens, blocks))
+    for tokens, blocks in itertools.product((6, 25, 64, 128, 400), (1, 3, 6)):
+        assert model.milliseconds(tokens, blocks) == pytest.approx(truth.milliseconds(tokens, blocks), rel=0.15)
+
+
+def test_a_level_costs_more_with_the_network_and_less_with_instructions() -> None:
+    small, large = cost.of_level(384, "x86-64-v4-vpopcntdq"), cost.of_level(768, "x86-64-v4-vpopcntdq")
     assert 2 < large.milliseconds(128, 6) / small.milliseconds(128, 6) < 4
-    assert small.milliseconds(25, 6) < cost.assumed(384, "x86-64-v3").milliseconds(25, 6)
-    assert small.milliseconds(25, 6) < cost.assumed(384, "native").milliseconds(25, 6)
+    assert small.milliseconds(25, 6) < cost.of_level(384, "x86-64-v3").milliseconds(25, 6)
+    assert small.milliseconds(25, 6) < cost.of_level(384, "x86-64-v2").milliseconds(25, 6)
     assert small.calibrated_at is None
+    assert cost.of_level(384, "armv8-a").coefficients == cost.of_level(384, "x86-64-v3").coefficients
 
 
 def test_nothing_costs_less_than_nothing(clock: list[float]) -> None:

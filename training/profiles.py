@@ -100,7 +100,6 @@ def run(
     cost = None
     if want == "ms":
         engine.calibrate()
-        assert engine.cost is not None
         cost = engine.cost.milliseconds
     options, evidence = tune(seen, want, value, confidence, cost)
     inputs = data.read_inputs(rows, columns)

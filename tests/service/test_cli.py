@@ -185,6 +185,21 @@ def test_a_terminal_sees_progress_and_stdout_stays_clean(tmp_path: Path) -> None
     assert [json.loads(line)["tokens"] for line in ended.stdout.splitlines()] == [5] * 100
 
 
+def test_one_of_several_is_loaded_and_no_other(run: Any, tmp_path: Path) -> None:
+    for name in ("bronze", "silver"):
+        save(replace(read(GOLDEN), name=name), tmp_path / f"of_{name}")
+    (tmp_path / "of_bronze" / "model.safetensors").write_bytes(b"")
+    for asked, answers in ((("--model", "silver"), "silver"), ((), None), (("--model", "bronze"), None)):
+        code, out, err = run("classify", "--checkpoint", tmp_path, GOOD, *asked)
+        assert (code, json.loads(out)["model"] if out else None) == (0 if answers else 2, answers), err
+    code, _, err = run("classify", "--checkpoint", tmp_path, GOOD, "--model", "gold")
+    assert (code, err) == (2, "beexformer: no model is named 'gold'; there are bronze, silver\n")
+    (tmp_path / "of_bronze" / "config.json").write_text("{")
+    code, _, err = run("classify", "--checkpoint", tmp_path, GOOD, "--model", "gold")
+    assert code == 2
+    assert "config.json" in err
+
+
 def test_models_are_listed(run: Any, tmp_path: Path) -> None:
     code, out, _ = run("models", "--checkpoint", GOLDEN)
     assert code == 0

@@ -53,7 +53,7 @@ async function classify() {
     model: model.name,
     ...(pair ? { text_pair: pair } : {}),
     ...candidates(),
-    ...("cost_model" in model ? { cost: true } : {}),
+    cost: true,
   };
   const key = JSON.stringify(body);
   const chosen = effective();
