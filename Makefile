@@ -6,6 +6,8 @@ TASK ?= sst2
 TORCH ?= torch
 DOCKER ?= docker
 export DOCKER_BUILDKIT = 1
+# a test file at a time to each of so many processes
+SPREAD := --numprocesses logical --maxprocesses 4 --dist loadfile
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: serve test quick soak mutations check train bench load image rehearse constraints clean
@@ -14,10 +16,10 @@ serve: .venv/serve  ## set up without torch, then serve the shipped checkpoint o
 	$(BIN)/beexformer serve
 
 test: .venv/dev check  ## set up with torch, then every check and every test but the soak
-	$(BIN)/pytest -m "not soak"
+	$(BIN)/pytest $(SPREAD) -m "not soak"
 
 quick: .venv/dev check  ## the same without what takes more than a few seconds
-	$(BIN)/pytest -m "not slow and not soak"
+	$(BIN)/pytest $(SPREAD) -m "not slow and not soak"
 
 soak: .venv/dev  ## half an hour of load, killed workers, SIGTERM trials and hostile clients against a real service
 	$(BIN)/pytest -m soak
