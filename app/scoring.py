@@ -240,7 +240,7 @@ def _fingerprint(scoring: Scoring, engine: Engine) -> dict[str, Any]:
         "options": asdict(scoring.options),
         "model": [engine.name, list(engine.labels), hashlib.sha256(logits.tobytes()).hexdigest()],
         "thresholds": engine.thresholds and [*engine.thresholds],
-        "chunk": ROWS,
+        "chunk_rows": ROWS,
     }
 
 

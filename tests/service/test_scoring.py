@@ -14,7 +14,7 @@ from rich.console import Console
 from running import GOLDEN, PATIENCE
 
 from beexformer.app import scoring as scoring_module
-from beexformer.app.chunked_output import ANSWER_COLUMNS
+from beexformer.app.chunked_output import ANSWER_COLUMNS, Output
 from beexformer.app.scoring import ROWS, Scoring, score
 from beexformer.model import tables
 from beexformer.model.engine import Engine
@@ -156,6 +156,21 @@ def test_what_another_run_left_is_not_gone_on_with(
     written = 7
     assert scored(tmp_path / "rows.csv", tmp_path / "out.csv", golden).rows == 2 * ROWS
     assert written == 8, "the part that was there is left out"
+
+
+def test_a_part_that_a_power_failure_left_empty_is_written_again(golden: Engine, tmp_path: Path) -> None:
+    write(tmp_path / "rows.csv", 2 * ROWS)
+    output = Output(tmp_path / "out.csv", tmp_path / "rows.csv", ("id", "text"))
+    output.folder.mkdir()
+    rows = [{"id": str(i), "text": "a film"} for i in range(ROWS)]
+    for number in (0, 1):
+        output.write(number, rows, ["why"] * ROWS)
+    assert [*output.parts()] == [0, 1]
+    output.parts()[1].write_bytes(b"")
+    assert [*output.parts()] == [0]
+    output.write(1, rows, ["why"] * ROWS)
+    assert output.join() == 2 * ROWS
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 2 * ROWS + 1
 
 
 @pytest.mark.slow
