@@ -7,7 +7,7 @@ Refused in, on the way of a request:
 
 - protocol.py: broken HTTP (400), too late (408), address or head too large (414, 431)
 - admission.py: keys (401), body too large by its stated length (413); middleware.py: without one
-- service.py, doorkeeper.py: not ready (503)
+- service.py, stand_in.py: not ready (503)
 - scheduler.py: too much waits (503), before the body is read (`admit`, also by direct.py) and when a text is to wait
   its turn; its deadline has passed (504)
 - fast_path.py: no JSON by its type (415); main.py: no JSON (400), wrong fields (422)

@@ -1,7 +1,7 @@
 """
 The service from its start to its end, supervised.
 
-Start: the socket is opened and a first process forked, the doorkeeper, which answers probes (and 503 to the rest).
+Start: the socket is opened and a first process forked, the stand-in, which answers probes (and 503 to the rest).
 Only then is imported what takes a second (FastAPI, numba), are checkpoints read and verified, kernels compiled or
 loaded from the cache, and real forwards run. Workers are forked from the process that has done all that and serve at
 once. A damaged checkpoint ends the process with one sentence.
@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 from beexformer.app import logs, tracing
 from beexformer.app.counters import counting
-from beexformer.app.doorkeeper import keep_door
 from beexformer.app.listener import address, listen
 from beexformer.app.settings import Settings
+from beexformer.app.stand_in import stand_in
 from beexformer.app.supervisor import Supervisor
 from beexformer.model.errors import BEEError
 
@@ -52,8 +52,8 @@ def serve(settings: Settings, load: "Callable[..., Engine] | None" = None) -> No
         )
         processes = stack.enter_context(counting(supervisor.shared))
         stack.callback(supervisor.kill)
-        supervisor.work = functools.partial(keep_door, settings)
-        supervisor.open_door()
+        supervisor.work = functools.partial(stand_in, settings)
+        supervisor.start_stand_in()
         gc.disable()  # nothing is thrown away meanwhile, and looking for it takes a fifteenth of the time
         stack.callback(gc.enable)
         # only now that somebody answers: it takes a second

@@ -8,8 +8,8 @@ Each number is written by one process only and read at a glance; nothing is lock
 import mmap
 
 EMPTY, STARTING, OPENING, SERVING, LEAVING = range(5)
-"""States of a slot. OPENING is the doorkeeper's; who is LEAVING takes no connection any more."""
-REFUSED, ENDED, HUNG = 0, 1, 2  # counts: texts that the doorkeeper refused; workers that were replaced, and why
+"""States of a slot. OPENING is the stand-in's; who is LEAVING takes no connection any more."""
+REFUSED, ENDED, HUNG = 0, 1, 2  # counts: texts that the stand-in refused; workers that were replaced, and why
 
 
 class SharedState:
@@ -31,7 +31,7 @@ class SharedState:
         return [pid for pid in self.pid if pid]
 
     def superseded(self, slot: int) -> bool:
-        """The process of the slot is the doorkeeper, and a worker serves."""
+        """The process of the slot is the stand-in, and a worker serves."""
         return self.state[slot] == OPENING and SERVING in self.state
 
     def crowded(self, slot: int, more: int = 0) -> bool:

@@ -69,7 +69,7 @@ class Supervisor:
         reload: Callable[[dict[str, Any]], Work],
         put_back: Callable[[], None],
     ) -> None:
-        self.shared = SharedState(2 * workers + 1)  # two generations at a reload, and the doorkeeper
+        self.shared = SharedState(2 * workers + 1)  # two generations at a reload, and the stand-in
         self._listener, self._workers = listener, workers
         self._health_seconds, self._drain_seconds, self._end_seconds = health_seconds, drain_seconds, end_seconds
         self._reload, self._tell_put_back = reload, put_back
@@ -85,7 +85,7 @@ class Supervisor:
         self._asking: Child | None = None  # who is told how that went
         self._hung_up = False  # SIGHUP has come and waits
 
-    def open_door(self) -> None:
+    def start_stand_in(self) -> None:
         """Fork a process that answers while this one gets ready; it retires when the first worker serves."""
         self._fork()
 

@@ -15,12 +15,12 @@ from transformers import AutoModel
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer
-from beexformer.training import backbone, bert, corpus, distill, fit, loop
+from beexformer.training import backbone, bert, corpus, distill, loop, resumable
 from beexformer.training.batches import pad
 from beexformer.training.bert import Bert
-from beexformer.training.frame import Frame
 from beexformer.training.network import BEExformer
 from beexformer.training.recipe import read
+from beexformer.training.rotation import Rotation
 
 
 @pytest.fixture(scope="module")
@@ -116,21 +116,21 @@ def test_attention_starts_as_the_encoders_own(encoder: Path) -> None:
     rows = [np.array(tokenizer.inner.encode(text).ids) for text in random_texts(64, longest=12)]
     batches = [pad(rows[i : i + 8]) for i in range(0, 64, 8)]
     counts = np.bincount(np.concatenate(rows), minlength=tokenizer.vocab_size)
-    frame = Frame.of(ours, counts, batches)
+    rotation = Rotation.of(ours, counts, batches)
     network = BEExformer(
         BEEConfig(tokenizer.vocab_size, 2, d_model=64, n_head=2, n_block=2, max_tokens=24, binary=False)
     )
     with torch.no_grad():
-        network.embedding.weight.copy_(frame.embedding(ours, counts))
-    distill.start(network, ours, frame, batches)
+        network.embedding.weight.copy_(rotation.embedding(ours, counts))
+    distill.start(network, ours, rotation, batches)
     ids, mask = batches[0]
     theirs = AutoModel.from_pretrained(encoder, local_files_only=True, attn_implementation="eager").eval()
     state = ours.all_states(ids, mask)[1]
     layer = theirs.encoder.layer[1].attention
     extended = torch.where(mask, 0.0, -torch.inf)[:, None, None, :]
-    wanted = layer.output.dense(layer.self(state, extended)[0]) @ frame.axes
-    turned = (state @ frame.axes - frame.mean[1]) / frame.spread[1]
-    result = network.blocks[1].attention(turned, mask) * frame.spread[1]
+    wanted = layer.output.dense(layer.self(state, extended)[0]) @ rotation.axes
+    turned = (state @ rotation.axes - rotation.mean[1]) / rotation.spread[1]
+    result = network.blocks[1].attention(turned, mask) * rotation.spread[1]
     assert torch.allclose(result[mask], wanted[mask], atol=1e-4)
 
 
@@ -143,7 +143,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_a_killed_run_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a kill in the second stage, the same bytes as those of an unbroken run."""
-    monkeypatch.setattr(fit, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(resumable, "SAVE_SECONDS", 0.0)
     often(monkeypatch)
     plan = recipe()
     step, steps, last = loop.Loop.train_step, 0, 0

@@ -16,9 +16,9 @@ from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
 from beexformer.training import backbone, distill, encoders, mpnet, vocabulary
 from beexformer.training.batches import Batch, pad
-from beexformer.training.frame import Frame
 from beexformer.training.mpnet import MPNet
 from beexformer.training.network import BEExformer
+from beexformer.training.rotation import Rotation
 
 LAYERS = 4
 FIRST = ["<s>", "<pad>", "</s>", "<unk>"]
@@ -132,19 +132,19 @@ def test_attention_starts_as_that_of_the_layer_that_sees_the_same(encoder: Path)
     ours, words = loaded(encoder, 2)
     torch.nn.init.zeros_(ours.bias.weight)
     batches, counts = calibration(words)
-    frame = Frame.of(ours, counts, batches)
+    rotation = Rotation.of(ours, counts, batches)
     shape = {"d_model": 64, "n_head": 2, "n_block": 2, "max_tokens": 24}
     network = BEExformer(BEEConfig(len(words.rows), 2, binary=False, **shape))
     with torch.no_grad():
-        network.embedding.weight.copy_(frame.embedding(ours, counts))
-    distill.start(network, ours, frame, batches)
+        network.embedding.weight.copy_(rotation.embedding(ours, counts))
+    distill.start(network, ours, rotation, batches)
     ids, mask = batches[0]
     theirs = AutoModel.from_pretrained(encoder, local_files_only=True, attn_implementation="eager").eval()
     state = ours.all_states(ids, mask)[1]  # what block 2 sees, and the encoder's third layer
     extended = torch.where(mask, 0.0, -torch.inf)[:, None, None, :]
-    wanted = theirs.encoder.layer[2].attention.attn(state, extended)[0] @ frame.axes
-    turned = (state @ frame.axes - frame.mean[1]) / frame.spread[1]
-    result = network.blocks[1].attention(turned, mask) * frame.spread[1]
+    wanted = theirs.encoder.layer[2].attention.attn(state, extended)[0] @ rotation.axes
+    turned = (state @ rotation.axes - rotation.mean[1]) / rotation.spread[1]
+    result = network.blocks[1].attention(turned, mask) * rotation.spread[1]
     assert torch.allclose(result[mask], wanted[mask], atol=1e-4)
 
 

@@ -14,7 +14,7 @@ from tiny import random_texts
 from beexformer.model.engine import Engine
 from beexformer.model.errors import DataError, TrainingError
 from beexformer.model.exits import softmax
-from beexformer.training import own_rows, prepare, recipe, teacher, teaching, train
+from beexformer.training import own_rows, prepare, recipe, teacher, teacher_labels, train
 from beexformer.training.data import Input, Rows
 from beexformer.training.progress import RunProgress
 
@@ -32,7 +32,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Labelled single texts and pairs with splits of their own, and free text that repeats rows of dev and test."""
-    for module in (prepare, teaching):
+    for module in (prepare, teacher_labels):
         monkeypatch.setattr(module, "locate", lambda name, cache: encoder)
     for kind in ("single", "pairs"):
         (tmp_path / kind).mkdir()

@@ -11,7 +11,7 @@ from transformers import BertConfig, BertModel
 
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import encoders, state, teacher
+from beexformer.training import encoders, resumable, teacher
 from beexformer.training.data import Rows
 
 
@@ -63,7 +63,7 @@ def test_a_killed_teacher_goes_on_to_the_same_weights(
     encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = finetuned(encoder, tmp_path / "whole", 3).state_dict()
-    save, saved = state.save, 0
+    save, saved = resumable.save, 0
 
     def killed(*arguments: Any) -> None:
         nonlocal saved
@@ -72,10 +72,10 @@ def test_a_killed_teacher_goes_on_to_the_same_weights(
         if saved == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(state, "save", killed)
+    monkeypatch.setattr(resumable, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         finetuned(encoder, tmp_path / "killed", 3)
-    monkeypatch.setattr(state, "save", save)
+    monkeypatch.setattr(resumable, "save", save)
     for name, weight in finetuned(encoder, tmp_path / "killed", 3).state_dict().items():
         assert torch.equal(weight, whole[name]), name
 

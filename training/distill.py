@@ -24,18 +24,18 @@ from torch import Tensor
 
 from beexformer.model.config import BEEConfig
 from beexformer.model.tokenizer import Tokenizer
-from beexformer.training import backbone, bert, corpus, device, fit, full_precision, memory, mpnet, vocabulary
+from beexformer.training import backbone, bert, corpus, device, full_precision, memory, mpnet, resumable, vocabulary
 from beexformer.training.batches import Batch
 from beexformer.training.bert import Bert
 from beexformer.training.buckets import Feed
 from beexformer.training.encoders import locate
-from beexformer.training.frame import Frame
 from beexformer.training.loop import Budget, Loop, Objective
 from beexformer.training.mixture import Mixture
 from beexformer.training.network import BEExformer, Block
 from beexformer.training.objectives import FromEncoder, FromFullPrecision, Weights
 from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import NAME, Section
+from beexformer.training.rotation import Rotation
 
 FULL = "-full"  # after the name of a backbone: its full-precision counterpart
 CPU_STEP = 1024  # tokens, where a run on a CPU is given minutes
@@ -102,22 +102,22 @@ class BackboneRecipe(Section):
 
 
 @torch.no_grad()
-def start(network: BEExformer, encoder: Bert, frame: Frame, batches: list[Batch]) -> None:
+def start(network: BEExformer, encoder: Bert, rotation: Rotation, batches: list[Batch]) -> None:
     """Give a full-precision network the encoder's attention, written for the turned space; its embedding is set."""
     first = torch.cat([network.embed(ids)[mask] for ids, mask in batches]).double()
-    seen = torch.cat([encoder.all_states(ids, mask)[0][mask] @ frame.axes for ids, mask in batches])
+    seen = torch.cat([encoder.all_states(ids, mask)[0][mask] @ rotation.axes for ids, mask in batches])
     ridge = 1e-3 * len(first) * torch.eye(first.shape[1], dtype=first.dtype, device=first.device)
     # what the first block sees -> what the encoder's first layer sees
-    bridge = torch.linalg.solve(first.T @ first + ridge, first.T @ (seen - frame.mean[0]).double()).float()
-    D = len(frame.axes)
+    bridge = torch.linalg.solve(first.T @ first + ridge, first.T @ (seen - rotation.mean[0]).double()).float()
+    D = len(rotation.axes)
     for c, block in enumerate(network.blocks):
         assert isinstance(block, Block)
         source: Any = encoder.layers[c * encoder.layers_a_block]  # the layer that sees what this block sees
-        weight = source.qkv.weight.float() @ frame.axes  # reads turned states
-        block.attention.qkv.weight.copy_(weight @ bridge.T if c == 0 else weight * frame.spread[c])
-        block.attention.qkv.bias.copy_(source.qkv.bias.float() + weight @ frame.mean[c])
-        block.attention.o.weight.copy_(frame.axes.T @ source.out.weight.float() / frame.spread[c])
-        block.attention.o.bias.copy_(source.out.bias.float() @ frame.axes / frame.spread[c])
+        weight = source.qkv.weight.float() @ rotation.axes  # reads turned states
+        block.attention.qkv.weight.copy_(weight @ bridge.T if c == 0 else weight * rotation.spread[c])
+        block.attention.qkv.bias.copy_(source.qkv.bias.float() + weight @ rotation.mean[c])
+        block.attention.o.weight.copy_(rotation.axes.T @ source.out.weight.float() / rotation.spread[c])
+        block.attention.o.bias.copy_(source.out.bias.float() @ rotation.axes / rotation.spread[c])
         block.slfn.gates_h.bias[:D] = 2.0  # Sh open: the stream passes until the gates have learned better
         block.norm_h.weight.fill_(0.6)  # states of spread 1 that aren't predicted yet are best guessed small
         block.norm_x.weight.fill_(0.8)
@@ -182,12 +182,12 @@ class Distillation:
         plan = self.recipe.full_precision
         feed = self.feed(plan.tokens_a_step, self.recipe.seed)
         batches = feed.calibration()
-        frame = Frame.of(self.encoder, self.counts, batches)
+        rotation = Rotation.of(self.encoder, self.counts, batches)
         network = self.network(binary=False)
         with torch.no_grad():
-            network.embedding.weight.copy_(frame.embedding(self.encoder, self.counts))
-        start(network, self.encoder, frame, batches)
-        objective = FromEncoder(network, self.encoder, frame, feed, plan.weights)
+            network.embedding.weight.copy_(rotation.embedding(self.encoder, self.counts))
+        start(network, self.encoder, rotation, batches)
+        objective = FromEncoder(network, self.encoder, rotation, feed, plan.weights)
         loop = self._trained("full precision", objective, feed, plan)
         return network, objective.readers.weight.detach(), loop.facts()
 
@@ -205,7 +205,7 @@ class Distillation:
 
     def _trained(self, name: str, objective: Objective, feed: Feed, plan: Stage) -> Loop:
         loop = Loop(objective, feed, plan.budget(self.recipe.compile), self.device)
-        fit.run(loop, self.work / f"{name.replace(' ', '_')}.pt", self.fingerprint, self.progress, name)
+        resumable.run(loop, self.work / f"{name.replace(' ', '_')}.pt", self.fingerprint, self.progress, name)
         return loop
 
 

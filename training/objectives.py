@@ -21,8 +21,8 @@ from torch.nn import functional as F
 
 from beexformer.training.bert import Bert, sentence_vectors
 from beexformer.training.buckets import Feed
-from beexformer.training.frame import Frame
 from beexformer.training.network import BEExformer, soft_routing_loss
+from beexformer.training.rotation import Rotation
 
 FIRST_ROWS = {"cpu": 5_000, "cuda": 20_000}
 """Kind of device -> rows that readers begin with by least squares: on a CPU a wide encoder reads them in a minute."""
@@ -126,8 +126,8 @@ class FromEncoder(_Networks):
 
     parts: tuple[str, ...] = ("states", "means", "vectors")
 
-    def __init__(self, network: BEExformer, encoder: Bert, frame: Frame, feed: Feed, weights: Weights) -> None:
-        self.network, self.encoder, self.frame, self.weights = network, encoder, frame, weights
+    def __init__(self, network: BEExformer, encoder: Bert, rotation: Rotation, feed: Feed, weights: Weights) -> None:
+        self.network, self.encoder, self.rotation, self.weights = network, encoder, rotation, weights
         self.readers = Readers(len(network.blocks), network.config.d_model).to(feed.ids.device)
         self.modules = {"network": network, "readers": self.readers}
         network.embedding.requires_grad_(False)
@@ -137,7 +137,7 @@ class FromEncoder(_Networks):
             for length, spec in feed.samples(4).items():
                 ids, mask = feed.rows(spec, length)
                 self.spread[length] = (
-                    means(frame.turn(encoder(ids, mask)), mask).var(1, correction=0).mean(-1).clamp_min(1e-4)
+                    means(rotation.turn(encoder(ids, mask)), mask).var(1, correction=0).mean(-1).clamp_min(1e-4)
                 )
 
     @torch.no_grad()
@@ -159,7 +159,7 @@ class FromEncoder(_Networks):
 
     def losses(self, ids: Tensor, mask: Tensor, spec: Tensor) -> tuple[Tensor, Tensor]:
         said = self.encoder(ids, mask)
-        wanted, vectors = self.frame.turn(said), sentence_vectors(said, mask)
+        wanted, vectors = self.rotation.turn(said), sentence_vectors(said, mask)
         states = torch.stack(self.network.states(self.network.embed(ids), mask))
         pooled = means(states, mask)
         a = apart(states, wanted, mask)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
-from beexformer.training import backbone, data, passages, teaching, vocabulary, warm_start
+from beexformer.training import backbone, data, passages, teacher_labels, vocabulary, warm_start
 from beexformer.training.backbone import Backbone
 from beexformer.training.data import Input, Rows, sides
 from beexformer.training.encoders import locate
@@ -75,7 +75,7 @@ def prepare(recipe: Recipe, root: Path, work: Path, progress: RunProgress, varia
     if start:
         facts["checkpoint" if recipe.start.checkpoint else "backbone"] = start.provenance
     if recipe.teacher:
-        taught = teaching.teach(recipe, root, work, train, dev, test, targets, progress)
+        taught = teacher_labels.teach(recipe, root, work, train, dev, test, targets, progress)
         unlabelled, targets, facts["teacher"] = taught.rows, taught.targets, taught.facts
 
     ids = tokenizer.encode_rows(train.inputs())

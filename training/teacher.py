@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, get_linear_schedule_with_warmup
 
 from beexformer.model.folders import replacing
-from beexformer.training import state
+from beexformer.training import resumable
 from beexformer.training.batches import length_batches, pad, sorted_batches
 from beexformer.training.data import Rows
 from beexformer.training.network import mean_state
@@ -132,7 +132,7 @@ def finetune(
         run.restore(torch.load(saved, weights_only=True))
     while run.epoch < epochs:
         run.run_epoch(seed, dtype, report)
-        state.save(run.state(), saved)
+        resumable.save(run.state(), saved)
     return run.teacher.eval()
 
 

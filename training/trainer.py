@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from beexformer.model.config import DEFAULT_DELTA
-from beexformer.training import calibrate, device, export, fit, full_precision, precision
+from beexformer.training import calibrate, device, export, full_precision, precision, resumable
 from beexformer.training.backbone import Backbone
 from beexformer.training.batches import Batch, calibration_batches
 from beexformer.training.buckets import Feed
@@ -87,13 +87,13 @@ class Trainer:
 
     def fit(self, folder: Path, progress: RunProgress) -> None:
         """Train to the end of the schedule, or go on where a run in `folder` ended."""
-        fit.run(self.loop, folder / STATE, self.fingerprint, progress, "training")
+        resumable.run(self.loop, folder / STATE, self.fingerprint, progress, "training")
         if second := self.recipe.second_stage:
             on = self.loop.device
             feed = _feed(self.recipe, self.data, second.tokens_a_step, on, labelled_alone=True)
             loop = self._loop(second, feed, on)
             made_of = f"{self.fingerprint} {second.model_dump_json()}"
-            fit.run(loop, folder / SECOND_STATE, made_of, progress, "second stage")
+            resumable.run(loop, folder / SECOND_STATE, made_of, progress, "second stage")
             self.loops.append(loop)
 
     def logits(self) -> np.ndarray:

@@ -97,7 +97,7 @@ class Server:
     def ready(self) -> bool:
         try:
             return httpx2.get(f"{self.url}/readyz", timeout=PATIENCE).status_code == 200
-        except httpx2.HTTPError:  # a connection that the doorkeeper closes while it leaves
+        except httpx2.HTTPError:  # a connection that the stand-in closes while it leaves
             return False
 
     def lines(self) -> list[dict[str, Any]]:

@@ -257,7 +257,7 @@ def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> No
             with httpx2.Client(base_url=server.url, timeout=PATIENCE) as http:
                 return samples(http.get("/metrics").text)
 
-        wait_until(lambda: len(workers()) == 2)  # the doorkeeper has left
+        wait_until(lambda: len(workers()) == 2)  # the stand-in has left
         for _ in range(20):
             assert httpx2.post(f"{server.url}/classify", json=ONE, timeout=PATIENCE).status_code == 200
         requests = ("bee_requests_total", "code=200", "model=golden")
@@ -288,7 +288,7 @@ def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_what_a_request_waits_before_anybody_looks_at_it_counts(tmp_path: Path) -> None:
     with server_of(tmp_path, BEEXFORMER, "serve", "--port", "0", "--workers", "1", "--checkpoints", GOLDEN) as server:
-        wait_until(lambda: len(children(server.process.pid)) == 1)  # the doorkeeper is gone
+        wait_until(lambda: len(children(server.process.pid)) == 1)  # the stand-in is gone
         [worker] = children(server.process.pid)
 
         def ask_stopped(http: httpx2.Client, seconds: float) -> httpx2.Response:

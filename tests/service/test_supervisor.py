@@ -43,7 +43,7 @@ def messages(server: Server, level: str) -> list[str]:
 
 
 def settled(server: Server, number: int) -> set[int]:
-    """The workers, once the doorkeeper has left."""
+    """The workers, once the stand-in has left."""
     wait_until(lambda: len(workers(server)) == number)
     return workers(server)
 
@@ -110,7 +110,7 @@ def test_probes_are_answered_while_it_starts(tmp_path: Path) -> None:
         for _ in range(20):  # and never back
             assert httpx2.get(f"{url}/readyz", timeout=PATIENCE).status_code == 200
         counted = samples(httpx2.get(f"{url}/metrics", timeout=PATIENCE).text)
-        assert counted["bee_requests_total", "code=503", "model="] == 1  # the one that the doorkeeper refused
+        assert counted["bee_requests_total", "code=503", "model="] == 1  # the one that the stand-in refused
     finally:
         process.terminate()
         process.wait(PATIENCE)

@@ -18,8 +18,8 @@ from beexformer.app.shared_state import OPENING, REFUSED
 from beexformer.app.worker import Place, Worker
 
 
-def keep_door(settings: Settings, place: Place) -> None:
-    """What the doorkeeper does from its fork on."""
+def stand_in(settings: Settings, place: Place) -> None:
+    """What the stand-in does from its fork on."""
 
     def count(path: str, status: int, seconds: float) -> None:
         if has_texts(path):

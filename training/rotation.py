@@ -15,7 +15,7 @@ RARE = 0.75  # exponent of a token's count where it weighs: between running text
 
 
 @dataclass(frozen=True)
-class Frame:
+class Rotation:
     """The turned space: states of layer c become (h @ axes - mean[c]) / spread[c], of mean 0 and spread 1. Its first
     D/2 axes hold most of what tells tokens apart in running text, so that the learned half of eq. 2 carries it."""
 
@@ -30,7 +30,7 @@ class Frame:
 
     @staticmethod
     @torch.no_grad()
-    def of(encoder: Bert, counts: np.ndarray, batches: list[Batch]) -> "Frame":
+    def of(encoder: Bert, counts: np.ndarray, batches: list[Batch]) -> "Rotation":
         """`counts` [V] says how often each token occurs in the text; `batches` are some of it, for the statistics.
         Counts weigh, because a vocabulary is mostly words that hardly occur."""
         words, weights = (
@@ -43,7 +43,7 @@ class Frame:
         read = [[h[mask] @ axes for h in encoder.all_states(ids, mask)] for ids, mask in batches]
         layers = [torch.cat(part) for part in zip(*read, strict=True)]
         mean = torch.stack([h.mean(0) for h in layers])
-        return Frame(axes, mean, torch.stack([(h - h.mean(0)).std() for h in layers]))
+        return Rotation(axes, mean, torch.stack([(h - h.mean(0)).std() for h in layers]))
 
     @torch.no_grad()
     def embedding(self, encoder: Bert, counts: np.ndarray) -> Tensor:
