@@ -8,7 +8,8 @@ classes: below 2, below 4, and above). Frozen vectors all get the same heads (`t
 of a pair |a - b| and a * b; where there are several blocks, the one with the least cross-validated cross-entropy
 answers. Nothing is chosen on test rows. Vectors are kept in --work. Prints a table and one JSON line.
 
-- 1-bit: the backbone that ships, frozen; full precision: another one, in torch, where --full-precision names it
+- 1-bit: the backbone that ships, frozen; full precision: another one, in torch, where --full-precision names it. Heads
+  of single texts read the mean state, with the start-weighted one beside it where `training.pooling` chooses that
 - MiniLM: sentence vectors; Model2Vec: static ones of 256 dimensions, distilled from it by its authors' library
 - TF-IDF: words and pairs of words, logistic regression, its strength by cross-validation
 - train: the command, as a process: seconds from its start to the checkpoint, peak memory, and the served answers
@@ -35,19 +36,19 @@ from rich.console import Console
 from rich.table import Table
 
 from beexformer.model import tables
-from beexformer.model.config import BEEConfig
+from beexformer.model.config import BEEConfig, Pooling
 from beexformer.model.engine import Engine
 from beexformer.model.options import ExitOptions
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.report import baselines
 from beexformer.report.vectors import MiniLM, Model2Vec
-from beexformer.training import backbone, heads, mean_states, precision
+from beexformer.training import backbone, heads, mean_states, pooling, precision
 from beexformer.training.backbone import Backbone
 from beexformer.training.batches import pad, sorted_batches
 from beexformer.training.calibrate import expected_calibration_error
 from beexformer.training.data import Columns, Rows, read_rows, sides
 from beexformer.training.evaluate import exits_taken, logits_of
-from beexformer.training.network import BEExformer, mean_state
+from beexformer.training.network import BEExformer, mean_state, start_state
 
 SINGLE = ("clinc150", "trec6", "subj", "mpqa", "agnews", "tweet_emotion", "sst2_sentences")
 TASKS = (*SINGLE, "stsb")
@@ -58,9 +59,10 @@ THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 
 NAMES = ("1-bit", "full precision", "MiniLM", "Model2Vec", "TF-IDF", "train")
 
 Vectors = Callable[[list[str]], np.ndarray]
-"""Texts -> their vectors, one for each block or one in all: [N, C, D] float32."""
+"""Texts -> their vectors, one for each block or one in all: [N, C, D] float32, or [N, C, 2 D] with start-weighted ones
+beside them."""
 Contender = Callable[["Draw"], Any]
-"""A draw -> test accuracy, or a dictionary that has it."""
+"""A draw -> test accuracy, or a dictionary that has it with what else was seen."""
 
 
 @dataclass(frozen=True)
@@ -102,19 +104,21 @@ def _scored(path: Path) -> Rows:
 # ---------------------------------------------------------------- vectors
 
 
-def bits(start: Backbone) -> Vectors:
+def bits(start: Backbone, asked: Pooling = "mean") -> Vectors:
     network = mean_states.network_of(start, _config(start, head="linear"))
-    engine = mean_states.engine_of(network, start.tokenizer)
+    engine = mean_states.engine_of(network, start.tokenizer, asked)
     return lambda texts: mean_states.of(engine, [*texts], THREADS)
 
 
-def full_precision(start: Backbone) -> Vectors:
+def full_precision(start: Backbone, asked: Pooling) -> Vectors:
     network = BEExformer(_config(start), precision=precision.faster()).eval()
     start.start(network)
     tokenizer = Tokenizer(start.tokenizer, start.shape["max_tokens"])
 
     def read(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return torch.stack([mean_state(h, mask) for h in network.states(network.embed(ids), mask)], 1)
+        poolings = (mean_state,) if asked == "mean" else (mean_state, start_state)
+        states = network.states(network.embed(ids), mask)
+        return torch.stack([torch.cat([pool(h, mask) for pool in poolings], -1) for h in states], 1)
 
     return lambda texts: _batched(tokenizer.encode_rows([*texts]), read)
 
@@ -166,18 +170,26 @@ def read(rows: Rows, vectors: Vectors) -> np.ndarray:
     return np.concatenate([np.abs(a - b), a * b], -1)
 
 
-def with_heads(draw: Draw, vectors: Vectors, kept: Path) -> float:
-    """Test accuracy of heads on frozen vectors, at the block with the least cross-validated cross-entropy."""
+def with_heads(draw: Draw, vectors: Vectors, asked: Pooling, kept: Path) -> dict[str, Any]:
+    """Test accuracy of heads on frozen vectors, at the block with the least cross-validated cross-entropy, and which of
+    two poolings was chosen where both were `asked` for."""
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         np.savez(kept, train=read(draw.train, vectors), test=read(draw.test, vectors))
     with np.load(kept) as file:
         train, test = file["train"], file["test"]
     targets = np.eye(draw.classes)[draw.train.labels]
-    result = heads.fit(train, targets, THREADS)
+    chosen: Pooling = "mean"
+    if asked == "mean":
+        result = heads.fit(train, targets, THREADS)
+    else:
+        tried = pooling.fit(train, targets, THREADS)
+        chosen, result = tried.pooling, tried.heads
     nats = [heads.cross_entropy(result.cross_validated[:, c], targets) for c in range(train.shape[1])]
     best = int(np.argmin(nats))
-    return float((result.heads[best](test[:, best]).argmax(1) == draw.test.labels).mean())
+    seen = test[:, best, : result.heads[best].weight.shape[1]]
+    accuracy = float((result.heads[best](seen).argmax(1) == draw.test.labels).mean())
+    return {"accuracy": accuracy, "block": best + 1, "pooling": chosen, "nats": round(nats[best], 4)}
 
 
 def with_words(draw: Draw) -> float:
@@ -239,15 +251,24 @@ def with_command(draw: Draw, folder: Path) -> dict[str, float | list[float]]:
 def contenders(chosen: list[str], start: Backbone, leader: str | None, work: Path) -> dict[str, Contender]:
     """By name, what gives the test accuracy for a draw, or more of what was seen."""
 
-    def frozen_by(name: str, make: Callable[[], Vectors]) -> Contender:
+    def frozen_by(name: str, make: Callable[[Pooling], Vectors], most: Pooling = "mean") -> Contender:
         made = cache(make)
-        return lambda draw: with_heads(draw, made(), work / name / f"{draw.name}-{len(draw.test)}.npz")
+
+        def run(draw: Draw) -> dict[str, Any]:
+            asked = "mean" if draw.train.pairs else most
+            return with_heads(draw, made(asked), asked, work / name / asked / f"{draw.name}-{len(draw.test)}.npz")
+
+        return run
+
+    @cache
+    def followed() -> Backbone:
+        return backbone.read(str(leader), Path())
 
     known: dict[str, Contender] = {
-        "1-bit": frozen_by("1-bit", lambda: bits(start)),
-        "full precision": frozen_by("full", lambda: full_precision(backbone.read(str(leader), Path()))),
-        "MiniLM": frozen_by("MiniLM", lambda: minilm),
-        "Model2Vec": frozen_by("Model2Vec", lambda: model2vec),
+        "1-bit": frozen_by("1-bit", lambda asked: bits(start, asked), "mean_and_start"),
+        "full precision": frozen_by("full", lambda asked: full_precision(followed(), asked), "mean_and_start"),
+        "MiniLM": frozen_by("MiniLM", lambda _: minilm),
+        "Model2Vec": frozen_by("Model2Vec", lambda _: model2vec),
         "TF-IDF": with_words,
         "train": lambda draw: with_command(draw, work / "train" / draw.name),
     }

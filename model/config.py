@@ -5,9 +5,12 @@ What a BEExformer is, in one frozen description that training, file format and e
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 DEFAULT_DELTA = 1e-4  # Table 1
+START_SCALE, START_TOKENS = 3.0, 32
+"""Of the start-weighted mean: token i of the first 32 weighs exp(-i / 3). Of 2, 3 and 5, by cross-validation on TREC's
+questions (docs/log.md, 2026-11-27); what came after the 32nd would weigh less than 3e-5."""
 MOST_SIGNS = 65_535  # that an output may sum: kernels count them in 16 bits
 LARGEST = {
     "vocab_size": 1_000_000,
@@ -21,14 +24,16 @@ LARGEST = {
 }
 """Field -> what is far beyond any network that makes sense; a file that states more is refused before it is read."""
 LEAST = {"n_class": 2, "max_tokens": 3}  # two special tokens and a word; of all others 1
+Pooling = Literal["mean", "mean_and_start"]
 CHOICES = {
     "head": ("binary", "linear"),
     "embedding": ("int8", "int4+2"),
     "carry": ("x", "h"),
     "slfn": ("depth", "time"),
     "pairs": ("together", "apart"),
+    "pooling": get_args(Pooling),
 }
-LATER = {"multi_label": False, "pairs": "together"}
+LATER = {"multi_label": False, "pairs": "together", "pooling": "mean"}
 """Fields that older releases don't know, and what these do: unstated in a file where it is just that."""
 
 
@@ -52,6 +57,9 @@ class BEEConfig:
     binary: bool = True  # False: the paper's FP variants
     early_exit: bool = True  # False: the paper's WEE variants, one head after the last block
     pairs: Literal["together", "apart"] = "together"  # apart: each text by itself, heads read |a - b| and a * b
+    pooling: Pooling = (
+        "mean"  # of states, for linear heads; with `and_start` also one that weighs the first tokens most
+    )
     multi_label: bool = False  # each class has a sigmoid of its own, and any number of them apply to a text
 
     def __post_init__(self) -> None:
@@ -76,6 +84,10 @@ class BEEConfig:
             )
         if self.pairs == "apart" and (self.head != "linear" or self.exact_match or not self.early_exit):
             raise ValueError('pairs="apart" goes with linear heads at every exit, and without exact_match')
+        if self.pooling != "mean" and (self.head != "linear" or self.pairs == "apart" or not self.early_exit):
+            raise ValueError(
+                f'pooling="{self.pooling}" goes with linear heads at every exit, and with texts or pairs read together'
+            )
         if self.d_model % self.n_head:
             raise ValueError(f"d_model={self.d_model} is not divisible by n_head={self.n_head}")
 
@@ -86,8 +98,9 @@ class BEEConfig:
 
     @property
     def head_inputs(self) -> int:
-        """Numbers that an exit's head reads: a mean state, or of two |a - b| and a * b."""
-        return 2 * self.d_model if self.pairs == "apart" else self.d_model
+        """Numbers that an exit's head reads: a mean state, with the start-weighted one beside it, or of two texts' mean
+        states |a - b| and a * b."""
+        return 2 * self.d_model if self.pairs == "apart" or self.pooling == "mean_and_start" else self.d_model
 
     @property
     def max_entropy(self) -> float:

@@ -10,7 +10,7 @@ Pads are never computed, so they are never counted. A row that has left costs no
 
 from typing import NamedTuple
 
-from beexformer.model.config import BEEConfig
+from beexformer.model.config import START_TOKENS, BEEConfig
 
 
 class Count(NamedTuple):
@@ -78,7 +78,9 @@ def head(config: BEEConfig, tokens: Tokens) -> Count:
 
     Of a binary head two binarized layers with a clip (2) between, a mean with T thresholds being an input T times as
     wide. Of a linear one a multiplication and an addition for each weight, and a scale and a bias per class; an 8-bit
-    weight is read as a real number, which is no operation. Of two texts apart two means, |a - b| (2 D) and a * b (D).
+    weight is read as a real number, which is no operation. Of two texts apart two means, |a - b| (2 D) and a * b (D). A
+    start-weighted mean of the first n tokens takes a multiplication and an addition for each number, as many for the
+    sum of the weights, and a division (`kernels.start_state`).
     """
     D, m, T = config.d_model, config.n_class, config.head_thresholds
     pooling, answer = (
@@ -87,6 +89,8 @@ def head(config: BEEConfig, tokens: Tokens) -> Count:
     )
     if config.pairs == "apart":
         pooling += Count(0, 3 * D)
+    if config.pooling == "mean_and_start":
+        pooling += Count(0, sum(2 * min(n, START_TOKENS) * (D + 1) + D for n in each_of(tokens)))
     if config.head == "linear":
         return pooling + Count(0, 2 * config.head_inputs * m + 2 * m) + answer
     layers = binary_linear(1, T * D, config.d_head) + Count(0, 2 * config.d_head) + binary_linear(1, config.d_head, m)

@@ -25,6 +25,7 @@ import numpy as np
 from numba import float32, uint64
 
 from beexformer.model import bits, exits, target
+from beexformer.model.config import START_SCALE, START_TOKENS
 from beexformer.model.embedding import embed as join
 from beexformer.model.embedding import real, token_types
 from beexformer.model.kernel_cache import cached
@@ -75,6 +76,7 @@ STEP = GROUP + TILE + 1  # of `Tiles` that hold a group
 KEYS = 8 if target.MANY_REGISTERS else 4  # whose scores, and columns whose means, attention holds in registers
 CACHE_LINE = 64  # bytes
 MOST_OCTETS = 31  # that a byte can count the differing signs of
+START_DECAY = np.float32(math.exp(-1 / START_SCALE))  # weight of a token in that of the one before
 
 
 class Tiles(NamedTuple):
@@ -132,8 +134,9 @@ class Block(NamedTuple):
 
 
 class LinearHead(NamedTuple):
-    """One layer of 8-bit weights on the mean state: weight [m'/16, D, 16] int8, m' being m padded with zeros to a
-    multiple of 16; scale [m'], bias [m'] float32. In a network with binary heads all three are empty."""
+    """One layer of 8-bit weights on k numbers: the mean state (k = D), with the start-weighted mean beside it, or the
+    features of two texts (2 D). weight [m'/16, k, 16] int8, m' being m padded with zeros to a multiple of 16; scale
+    [m'], bias [m'] float32. In a network with binary heads all three are empty."""
 
     weight: np.ndarray
     scale: np.ndarray
@@ -683,10 +686,12 @@ def block_rest(
 
 def head_reference(h: np.ndarray, layers: Head) -> np.ndarray:
     """Phi_c of eq. 14 on one row: h_c [L, D] -> logits float32, [m] padded with zeros to a multiple of 64; of a linear
-    head of 16. A binary head's hidden layer reads the mean at each of T thresholds."""
+    head of 16. A binary head's hidden layer reads the mean at each of T thresholds; a linear head of 2 D inputs reads
+    the start-weighted mean as well."""
     pooled = h.mean(0, keepdims=True)
     if layers.linear.scale.size:
-        return linear_head_reference(pooled[0], layers.linear)
+        start = [start_state_reference(h)] if layers.linear.weight.shape[1] > h.shape[1] else []
+        return linear_head_reference(np.concatenate([pooled[0], *start]), layers.linear)
     return linear_reference(linear_reference(pooled, layers.hidden).clip(-1, 1), layers.out)[0]
 
 
@@ -705,6 +710,25 @@ def mean_state(h: Tiles, L: int, D: int, out: Any) -> None:
         store(out, t * TILE, s / splat_f16(L))
 
 
+def start_state_reference(h: np.ndarray) -> np.ndarray:
+    """The mean of the first tokens' states, [L, D] -> [D] float32, START_DECAY^i being the weight of token i (from 0,
+    special tokens included)."""
+    weights = START_DECAY ** np.arange(min(len(h), START_TOKENS), dtype=np.float32)
+    result: np.ndarray = weights @ h[: len(weights)] / weights.sum()
+    return result
+
+
+@compiled
+def start_state(h: Tiles, L: int, D: int, out: Any) -> None:
+    """The start-weighted mean into out [D]; states and weights are summed from the last token on (Horner)."""
+    decay, one = splat_f16(START_DECAY), splat_f16(1.0)
+    for t in range(D // TILE):
+        s = weights = splat_f16(0.0)
+        for i in range(min(L, START_TOKENS) - 1, -1, -1):
+            s, weights = fma(s, decay, load_f16(h.numbers, _at(h, t, i))), fma(weights, decay, one)
+        store(out, t * TILE, s / weights)
+
+
 @compiled
 def pair_head(h: Tiles, L: int, D: int, first: Any, layers: Head, outputs: int, work: Workspace, out: Any) -> None:
     """The linear head of a pair: `first` [D] is the first text's mean state, h the second text's states."""
@@ -719,12 +743,15 @@ def pair_head(h: Tiles, L: int, D: int, first: Any, layers: Head, outputs: int, 
 
 @compiled
 def head(
-    h: Tiles, L: int, D: int, layers: Head, thresholds: int, linear_outputs: int, work: Workspace, out: Any
+    h: Tiles, L: int, D: int, layers: Head, thresholds: int, inputs: int, outputs: int, work: Workspace, out: Any
 ) -> None:
-    """out is padded as in the reference; `linear_outputs`, padded, are 0 for a binary head."""
+    """out is padded as in the reference. A linear head has so many inputs, D or 2 D, and outputs, padded; `inputs` are
+    0 for a binary one."""
     mean_state(h, L, D, work.x)
-    if linear_outputs:
-        linear_head(work.x, D, layers.linear, linear_outputs, out)
+    if inputs:
+        if inputs > D:
+            start_state(h, L, D, address_of_real(work.x, D))
+        linear_head(work.x, inputs, layers.linear, outputs, out)
     else:
         _binary_head(work.x, thresholds, layers.hidden, layers.out, work, out)
 
@@ -754,18 +781,18 @@ def _binary_head(pooled: Any, T: int, first: Layer, second: Layer, work: Workspa
 
 
 def linear_head_reference(pooled: np.ndarray, layer: LinearHead) -> np.ndarray:
-    """pooled [D] -> scale * (W pooled) + bias, [m'] float32."""
+    """pooled [k] -> scale * (W pooled) + bias, [m'] float32."""
     weight = layer.weight.transpose(0, 2, 1).reshape(-1, pooled.size).astype(np.float32)
     return weight @ pooled * layer.scale + layer.bias
 
 
 @compiled
-def linear_head(pooled: Any, D: int, layer: LinearHead, n: int, out: Any) -> None:
+def linear_head(pooled: Any, k: int, layer: LinearHead, n: int, out: Any) -> None:
     """16 outputs at a time, each with four partial sums over every fourth input: one order on every machine."""
     for t in range(n // TILE):
         s0 = s1 = s2 = s3 = splat_f16(0.0)
-        for d in range(0, D, 4):
-            place = (t * D + d) * TILE
+        for d in range(0, k, 4):
+            place = (t * k + d) * TILE
             s0 = fma(load_i8(layer.weight, place), spread_f16(pooled, d), s0)
             s1 = fma(load_i8(layer.weight, place + TILE), spread_f16(pooled, d + 1), s1)
             s2 = fma(load_i8(layer.weight, place + 2 * TILE), spread_f16(pooled, d + 2), s2)
@@ -864,7 +891,7 @@ def sigmoids(logits: np.ndarray, out: np.ndarray) -> float:
     return nats
 
 
-SIZES = 12  # of a network, before its addresses
+SIZES = 13  # of a network, before its addresses
 _OF_EMBEDDING, _OF_BLOCK, _OF_HEAD = 4, 20, 11  # addresses
 
 
@@ -909,6 +936,7 @@ def table(network: Network, n_head: int, carry_x: bool, multi_label: bool = Fals
         embedding.rows.shape[1],
         len(embedding.exact_match),
         int(multi_label),
+        0 if binary else heads.linear.weight.shape[2],
     ]
 
     parts = [addresses(embedding), *(addresses(one_of(blocks, c)) for c in range(C))]
@@ -1010,7 +1038,7 @@ def early_exit_forward(
                     first_state = address_of_real(states, e * D)
                     pair_head(h, L, D, first_state, _head_at(table, e), table[7], space, out)
                 else:
-                    head(h, L, D, _head_at(table, e), table[5], 0 if table[8] else table[7], space, out)
+                    head(h, L, D, _head_at(table, e), table[5], table[12], table[7], space, out)
                 entropies[e] = sigmoids(logits[e], scores) if several else softmax(logits[e], scores)
                 previous = entropies[e - 1] if e else most
                 if c >= max_blocks or (

@@ -95,6 +95,8 @@ class Manifest:
             )
         if type(self.candidate_labels) is not bool:
             raise ValueError(f"{CANDIDATE_LABELS} is {self.candidate_labels!r} and must be true or false")
+        if self.candidate_labels and config.pooling != "mean":
+            raise ValueError(f"{CANDIDATE_LABELS} are read off mean states, so network.pooling must be 'mean'")
         if self.candidate_labels and (config.head != "linear" or self.input == "pair" or config.multi_label):
             raise ValueError(f"{CANDIDATE_LABELS} need linear heads, single texts and one label for each")
         self._check_options()

@@ -24,15 +24,18 @@ from beexformer.training import (
     examples,
     export,
     frozen,
+    heads,
     mean_states,
     own_rows,
+    pooling,
     profiles,
     recipe,
     train,
+    warm_start,
 )
 from beexformer.training.batches import pad
 from beexformer.training.data import Columns
-from beexformer.training.network import BEExformer, mean_state
+from beexformer.training.network import BEExformer, mean_state, start_state
 from beexformer.training.tuning import Observed
 
 
@@ -72,12 +75,15 @@ def test_states_are_those_of_the_network(root: Path) -> None:
     network = mean_states.network_of(result, config)
     texts = random_texts(20)
     states = mean_states.of(mean_states.engine_of(network, JSON), [*texts], threads=2)
+    both = mean_states.of(mean_states.engine_of(network, JSON, "mean_and_start"), [*texts], threads=2)
+    assert (both[..., :128] == states).all()
     ids, mask = pad(Tokenizer(JSON, 32).encode_rows(texts))
     with torch.no_grad():
-        ours = torch.stack([mean_state(h, mask) for h in network.states(network.embed(ids), mask)], 1).numpy()
-    assert states.shape == (20, 3, 128)
-    assert np.median(np.abs(states - ours)) < 1e-5
-    assert (np.abs(states - ours).max((1, 2)) < 1e-3).mean() > 0.8, "a sign that flips moves a row"
+        all_states = network.states(network.embed(ids), mask)
+        ours = torch.stack([torch.cat([mean_state(h, mask), start_state(h, mask)], -1) for h in all_states], 1).numpy()
+    assert both.shape == (20, 3, 256)
+    assert np.median(np.abs(both - ours)) < 1e-5
+    assert (np.abs(both - ours).max((1, 2)) < 1e-3).mean() > 0.8, "a sign that flips moves a row"
 
 
 def test_all_rows_are_learned_from_and_judged_unseen(root: Path) -> None:
@@ -92,6 +98,69 @@ def test_all_rows_are_learned_from_and_judged_unseen(root: Path) -> None:
     assert "cross-validated" in (root / "out" / "README.md").read_text()
     with pytest.raises(TrainingError, match="trained on all of its rows"):
         evaluate.shipped(engine, root)
+
+
+def write_questions(path: Path, count: int, seed: int = 0) -> None:
+    """Texts whose first word is their class, which others say further on too."""
+    firsts, texts = ("dull", "warm"), random_texts(count, seed, longest=25)
+    lines = [f"{firsts[i % 2]} {text} {firsts[i // 2 % 2]},{firsts[i % 2]}" for i, text in enumerate(texts)]
+    path.write_text("text,label\n" + "\n".join(lines) + "\n")
+
+
+def test_heads_read_the_beginning_where_cross_validation_says_so(root: Path) -> None:
+    write_questions(root / "train.csv", 240)
+    write_questions(root / "test.csv", 100, seed=7)
+    evaluation = run(plan(test="test.csv"), root)
+    chosen = evaluation["provenance"]["pooling"]
+    assert chosen["chosen"] == "mean_and_start"
+    assert chosen["cross_entropy"]["mean_and_start"] < 0.9 * chosen["cross_entropy"]["mean"]
+    made = checkpoint.read(root / "out")
+    assert (made.config.pooling, made.config.head_inputs) == ("mean_and_start", 256)
+    assert "one that weighs its first words most; cross-validation chose that" in made.card
+    engine = Engine(made)
+    rows = evaluate.read_labelled(engine, root / "test.csv", Columns())
+    assert evaluate.evaluate(engine, rows)["score"] == evaluation["test"]["score"] > 0.8
+    parity = export.verify(made, engine, evaluate.encode_rows(engine, rows))
+    assert parity.holds, parity
+    start = warm_start.read("out", root)
+    assert start.shape["pooling"] == "mean_and_start"
+    again = BEExformer(made.config)
+    start.start(again)
+    assert torch.equal(again.embedding.weight, export.network_of(made).embedding.weight)
+
+
+def test_heads_read_the_mean_alone_where_words_count_anywhere(root: Path) -> None:
+    write(root / "train.csv", random_texts(240, longest=25))
+    evaluation = run(plan(), root)
+    chosen = evaluation["provenance"]["pooling"]
+    assert chosen["chosen"] == "mean"
+    assert set(chosen["cross_entropy"]) == {"mean", "mean_and_start"}
+    assert Engine.load(root / "out").config.pooling == "mean"
+    assert "first words" not in (root / "out" / "README.md").read_text()
+
+
+def test_the_mean_is_chosen_as_if_it_had_been_alone(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    states = rng.normal(size=(120, 2, 40)).astype(np.float32)
+    states[:, 1, :3] += 3 * np.eye(3, dtype=np.float32)[labels]
+    targets = np.eye(3)[labels]
+    result, alone = pooling.fit(states, targets), heads.fit(states[..., :20], targets)
+    assert result.pooling == "mean"
+    assert (result.heads.cross_validated == alone.cross_validated).all()
+    states[..., 20:] += 3 * np.eye(20, dtype=np.float32)[labels][:, None]
+    both = pooling.fit(states, targets)
+    assert both.pooling == "mean_and_start"
+    assert (both.heads.cross_validated == heads.fit(states, targets).cross_validated).all()
+    assert both.nats["mean"] == result.nats["mean"] > both.nats["mean_and_start"]
+
+
+def test_a_recipe_of_heads_states_no_pooling() -> None:
+    content = {**own_rows.OWN_TEXTS, "network": {"head": "linear", "pooling": "mean_and_start"}}
+    with pytest.raises(TrainingError, match=r"choose between poolings.*leave network.pooling out"):
+        recipe.parse(
+            {**content, "start": {"backbone": "tiny"}, "name": "toy", "data": {"train": "a"}}, "test", recipe.Recipe
+        )
 
 
 def test_a_development_file_is_scored_on_and_not_learned_from(root: Path) -> None:
@@ -248,9 +317,9 @@ def test_features_are_those_that_the_engine_reads(root: Path) -> None:
     pairs: list[Any] = [("a warm film", "it is dull"), ("the worst movie ever", "the worst movie")]
     states = mean_states.features(mean_states.engine_of(network, JSON), pairs, True, 1)
     logits = engine.logits([engine.encode(*pair) for pair in pairs])
-    heads = export.network_of(checkpoint.read(root / "out")).heads
+    own = export.network_of(checkpoint.read(root / "out")).heads
     with torch.no_grad():
-        ours = torch.stack([head(torch.from_numpy(states[:, c])) for c, head in enumerate(heads.values())], 1).numpy()
+        ours = torch.stack([head(torch.from_numpy(states[:, c])) for c, head in enumerate(own.values())], 1).numpy()
     np.testing.assert_allclose(logits, ours, atol=1e-3 * max(1, np.abs(ours).max()))
 
 

@@ -179,12 +179,23 @@ def test_a_linear_head_is_its_reference(d_model: int, m: int) -> None:
     assert (out[m:] == 0).all(), "what fills a tile is no class"
 
 
+@pytest.mark.parametrize("L", [1, 2, 31, 32, 33, 512])
+def test_the_start_weighted_mean_is_its_reference(L: int) -> None:
+    h, out = real(L, 128), np.full(128 + bits.TILE, np.nan, np.float32)
+    kernel("start_state")(tiles(h), L, 128, out)
+    np.testing.assert_allclose(out[:128], kernels.start_state_reference(h), **ULPS)
+    weights = np.exp(-np.arange(min(L, 32)) / 3)
+    np.testing.assert_allclose(out[:128], weights @ h[:32] / weights.sum(), **ULPS)
+    assert np.isnan(out[128:]).all()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["binary", "linear"])
+@pytest.mark.parametrize("head", ["binary", "linear", "both means"])
 @pytest.mark.parametrize(("d_model", "thresholds"), [(64, 1), (128, 4), (192, 3)])
 @pytest.mark.parametrize("L", LENGTHS)
 def test_block_and_head_are_their_reference(L: int, d_model: int, thresholds: int, head: str) -> None:
-    shape = {"d_model": d_model, "n_head": 2, "n_block": 1, "head_thresholds": thresholds, "head": head}
+    form = {"head": "linear", "pooling": "mean_and_start"} if head == "both means" else {"head": head}
+    shape = {"d_model": d_model, "n_head": 2, "n_block": 1, "head_thresholds": thresholds, **form}
     network = Engine(random_checkpoint(**shape))._network
     block, layers = kernels.one_of(network.blocks, 0), kernels.one_of(network.heads, 0)
     work = kernels.workspace(max(LENGTHS), d_model, 64, thresholds)
@@ -193,9 +204,10 @@ def test_block_and_head_are_their_reference(L: int, d_model: int, thresholds: in
     flat, logits = tiles(h), np.empty(bits.GROUP, np.float32)
     kernel("block")(flat, L, d_model, in_kernels(block), 2, True, work)
     np.testing.assert_allclose(rows(flat, L, d_model), expected, rtol=1e-4, atol=1e-4)
-    kernel("head")(flat, L, d_model, in_kernels(layers), thresholds, layers.linear.scale.size, work, logits)
+    inputs, outputs = layers.linear.weight.shape[1], layers.linear.scale.size
+    kernel("head")(flat, L, d_model, in_kernels(layers), thresholds, inputs, outputs, work, logits)
     expected = kernels.head_reference(rows(flat, L, d_model), layers)
-    np.testing.assert_allclose(logits[: expected.size], expected, rtol=2e-5, atol=2e-5 if head == "linear" else 2e-6)
+    np.testing.assert_allclose(logits[: expected.size], expected, rtol=2e-5, atol=2e-6 if head == "binary" else 2e-5)
 
 
 @pytest.mark.parametrize("form", SCALES)
@@ -242,6 +254,7 @@ def test_token_types_are_their_meaning(ids: list[int]) -> None:
         {"d_model": 64, "n_head": 64},
         {"d_model": 192, "n_head": 2, "d_head": 256},
         {"d_model": 64, "head_thresholds": 9, "embedding": "int4+2", "exact_match": True},
+        {"d_model": 64, "head": "linear", "pooling": "mean_and_start"},
     ],
 )
 @pytest.mark.parametrize("L", [1, 2, 3, 15, 16, 17, 48, 49, 80])

@@ -34,6 +34,7 @@ VARIANTS = {
     "four thresholds": {"head_thresholds": 4},
     "exact match": {"exact_match": True},
     "linear head": {"head": "linear"},
+    "linear head, start": {"head": "linear", "pooling": "mean_and_start"},
     "FP, linear head": {"binary": False, "head": "linear"},
     "FP": {"binary": False},
     "FP of few bits": {"binary": False, "head_thresholds": 4, "embedding": "int4+2"},

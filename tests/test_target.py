@@ -33,6 +33,7 @@ shapes = [
     {"d_model": 320, "n_head": 4, "d_head": 128, "carry": "h", "labels": tuple("abcdefghijklmnopqrs")},
     {"d_model": 64, "n_head": 2, "n_block": 1, "head": "linear", "labels": tuple("abcdefghijklmnopqrs"),
      "max_tokens": 512},
+    {"d_model": 192, "n_head": 2, "n_block": 2, "head": "linear", "pooling": "mean_and_start"},
 ]
 for shape in shapes:
     engine = Engine(random_checkpoint(vocabulary=120, **shape))

@@ -30,7 +30,7 @@ def write(checkpoint: Checkpoint, licence: str) -> str:
 # {checkpoint.name}
 
 A BEExformer (arXiv 2412.05225): {config.n_block} blocks of width {config.d_model} with {config.n_head} heads, 1-bit
-weights and activations, an exit after every block{marks}. Labels: {", ".join(checkpoint.labels)}.{_several(checkpoint)}
+weights and activations, an exit after every block{marks}. Labels: {", ".join(checkpoint.labels)}.{_reading(checkpoint)}
 
 | set | rows | {dev["metric"]} at {options} | at full depth | FLOPs saved | rows leaving by block |
 | --- | ---: | ---: | ---: | ---: | --- |
@@ -106,6 +106,18 @@ def _several(checkpoint: Checkpoint) -> str:
         f"{metrics['accuracy']:.1%} of the rows\nhave exactly their labels.\n\n"
         f"| label | threshold | rows | precision | recall | F1 |\n| --- | ---: | ---: | ---: | ---: | ---: |\n{lines}"
     )
+
+
+def _reading(checkpoint: Checkpoint) -> str:
+    """What its heads read beside the mean of a text's states, and what several labels a text mean, if it has that."""
+    return _pooling(checkpoint) + _several(checkpoint)
+
+
+def _pooling(checkpoint: Checkpoint) -> str:
+    if checkpoint.config.pooling == "mean":
+        return ""
+    how = "; cross-validation chose that" if "pooling" in checkpoint.evaluation["provenance"] else ""
+    return f"\nEvery exit reads the mean of a text's states and one that weighs its first words most{how}."
 
 
 def _judged(made: dict[str, Any]) -> str:

@@ -15,15 +15,16 @@ import torch
 
 from beexformer.model import candidates
 from beexformer.model.checkpoint import Checkpoint
-from beexformer.model.config import DEFAULT_DELTA
+from beexformer.model.config import DEFAULT_DELTA, Pooling
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions
-from beexformer.training import calibrate, export, heads, label_heads, label_names, mean_states, provenance
+from beexformer.training import calibrate, export, heads, label_heads, label_names, mean_states, pooling, provenance
 from beexformer.training.backbone import Backbone
 from beexformer.training.decisions import decide
 from beexformer.training.evaluate import METRICS, encode_rows, logits_of
 from beexformer.training.network import BEExformer
+from beexformer.training.pooling import Pooled
 from beexformer.training.prepare import Prepared
 from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import Recipe
@@ -39,11 +40,13 @@ LOST = 0.0025  # of the score that may be given for leaving early
 
 @dataclass(frozen=True)
 class Fitted:
-    """Heads of a run's rows, the checkpoint that has them, without card and evaluation, and the rows' tokens [N]."""
+    """Heads of a run's rows, the checkpoint that has them, without card and evaluation, the rows' tokens [N], and the
+    cross-entropy of each pooling that was tried."""
 
     heads: heads.Heads
     checkpoint: Checkpoint
     tokens: np.ndarray
+    pooling: dict[Pooling, float] | None
 
 
 def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgress) -> dict[str, Any]:
@@ -70,6 +73,8 @@ def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgres
     ]
     facts = provenance.of(recipe, data, int(tokens.sum()), time.monotonic() - began, "heads on frozen states")
     facts["heads"] = [asdict(choice) for choice in fitted.heads.choices]
+    if fitted.pooling:
+        facts["pooling"] = {"chosen": engine.config.pooling, "cross_entropy": fitted.pooling}
     evaluation["provenance"] = {**facts, "parity": asdict(parity)}
     export.write(fitted.checkpoint, engine, evaluation, recipe.data.licence, out)
     return evaluation
@@ -87,25 +92,19 @@ def _fitted(recipe: Recipe, data: Prepared, progress: RunProgress) -> Fitted:
     assert recipe.heads
     if not isinstance(start, Backbone) or not start.binary:
         raise TrainingError(f"[heads] needs a 1-bit backbone, and {recipe.start.backbone!r} is a full-precision one")
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     network = mean_states.network_of(start, data.config)
-    engine = mean_states.engine_of(network, data.tokenizer)
-    apart = data.config.pairs == "apart"
-    states = mean_states.features(engine, data.train.inputs(), apart, threads, progress.stage(READING))
     readers, names = _names(recipe, data, start, network)
-    report, chosen = progress.stage(LEARNING), {"folds": recipe.heads.folds, "seed": recipe.optim.seed}
-    if data.config.multi_label:
-        result = label_heads.fit(states, data.targets, threads, report, **chosen)
-    else:
-        result = heads.fit(states, data.targets, threads, report, **chosen, names=names)
+    result, chosen = _heads(recipe, data, network, names, progress)
     if recipe.data.balance:
         result = heads.balanced(result, data.targets)
+    if chosen and chosen.pooling != data.config.pooling:
+        network = mean_states.network_of(start, replace(data.config, pooling=chosen.pooling))
     put(result.heads, network)
     kind = "per_label" if data.config.multi_label else "per_exit"
     pairs, temperatures = bool(data.train.pairs), {"kind": kind, "temperatures": result.temperatures.tolist()}
     checkpoint = export.packed(network, recipe.name, data.labels, data.tokenizer, pairs, {"calibration": temperatures})
     tokens = np.array([row.lengths for row in encode_rows(Engine(checkpoint), data.train)], dtype=np.int64)
-    seen = Observed(data.config, result.cross_validated, tokens, data.train.labels, result.unseen)
+    seen = Observed(network.config, result.cross_validated, tokens, data.train.labels, result.unseen)
     checkpoint = replace(
         checkpoint,
         exit=exit_options(seen, recipe.data.metric_of(data.config.multi_label)),
@@ -115,7 +114,26 @@ def _fitted(recipe: Recipe, data: Prepared, progress: RunProgress) -> Fitted:
     checkpoint = replace(checkpoint, learned_from="labels and rows" if by_name else "rows")
     if readers is not None:
         checkpoint = label_names.with_readers(checkpoint, readers)
-    return Fitted(result, checkpoint, tokens)
+    return Fitted(result, checkpoint, tokens, chosen.nats if chosen else None)
+
+
+def _heads(
+    recipe: Recipe, data: Prepared, network: BEExformer, names: np.ndarray | None, progress: RunProgress
+) -> tuple[heads.Heads, Pooled | None]:
+    """The heads of a run's rows, and where it was tried what these had better read."""
+    assert recipe.heads
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    config, apart = data.config, data.config.pairs == "apart"
+    tries = names is None and not apart and not config.multi_label and len(data.train) <= pooling.MOST
+    engine = mean_states.engine_of(network, data.tokenizer, "mean_and_start" if tries else "mean")
+    states = mean_states.features(engine, data.train.inputs(), apart, threads, progress.stage(READING))
+    report, chosen = progress.stage(LEARNING), {"folds": recipe.heads.folds, "seed": recipe.optim.seed}
+    if tries:
+        result = pooling.fit(states, data.targets, threads, report, **chosen)
+        return result.heads, result
+    if config.multi_label:
+        return label_heads.fit(states, data.targets, threads, report, **chosen), None
+    return heads.fit(states, data.targets, threads, report, **chosen, names=names), None
 
 
 def _names(

@@ -248,6 +248,53 @@ def balanced(result: Heads, targets: np.ndarray) -> Heads:
     )
 
 
+Tried = tuple[CrossValidation, Choice, float]
+"""An exit's best discriminant, and its cross-entropy."""
+
+
+def discriminants(
+    states: np.ndarray,
+    targets: np.ndarray,
+    parts: Folds,
+    threads: int = 1,
+    report: Report = lambda *_: None,
+    names: np.ndarray | None = None,
+) -> list[Tried]:
+    """The best discriminant of every exit, in exits' order; arguments are as those of `fit`."""
+
+    def choose(c: int) -> Tried:
+        validation = CrossValidation(states[:, c], targets, parts, None if names is None else names[c])
+        return validation, *validation.discriminant()
+
+    exits, result = states.shape[1], []
+    # exits side by side, each on one thread: threads that share a small product wait for each other
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        for tried in pool.map(choose, range(exits)):
+            result.append(tried)
+            report(len(result), 2 * exits, "discriminants")
+    return result
+
+
+def completed(tried: list[Tried], threads: int = 1, report: Report = lambda *_: None) -> Heads:
+    """Heads of exits whose discriminants were chosen, by a regression where that pays, each with its temperature."""
+    validation, choice, nats = min(tried, key=lambda one: one[2])
+
+    def fit_again(one: Tried) -> tuple[Linear, float, np.ndarray, Choice]:
+        validation, choice, _ = one
+        choice = replace(choice, pull=pull)
+        said = validation.said(choice)
+        sharp = sharpness(said, validation.targets)
+        return validation.fit(choice).scaled(sharp), 1 / sharp, sharp * said, choice
+
+    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+        pull, result = validation.pull(choice, nats), []
+        for head in pool.map(fit_again, tried):
+            result.append(head)
+            report(len(tried) + len(result), 2 * len(tried), "heads")
+    heads, temperatures, said, choices = zip(*result, strict=True)
+    return Heads([*heads], np.array(temperatures), np.stack(said, 1), [*choices])
+
+
 def fit(
     states: np.ndarray,
     targets: np.ndarray,
@@ -261,30 +308,5 @@ def fit(
     """Heads for states [N, C, D] and targets [N, m], every choice by cross-validation in so many folds, which `seed`
     draws. Whether a regression pays is tried at the exit whose discriminant is best, and holds for all. `names`
     [C, m, D] are heads of what the classes are called, where that says something."""
-    exits, parts = states.shape[1], folds_of(targets.argmax(1), folds, seed)
-
-    def choose(c: int) -> tuple[CrossValidation, Choice, float]:
-        validation = CrossValidation(states[:, c], targets, parts, None if names is None else names[c])
-        return validation, *validation.discriminant()
-
-    def fit_again(run: tuple[CrossValidation, Choice, float]) -> tuple[Linear, float, np.ndarray, Choice]:
-        validation, choice, _ = run
-        choice = replace(choice, pull=pull)
-        said = validation.said(choice)
-        sharp = sharpness(said, validation.targets)
-        return validation.fit(choice).scaled(sharp), 1 / sharp, sharp * said, choice
-
-    # exits side by side, each on one thread: threads that share a small product wait for each other
-    with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
-        runs = []
-        for run in pool.map(choose, range(exits)):
-            runs.append(run)
-            report(len(runs), 2 * exits, "discriminants")
-        validation, choice, nats = min(runs, key=lambda run: run[2])
-        pull = validation.pull(choice, nats)
-        result = []
-        for head in pool.map(fit_again, runs):
-            result.append(head)
-            report(exits + len(result), 2 * exits, "heads")
-    heads, temperatures, said, choices = zip(*result, strict=True)
-    return Heads([*heads], np.array(temperatures), np.stack(said, 1), [*choices])
+    parts = folds_of(targets.argmax(1), folds, seed)
+    return completed(discriminants(states, targets, parts, threads, report, names), threads, report)

@@ -1,8 +1,8 @@
 """
-Mean states of a 1-bit backbone that stands still: what heads are fitted to.
+Mean states of a 1-bit backbone that stands still, alone or with start-weighted ones: what heads are fitted to.
 
-An engine whose heads are the identity answers with the mean states themselves, so heads are fitted on the very numbers
-that they will be served with, at the engine's speed.
+An engine whose heads are the identity answers with what heads read, so heads are fitted on the very numbers that they
+will be served with, at the engine's speed.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from beexformer.model.checkpoint import Checkpoint
-from beexformer.model.config import BEEConfig
+from beexformer.model.config import BEEConfig, Pooling
 from beexformer.model.engine import Engine
 from beexformer.training.backbone import Backbone
 from beexformer.training.data import Input, sides
@@ -37,10 +37,12 @@ def network_of(backbone: Backbone, config: BEEConfig) -> BEExformer:
     return network
 
 
-def engine_of(network: BEExformer, tokenizer: str) -> Engine:
-    """An engine whose logits [N, exits, D] are the mean states of a 1-bit network."""
-    D = network.config.d_model
-    probe = BEExformer(replace(network.config, head="linear", n_class=D, multi_label=False, pairs="together"))
+def engine_of(network: BEExformer, tokenizer: str, pooling: Pooling = "mean") -> Engine:
+    """An engine whose logits are what heads of this pooling read of a text by a 1-bit network: mean states [N, exits,
+    D], or start-weighted ones beside them [N, exits, 2 D]."""
+    asked = replace(network.config, head="linear", multi_label=False, pairs="together", pooling=pooling)
+    k = asked.head_inputs
+    probe = BEExformer(replace(asked, n_class=k))
     result = network.state_dict()
     with torch.no_grad():
         for name, tensor in probe.state_dict().items():
@@ -48,9 +50,9 @@ def engine_of(network: BEExformer, tokenizer: str) -> Engine:
                 tensor.copy_(result[name])
         head: Any
         for head in probe.heads.values():
-            head.out.weight.copy_(torch.eye(D))
+            head.out.weight.copy_(torch.eye(k))
             head.out.bias.zero_()
-    labels = tuple(map(str, range(D)))
+    labels = tuple(map(str, range(k)))
     return Engine(
         Checkpoint(
             name="states",
@@ -67,11 +69,11 @@ def engine_of(network: BEExformer, tokenizer: str) -> Engine:
 def of(
     engine: Engine, inputs: list[Input], threads: int, report: Callable[[int, int, str], None] = lambda *_: None
 ) -> np.ndarray:
-    """What `engine_of` says of rows: [N, exits, D] float32."""
+    """What `engine_of` says of rows: [N, exits, D or 2 D] float32."""
     rows = [engine.encode(row) if isinstance(row, str) else engine.encode(*row) for row in inputs]
     order = np.argsort([len(row.ids) for row in rows], kind="stable")
     batches = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-    result = np.empty((len(rows), len(engine.config.exits), engine.config.d_model), np.float32)
+    result = np.empty((len(rows), len(engine.config.exits), engine.config.n_class), np.float32)
     done = 0
     with ThreadPoolExecutor(threads) as pool:
         for batch, logits in zip(
@@ -90,8 +92,8 @@ def features(
     threads: int,
     report: Callable[[int, int, str], None] = lambda *_: None,
 ) -> np.ndarray:
-    """What linear heads read of rows [N, exits, head_inputs] float32: mean states, of pairs `apart` |a - b| and a * b
-    of those of their texts."""
+    """What linear heads read of rows [N, exits, head_inputs] float32: what `engine_of` says, of pairs `apart` |a - b|
+    and a * b of their texts' mean states."""
     if not apart:
         return of(engine, inputs, threads, report)
     states = of(engine, [side for row in inputs for side in sides(row)], threads, report)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from beexformer.model.config import BEEConfig
+from beexformer.model.config import START_TOKENS, BEEConfig
 from beexformer.model.embedding import gaussian_steps, pack, quantize, real, sinusoid, steps
+from beexformer.model.kernels import START_DECAY
 from beexformer.training.binarize import BinaryLinear, g
 
 MATCH = 0.3
@@ -107,8 +108,8 @@ class Head(nn.Module):
 
 
 class LinearHead(nn.Module):
-    """Phi_c of one layer: mean over real tokens [B, D], of two texts apart their features [B, 2 D] -> logits [B, m]
-    (float32).
+    """Phi_c of one layer: mean over real tokens [B, D], with the start-weighted one beside it or of two texts apart
+    their features [B, 2 D] -> logits [B, m] (float32).
 
     A binary network has its weights as its file will have them, int8 rows with a scale each; their gradient goes to the
     real numbers behind them (straight-through, Bengio et al. 2013). A full-precision one has these themselves."""
@@ -199,7 +200,12 @@ class BEExformer(nn.Module):
 
     def read(self, states: list[Tensor], mask: Tensor) -> Tensor:
         """h_1 .. h_C -> logits of every exit [B, exits, m] (eq. 14)."""
-        return torch.stack([self.heads[str(c)](mean_state(states[c - 1], mask)) for c in self.config.exits], 1)
+        return torch.stack([self.heads[str(c)](self.pooled(states[c - 1], mask)) for c in self.config.exits], 1)
+
+    def pooled(self, h: Tensor, mask: Tensor) -> Tensor:
+        """States [B, L, D], mask [B, L] -> what an exit's head reads of a row, [B, head_inputs]."""
+        mean = mean_state(h, mask)
+        return mean if self.config.pooling == "mean" else torch.cat([mean, start_state(h, mask)], -1)
 
     def forward(
         self, ids: Tensor, mask: Tensor, pair_ids: Tensor | None = None, pair_mask: Tensor | None = None
@@ -234,6 +240,13 @@ def token_types(ids: Tensor) -> Tensor:
 def mean_state(h: Tensor, mask: Tensor) -> Tensor:
     """States [B, L, D], mask of real tokens [B, L] -> their mean [B, D], what an exit's head reads."""
     return (h * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+def start_state(h: Tensor, mask: Tensor) -> Tensor:
+    """The same shapes -> the mean that weighs the beginning most, see `kernels.start_state_reference`."""
+    h, mask = h[:, :START_TOKENS], mask[:, :START_TOKENS]
+    weights = mask * float(START_DECAY) ** torch.arange(h.shape[1], device=h.device)
+    return (h * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
 
 
 def soft_routing_loss(logits: Tensor, targets: Tensor) -> Tensor:

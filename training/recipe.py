@@ -290,6 +290,8 @@ class Recipe(Section):
             return self
         if self.network.head != "linear" or self.start.backbone is None:
             raise ValueError('[heads] needs network.head = "linear" and start.backbone, a 1-bit one')
+        if self.network.pooling != "mean":
+            raise ValueError("[heads] choose between poolings by cross-validation; leave network.pooling out")
         if self.teacher or self.full_precision or self.second_stage:
             raise ValueError("[heads] trains no network; leave [teacher], [full_precision] and [second_stage] out")
         return self

@@ -1,0 +1,50 @@
+"""
+Which means of a text's states heads read: that of all tokens alone, or beside it one that weighs the beginning most.
+
+What a question asks for is in its first words, which a mean over all of them dilutes; elsewhere a second mean says
+nothing new and doubles the weights. So cross-validation on training rows chooses, once for all exits of a network.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from beexformer.model.config import Pooling
+from beexformer.training import heads
+from beexformer.training.heads import FOLDS, GAIN
+from beexformer.training.progress import Report
+
+MOST = 20_000  # rows for which both are tried: their states take twice the memory
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The heads of a task, what they read, and the cross-validated cross-entropy in nats by which that was chosen."""
+
+    pooling: Pooling
+    heads: heads.Heads
+    nats: dict[Pooling, float]
+
+
+def fit(
+    states: np.ndarray,
+    targets: np.ndarray,
+    threads: int = 1,
+    report: Report = lambda *_: None,
+    *,
+    folds: int = FOLDS,
+    seed: int = 0,
+) -> Pooled:
+    """`heads.fit` to states [N, C, 2 D], mean states with start-weighted ones beside them, or to the mean states alone.
+    Both are read where that leaves less than GAIN of the cross-entropy of discriminants, at the exit at which the mean
+    alone has the least."""
+    D, parts = states.shape[2] // 2, heads.folds_of(targets.argmax(1), folds, seed)
+    tried = heads.discriminants(states[..., :D], targets, parts, threads, report)
+    alone = [nats for _, _, nats in tried]
+    best = int(np.argmin(alone))
+    [(_, _, both)] = heads.discriminants(states[:, [best]], targets, parts)
+    nats: dict[Pooling, float] = {"mean": alone[best], "mean_and_start": both}
+    if both >= GAIN * alone[best]:
+        return Pooled("mean", heads.completed(tried, threads, report), nats)
+    tried = heads.discriminants(states, targets, parts, threads, report)
+    return Pooled("mean_and_start", heads.completed(tried, threads, report), nats)
