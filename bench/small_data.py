@@ -179,17 +179,13 @@ def with_heads(draw: Draw, vectors: Vectors, asked: Pooling, kept: Path) -> dict
     with np.load(kept) as file:
         train, test = file["train"], file["test"]
     targets = np.eye(draw.classes)[draw.train.labels]
-    chosen: Pooling = "mean"
-    if asked == "mean":
-        result = heads.fit(train, targets, THREADS)
-    else:
-        tried = pooling.fit(train, targets, THREADS)
-        chosen, result = tried.pooling, tried.heads
+    chosen = pooling.fit(train, targets, asked, THREADS)
+    result = chosen.heads
     nats = [heads.cross_entropy(result.cross_validated[:, c], targets) for c in range(train.shape[1])]
     best = int(np.argmin(nats))
     seen = test[:, best, : result.heads[best].weight.shape[1]]
     accuracy = float((result.heads[best](seen).argmax(1) == draw.test.labels).mean())
-    return {"accuracy": accuracy, "block": best + 1, "pooling": chosen, "nats": round(nats[best], 4)}
+    return {"accuracy": accuracy, "block": best + 1, "pooling": chosen.pooling, "nats": round(nats[best], 4)}
 
 
 def with_words(draw: Draw) -> float:

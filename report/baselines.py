@@ -7,7 +7,7 @@ Everything is learned and chosen on training rows; development and test rows are
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,11 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from beexformer.model.config import Pooling
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.report.sizes import packed_bytes
 from beexformer.report.vectors import MiniLM, Model2Vec, features
-from beexformer.training import backbone, heads, mean_states, precision, teacher
+from beexformer.training import backbone, heads, mean_states, pooling, precision, teacher
 from beexformer.training.data import Rows
 from beexformer.training.encoders import locate
 from beexformer.training.evaluate import METRICS
@@ -77,20 +78,22 @@ def on_vectors(
 
 
 def on_backbone(train: Rows, others: Sequence[Rows], classes: int, report: Report, name: str = "english") -> Answered:
-    """What `beexformer train` makes of rows of one's own: heads on frozen mean states of the 1-bit backbone that ships,
-    of pairs on both texts'. The block whose cross-validated cross-entropy is least answers."""
+    """What `beexformer train` makes of rows of one's own: heads on frozen states of the 1-bit backbone that ships, on
+    those of pairs' both texts. The block whose cross-validated cross-entropy is least answers."""
     start = backbone.read(name, Path())
     tokenizer = Tokenizer(start.tokenizer, start.shape["max_tokens"])
     config = mean_states.config_of(start, classes, tokenizer.vocab_size, start.shape["max_tokens"])
-    engine = mean_states.engine_of(mean_states.network_of(start, config), start.tokenizer)
-    seen, *asked = (
-        mean_states.features(engine, rows.inputs(), bool(rows.pairs), 1, report) for rows in (train, *others)
-    )
+    apart = bool(train.pairs)
+    given: Pooling = "mean" if apart or len(train) > pooling.MOST else "mean_and_start"
+    engine = mean_states.engine_of(mean_states.network_of(start, config), start.tokenizer, given)
+    seen, *asked = (mean_states.features(engine, rows.inputs(), apart, 1, report) for rows in (train, *others))
     targets = np.eye(classes)[train.labels]
-    result = heads.fit(seen, targets, report=report)
+    chosen = pooling.fit(seen, targets, given, report=report)
+    result, config = chosen.heads, replace(config, pooling=chosen.pooling)
     nats = [heads.cross_entropy(result.cross_validated[:, c], targets) for c in range(seen.shape[1])]
     best = int(np.argmin(nats))
-    return Answered([result.heads[best](x[:, best]).argmax(1) for x in asked], packed_bytes(config))
+    k = result.heads[best].weight.shape[1]
+    return Answered([result.heads[best](x[:, best, :k]).argmax(1) for x in asked], packed_bytes(config))
 
 
 def _fitted(

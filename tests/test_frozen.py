@@ -145,11 +145,11 @@ def test_the_mean_is_chosen_as_if_it_had_been_alone(root: Path) -> None:
     states = rng.normal(size=(120, 2, 40)).astype(np.float32)
     states[:, 1, :3] += 3 * np.eye(3, dtype=np.float32)[labels]
     targets = np.eye(3)[labels]
-    result, alone = pooling.fit(states, targets), heads.fit(states[..., :20], targets)
+    result, alone = pooling.fit(states, targets, "mean_and_start"), heads.fit(states[..., :20], targets)
     assert result.pooling == "mean"
     assert (result.heads.cross_validated == alone.cross_validated).all()
     states[..., 20:] += 3 * np.eye(20, dtype=np.float32)[labels][:, None]
-    both = pooling.fit(states, targets)
+    both = pooling.fit(states, targets, "mean_and_start")
     assert both.pooling == "mean_and_start"
     assert (both.heads.cross_validated == heads.fit(states, targets).cross_validated).all()
     assert both.nats["mean"] == result.nats["mean"] > both.nats["mean_and_start"]

@@ -24,7 +24,6 @@ from beexformer.training.backbone import Backbone
 from beexformer.training.decisions import decide
 from beexformer.training.evaluate import METRICS, encode_rows, logits_of
 from beexformer.training.network import BEExformer
-from beexformer.training.pooling import Pooled
 from beexformer.training.prepare import Prepared
 from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import Recipe
@@ -46,7 +45,7 @@ class Fitted:
     heads: heads.Heads
     checkpoint: Checkpoint
     tokens: np.ndarray
-    pooling: dict[Pooling, float] | None
+    pooling: dict[Pooling, float]
 
 
 def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgress) -> dict[str, Any]:
@@ -94,11 +93,11 @@ def _fitted(recipe: Recipe, data: Prepared, progress: RunProgress) -> Fitted:
         raise TrainingError(f"[heads] needs a 1-bit backbone, and {recipe.start.backbone!r} is a full-precision one")
     network = mean_states.network_of(start, data.config)
     readers, names = _names(recipe, data, start, network)
-    result, chosen = _heads(recipe, data, network, names, progress)
+    result, chosen, nats = _heads(recipe, data, network, names, progress)
     if recipe.data.balance:
         result = heads.balanced(result, data.targets)
-    if chosen and chosen.pooling != data.config.pooling:
-        network = mean_states.network_of(start, replace(data.config, pooling=chosen.pooling))
+    if chosen != data.config.pooling:
+        network = mean_states.network_of(start, replace(data.config, pooling=chosen))
     put(result.heads, network)
     kind = "per_label" if data.config.multi_label else "per_exit"
     pairs, temperatures = bool(data.train.pairs), {"kind": kind, "temperatures": result.temperatures.tolist()}
@@ -114,26 +113,25 @@ def _fitted(recipe: Recipe, data: Prepared, progress: RunProgress) -> Fitted:
     checkpoint = replace(checkpoint, learned_from="labels and rows" if by_name else "rows")
     if readers is not None:
         checkpoint = label_names.with_readers(checkpoint, readers)
-    return Fitted(result, checkpoint, tokens, chosen.nats if chosen else None)
+    return Fitted(result, checkpoint, tokens, nats)
 
 
 def _heads(
     recipe: Recipe, data: Prepared, network: BEExformer, names: np.ndarray | None, progress: RunProgress
-) -> tuple[heads.Heads, Pooled | None]:
-    """The heads of a run's rows, and where it was tried what these had better read."""
+) -> tuple[heads.Heads, Pooling, dict[Pooling, float]]:
+    """The heads of a run's rows, what they read, and the cross-entropy of each pooling where both were tried."""
     assert recipe.heads
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     config, apart = data.config, data.config.pairs == "apart"
-    tries = names is None and not apart and not config.multi_label and len(data.train) <= pooling.MOST
-    engine = mean_states.engine_of(network, data.tokenizer, "mean_and_start" if tries else "mean")
+    alone = names is not None or apart or config.multi_label or len(data.train) > pooling.MOST
+    given: Pooling = "mean" if alone else "mean_and_start"
+    engine = mean_states.engine_of(network, data.tokenizer, given)
     states = mean_states.features(engine, data.train.inputs(), apart, threads, progress.stage(READING))
     report, chosen = progress.stage(LEARNING), {"folds": recipe.heads.folds, "seed": recipe.optim.seed}
-    if tries:
-        result = pooling.fit(states, data.targets, threads, report, **chosen)
-        return result.heads, result
     if config.multi_label:
-        return label_heads.fit(states, data.targets, threads, report, **chosen), None
-    return heads.fit(states, data.targets, threads, report, **chosen, names=names), None
+        return label_heads.fit(states, data.targets, threads, report, **chosen), given, {}
+    result = pooling.fit(states, data.targets, given, threads, report, **chosen, names=names)
+    return result.heads, result.pooling, result.nats
 
 
 def _names(

@@ -19,7 +19,8 @@ MOST = 20_000  # rows for which both are tried: their states take twice the memo
 
 @dataclass(frozen=True)
 class Pooled:
-    """The heads of a task, what they read, and the cross-validated cross-entropy in nats by which that was chosen."""
+    """The heads of a task, what they read, and the cross-validated cross-entropy in nats by which that was chosen; none
+    where the mean was all there was."""
 
     pooling: Pooling
     heads: heads.Heads
@@ -29,15 +30,19 @@ class Pooled:
 def fit(
     states: np.ndarray,
     targets: np.ndarray,
+    given: Pooling,
     threads: int = 1,
     report: Report = lambda *_: None,
     *,
     folds: int = FOLDS,
     seed: int = 0,
+    names: np.ndarray | None = None,
 ) -> Pooled:
-    """`heads.fit` to states [N, C, 2 D], mean states with start-weighted ones beside them, or to the mean states alone.
-    Both are read where that leaves less than GAIN of the cross-entropy of discriminants, at the exit at which the mean
-    alone has the least."""
+    """`heads.fit` to what is `given`: mean states [N, C, D], or with start-weighted ones beside them [N, C, 2 D], where
+    `names` have no part. Both are read where that leaves less than GAIN of the cross-entropy of discriminants, at the
+    exit at which the mean alone has the least."""
+    if given == "mean":
+        return Pooled(given, heads.fit(states, targets, threads, report, folds=folds, seed=seed, names=names), {})
     D, parts = states.shape[2] // 2, heads.folds_of(targets.argmax(1), folds, seed)
     tried = heads.discriminants(states[..., :D], targets, parts, threads, report)
     alone = [nats for _, _, nats in tried]
