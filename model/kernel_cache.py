@@ -9,6 +9,7 @@ what they compute.
 """
 
 import contextlib
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -27,7 +28,6 @@ from numba.core.caching import (
     InTreeCacheLocator,
     UserProvidedCacheLocator,
     UserWideCacheLocator,
-    ZipCacheLocator,
 )
 from numba.core.runtime import rtsys
 
@@ -52,7 +52,27 @@ def cached(function: Callable[..., Any]) -> Any:
     return kernel
 
 
-class _GivenFolder(UserProvidedCacheLocator):  # type: ignore[misc]
+def digest_of_sources() -> str:
+    """Of all modules of `model`: numba looks at the kernel's own file alone, and what is compiled into it has parts and
+    constants from others (the exit rule, vectors, configuration), which would go on as they were."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"\0".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+class _OfAllSources:
+    def get_source_stamp(self) -> str:
+        return digest_of_sources()
+
+
+class _InTree(_OfAllSources, InTreeCacheLocator):  # type: ignore[misc]
+    pass
+
+
+class _UserWide(_OfAllSources, UserWideCacheLocator):  # type: ignore[misc]
+    pass
+
+
+class _GivenFolder(_OfAllSources, UserProvidedCacheLocator):  # type: ignore[misc]
     """NUMBA_CACHE_DIR, which numba wants to be writable even where it only reads."""
 
     def ensure_cache_path(self) -> None:
@@ -61,7 +81,7 @@ class _GivenFolder(UserProvidedCacheLocator):  # type: ignore[misc]
 
 
 class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = (_GivenFolder, InTreeCacheLocator, UserWideCacheLocator, ZipCacheLocator)
+    _locator_classes = (_GivenFolder, _InTree, _UserWide)
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]

@@ -13,9 +13,7 @@ kernels real numbers lie as `Tiles` (`tiles` and `rows` convert), and everything
 groups of GROUP rows: what lies between products stays in the second cache, whatever the text's length, and a row can
 stop after any group. Other arrays are flat, and used from their beginning for as many elements as the row needs.
 
-One file, because what numba has cached of a kernel is compiled anew only when that kernel's own file changes. What
-kernels read by position is here for the same reason: reordered elsewhere, it would meet stale code. Only the whole
-forward pass can be called from Python and is cached; the others are parts of it.
+Only the whole forward pass can be called from Python and is cached (model/kernel_cache.py); the others are parts of it.
 """
 
 import math

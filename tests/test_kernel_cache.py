@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from beexformer.model import kernel_cache, kernels
+
 ROOT = Path(__file__).parent.parent
 BEEXFORMER = Path(sys.executable).parent / "beexformer"
 LEVEL = "x86-64-v2"
@@ -157,3 +159,17 @@ def test_an_image_whose_kernels_could_not_be_kept_is_not_built(filled: Path) -> 
     )
     assert built.returncode != 0
     assert "kernels were compiled and not kept" in built.stderr
+
+
+def test_kernels_are_compiled_anew_when_any_source_of_theirs_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = kernels.early_exit_forward._cache._cache_file._source_stamp
+    assert stamp == kernel_cache.digest_of_sources()
+    for source in (ROOT / "model").glob("*.py"):
+        shutil.copy(source, tmp_path)
+    monkeypatch.setattr(kernel_cache, "__file__", str(tmp_path / "kernel_cache.py"))
+    assert kernel_cache.digest_of_sources() == stamp, "where they lie, and since when, says nothing"
+    with (tmp_path / "exits.py").open("a") as rule:
+        rule.write("\n# another rule\n")
+    assert kernel_cache.digest_of_sources() != stamp

@@ -22,12 +22,12 @@ from beexformer.model.tokenizer import Tokenizer, train_wordpiece
 from beexformer.training import (
     backbone,
     export,
-    fit,
     loop,
     prepare,
     provenance,
     recipe,
     record,
+    resumable,
     train,
     trainer,
     warm_start,
@@ -85,7 +85,7 @@ def test_a_run_ends_with_a_checkpoint_the_engine_serves(root: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fit, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(resumable, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(trainer, "Budget", partial(loop.Budget, every=4))
     (root / "work" / "run").mkdir(parents=True)
     (root / "work" / "killed").mkdir()
