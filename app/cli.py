@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 from beexformer.model.errors import BEEError, Stopped
 
 if TYPE_CHECKING:
-    from beexformer.app.scoring import Scoring
+    from beexformer.app.score_files import Scoring
     from beexformer.model.engine import Engine
     from beexformer.model.options import ExitOptions
 
@@ -143,7 +143,7 @@ def classify(
     )
     threads = threads or cpus()
     if output:
-        from beexformer.app.scoring import Scoring
+        from beexformer.app.score_files import Scoring
 
         paths = tuple(_paths(checkpoint))
         _score(Scoring(Path(source), output, text, text_pair, encoding, options, paths, engine.name), engine, threads)
@@ -155,7 +155,7 @@ def _answer(
     engine: "Engine", source: str, text_pair: str | None, options: "ExitOptions", *, jsonl: bool, threads: int
 ) -> None:
     """A sentence, a file or stdin on stdout; exit code 1 where lines have no answer."""
-    from beexformer.app.batch_inference import classify_file, classify_text, is_file
+    from beexformer.app.classify_lines import classify_file, classify_text, is_file
 
     if not is_file(source, jsonl):
         print(classify_text(engine, source, text_pair, options))
@@ -172,7 +172,7 @@ def _score(scoring: "Scoring", engine: "Engine", processes: int) -> None:
     """Score a file of rows into another one; exit code 1 where some have no answer."""
     from rich.console import Console
 
-    from beexformer.app.scoring import score
+    from beexformer.app.score_files import score
 
     try:
         result = score(scoring, engine, processes, Console(stderr=True))

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from beexformer.training import device, memory
+from beexformer.training import device, malloc
 from beexformer.training import recipe as recipes
 from beexformer.training.data import Rows
 from beexformer.training.prepare import Prepared
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     recipe, on = recipes.read(arguments.recipe, Recipe), device.choose(arguments.device)
-    memory.keep_freed()
+    malloc.keep_freed()
     result = {}
     table = Table("products", "elementwise parts", "tokens/s", "against the first")
     for precision in ("float32", "bfloat16"):

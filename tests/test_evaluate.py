@@ -24,7 +24,7 @@ from beexformer.training.evaluate import (
 from beexformer.training.pictures import picture
 from beexformer.training.recipe import Data
 from beexformer.training.splits import splits
-from beexformer.training.tables import shipped_table, tables
+from beexformer.training.terminal_tables import shipped_table, tables
 
 TEXTS = random_texts(30)
 ROWS = Rows(TEXTS, None, np.arange(30) % 2)

@@ -250,7 +250,7 @@ def evaluate(
 
     With --all a line for each checkpoint: scores at delta 1e-4 and at full depth, FLOPs saved, exits, size."""
     with train_extra():
-        from beexformer.training import evaluate, pictures, tables
+        from beexformer.training import evaluate, pictures, terminal_tables
         from beexformer.training.data import Columns
     from rich.console import Console
 
@@ -275,8 +275,8 @@ def evaluate(
     if as_json:
         print(json.dumps(result, indent=1))
     else:
-        Console().print(tables.tables(engine.name, result))
-        Console().print(tables.class_tables(engine.labels, result))
+        Console().print(terminal_tables.tables(engine.name, result))
+        Console().print(terminal_tables.class_tables(engine.labels, result))
     if take and checkpoint:
         _take(checkpoint, result)
 
@@ -285,13 +285,13 @@ def _evaluate_all(engines: "list[Engine]", data: Path, as_json: bool) -> None:
     """Each on the development rows that it names, as JSON or as a table."""
     from rich.console import Console
 
-    from beexformer.training import evaluate, tables
+    from beexformer.training import evaluate, terminal_tables
 
     lines = [evaluate.shipped(engine, data, _progress(engine.name)) for engine in engines]
     if as_json:
         print(json.dumps(lines, indent=1))
     else:
-        Console().print(tables.shipped_table(lines))
+        Console().print(terminal_tables.shipped_table(lines))
 
 
 def _ensure_of_label_sets(metric: str | None, confusion: Path | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from beexformer.training import diagnosis, lexical, tables
+from beexformer.training import diagnosis, lexical, terminal_tables
 from beexformer.training.data import Rows
 from beexformer.training.evaluate import METRICS
 
@@ -16,7 +16,7 @@ from beexformer.training.evaluate import METRICS
 def conclude(console: Console, labels: list[str], said: list[str], evaluation: dict[str, Any], out: Path) -> None:
     """Print it; `said` are the sentences of `compared`."""
     result = evaluation["dev"]
-    console.print(tables.class_tables(labels, {**result, "advice": diagnosis.advice(result)}))
+    console.print(terminal_tables.class_tables(labels, {**result, "advice": diagnosis.advice(result)}))
     for sentence in said:
         console.print(sentence, highlight=False, soft_wrap=True)
     model = out.resolve()

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from beexformer.model.config import BEEConfig
 from beexformer.model.tokenizer import Tokenizer
-from beexformer.training import backbone, bert, corpus, device, full_precision, memory, mpnet, resumable, vocabulary
+from beexformer.training import backbone, bert, corpus, device, full_precision, malloc, mpnet, resumable, vocabulary
 from beexformer.training.batches import Batch
 from beexformer.training.bert import Bert
 from beexformer.training.buckets import Feed
@@ -224,7 +224,7 @@ def run(
 
     `work` keeps the run's progress; a second call with the same arguments goes on where the first one ended.
     """
-    memory.keep_freed()
+    malloc.keep_freed()
     full = out.with_name(out.name + FULL)
     for folder in (out, full):
         backbone.ensure_writable(folder)

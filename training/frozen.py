@@ -19,7 +19,16 @@ from beexformer.model.config import DEFAULT_DELTA, Pooling
 from beexformer.model.engine import Engine, Row
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions
-from beexformer.training import calibrate, export, heads, label_heads, label_names, mean_states, pooling, provenance
+from beexformer.training import (
+    calibrate,
+    export,
+    heads,
+    label_names,
+    mean_states,
+    multi_label_heads,
+    pooling,
+    provenance,
+)
 from beexformer.training.backbone import Backbone
 from beexformer.training.decisions import decide
 from beexformer.training.evaluate import METRICS, encode_rows, logits_of
@@ -129,7 +138,7 @@ def _heads(
     states = mean_states.features(engine, data.train.inputs(), apart, threads, progress.stage(READING))
     report, chosen = progress.stage(LEARNING), {"folds": recipe.heads.folds, "seed": recipe.optim.seed}
     if config.multi_label:
-        return label_heads.fit(states, data.targets, threads, report, **chosen), given, {}
+        return multi_label_heads.fit(states, data.targets, threads, report, **chosen), given, {}
     result = pooling.fit(states, data.targets, given, threads, report, **chosen, names=names)
     return result.heads, result.pooling, result.nats
 
@@ -159,7 +168,7 @@ def _names(
 def entropy_against(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean cross-entropy of logits [N, m] against labels [N], or the sum over several [N, m]."""
     if labels.ndim == 2:
-        return label_heads.cross_entropy(logits, labels)
+        return multi_label_heads.cross_entropy(logits, labels)
     return heads.cross_entropy(logits, np.eye(logits.shape[1])[labels])
 
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from beexformer.model import checkpoint
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import NOTHING_ASKED
-from beexformer.training import device, examples, export, frozen, memory, provenance, record
+from beexformer.training import device, examples, export, frozen, malloc, provenance, record
 from beexformer.training.conclusion import compared, conclude
 from beexformer.training.network import BEExformer
 from beexformer.training.prepare import Prepared, prepare
@@ -120,7 +120,7 @@ def run(
         raise TrainingError("say with --out where the checkpoint is to be written")
     if out and packed:  # now, not after hours of training
         checkpoint.ensure_writable(out)
-    memory.keep_freed()
+    malloc.keep_freed()
     progress = RunProgress(console)
     with progress.bar:
         data = prepare(recipe, root, work, progress, variant)

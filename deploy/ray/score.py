@@ -33,7 +33,7 @@ import ray.data
 from ray.data.checkpoint import CheckpointConfig
 
 from beexformer.app.chunked_output import Output, answer_types
-from beexformer.app.scoring import Scoring, answer
+from beexformer.app.score_files import Scoring, answer
 from beexformer.app.settings import cpus
 from beexformer.model.checkpoint import SHIPPED
 from beexformer.model.engine import Engine

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from tiny import random_checkpoint, random_texts
 
 from beexformer.app.main import create_app
-from beexformer.app.scoring import Scoring, score
+from beexformer.app.score_files import Scoring, score
 from beexformer.app.settings import Settings
 from beexformer.model import tables
 from beexformer.model.checkpoint import save

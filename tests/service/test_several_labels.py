@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from tiny import random_checkpoint, random_texts, with_median_thresholds
 
 from beexformer.app.main import create_app
-from beexformer.app.scoring import Scoring, score
+from beexformer.app.score_files import Scoring, score
 from beexformer.app.settings import Settings
 from beexformer.classifier import load
 from beexformer.client import Client

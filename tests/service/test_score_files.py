@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 from running import GOLDEN, PATIENCE
 
-from beexformer.app import scoring as scoring_module
+from beexformer.app import score_files
 from beexformer.app.chunked_output import ANSWER_COLUMNS, Output
-from beexformer.app.scoring import ROWS, Scoring, score
+from beexformer.app.score_files import ROWS, Scoring, score
 from beexformer.model import tables
 from beexformer.model.engine import Engine
 from beexformer.model.errors import BEEError
@@ -147,8 +147,8 @@ def test_what_another_run_left_is_not_gone_on_with(
             raise KeyboardInterrupt
         return answer(*arguments)
 
-    answer = scoring_module.answer
-    monkeypatch.setattr(scoring_module, "answer", killed)
+    answer = score_files.answer
+    monkeypatch.setattr(score_files, "answer", killed)
     with pytest.raises(KeyboardInterrupt):
         scored(tmp_path / "rows.csv", tmp_path / "out.csv", golden)
     with pytest.raises(BEEError, match="has answers of another file, model or option; remove it to begin anew"):
