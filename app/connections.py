@@ -42,18 +42,23 @@ besides, where it goes to the app."""
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Seconds: that a client may take for a head and for a body, that a connection may idle, and that it may last (0
-    for ever)."""
+    for ever). `most` connections are held at once."""
 
     head: float
     body: float
     keep_alive: float
     connection: float
+    most: int = 1_000_000
 
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
         """Those that the settings state."""
         return cls(
-            settings.head_seconds, settings.body_seconds, settings.keep_alive_seconds, settings.connection_seconds
+            settings.head_seconds,
+            settings.body_seconds,
+            settings.keep_alive_seconds,
+            settings.connection_seconds,
+            settings.max_connections,
         )
 
 
@@ -134,11 +139,16 @@ class Connections(ServerState):
         for connection in list(self.half_closed):
             connection.probe()
 
-    def close_idle(self, share: float = 1.0, *, fresh: bool = False) -> int:
-        """Close that share of those between two requests, the longest idle first; the number closed.
+    def close_idle(self, share: float = 1.0, *, fresh: bool = False, seconds: float = 0.0) -> int:
+        """Close that share of those between two requests, for at least so many seconds, the longest idle first; the
+        number closed.
 
         `fresh`: and of those that have not sent anything yet."""
-        idle = sorted((one for one in self._all() if one.idle or (fresh and one.fresh)), key=lambda one: one.deadline)
+        last = time.monotonic() + self.limits.keep_alive - seconds
+        idle = sorted(
+            (one for one in self._all() if (one.idle and one.deadline <= last) or (fresh and one.fresh)),
+            key=lambda one: one.deadline,
+        )
         closed = idle[: int(len(idle) * share + 0.5)]
         for connection in closed:
             connection.close()

@@ -27,6 +27,8 @@ BURST = 64  # connections taken at once, at most,
 PER_SECOND = 4000  # or so many for each second since the last time, where some were left then
 YIELD_SECONDS = 0.002  # for a worker with fewer connections
 PAUSE_SECONDS = 0.5  # where file descriptors have run out
+FULL_SECONDS = 0.01  # where as many connections are held as may be
+IDLE_SECONDS = 1.0  # of a connection that may make room then: its client is unlikely to send just now
 QUIET_SECONDS, LAST_SECONDS = (
     0.1,
     1.0,
@@ -121,10 +123,12 @@ class Acceptor:
             self.stop()
         elif self._shared.crowded(self._slot):
             self._pause(YIELD_SECONDS, self._take)
+        elif (room := self._room()) < 1:
+            self._full()
         else:
             # a loop with much to do comes by seldom: it takes more, as long as that makes it no fuller than others
             now, taken = time.monotonic(), 0
-            most = max(BURST, PER_SECOND * (now - self._left))
+            most = min(room, max(BURST, PER_SECOND * (now - self._left)))
             while taken < most and not self._shared.crowded(self._slot, len(self._attaching)) and self._take():
                 taken += 1
             self._left = now if taken >= most else math.inf
@@ -147,18 +151,30 @@ class Acceptor:
         with contextlib.suppress(OSError):  # it left meanwhile
             await self._loop.connect_accepted_socket(self._protocol, connection)
 
+    def _room(self) -> int:
+        """How many more connections may be held."""
+        return self._connections.limits.most - len(self._connections.connections) - len(self._attaching)
+
+    def _full(self) -> None:
+        """As many connections as may be: what waits goes on waiting, and connections that idle make room."""
+        closed = self._connections.close_idle(0.5, seconds=IDLE_SECONDS)
+        self._complain(logging.WARNING, "as many connections as BEE_MAX_CONNECTIONS allows; new clients wait", closed)
+        self._pause(FULL_SECONDS)
+
     def _exhausted(self, error: OSError) -> None:
         """No file descriptors: what waits goes on waiting, and half of the idle connections make room."""
         closed = self._connections.close_idle(0.5)
-        if time.monotonic() - self._complained > 10:
-            self._complained = time.monotonic()
-            log.error(
-                "no connection can be taken (%s): raise the limit of open files; new clients wait",
-                error.strerror,
-                extra={"fields": {"connections": len(self._connections.connections), "closed": closed}},
-            )
+        reason = f"no connection can be taken ({error.strerror}): raise the limit of open files; new clients wait"
+        self._complain(logging.ERROR, reason, closed)
         if self._open:
             self._pause(PAUSE_SECONDS)
+
+    def _complain(self, level: int, message: str, closed: int) -> None:
+        """At most every ten seconds."""
+        if time.monotonic() - self._complained > 10:
+            self._complained = time.monotonic()
+            fields = {"connections": len(self._connections.connections), "closed": closed}
+            log.log(level, message, extra={"fields": fields})
 
     def _pause(self, seconds: float, then: Callable[[], object] = lambda: None) -> None:
         self._loop.remove_reader(self._listener)

@@ -176,6 +176,13 @@ class Settings(BaseSettings):
         description="age at which a connection is ended with `Connection: close`, so that clients spread over new "
         "replicas; 0 for never",
     )
+    max_connections: int = Field(
+        default=1024,
+        ge=16,
+        le=1_000_000,
+        description="connections that a worker holds; further clients wait in the queue of the socket until one ends, "
+        "and idle ones are closed for them",
+    )
     head_seconds: int = Field(default=10, ge=1, le=3600, description="time for a client to send a head; then 408")
     body_seconds: int = Field(default=30, ge=1, le=3600, description="time for a client to send a body; then 408")
 

@@ -360,6 +360,43 @@ def test_out_of_file_descriptors_new_connections_wait_and_the_log_says_so(tmp_pa
         assert len(errors) < 5
 
 
+def test_no_more_are_held_than_may_be_and_idle_ones_make_room(tmp_path: Path) -> None:
+    serve = [
+        str(BEEXFORMER),
+        "serve",
+        "--port",
+        "0",
+        "--workers",
+        "1",
+        "--checkpoints",
+        str(GOLDEN),
+        "--max-connections",
+        "16",
+    ]
+    with server_of(tmp_path, *serve) as server:
+        first = [connect(server) for _ in range(16)]
+        for client in first:
+            assert asked(client), "as many as may be are served"
+        with connect(server) as late:
+            late.sendall(PROBE)
+            assert late.recv(65536).startswith(b"HTTP/1.1 200"), "connections that have idled for a second made room"
+        closed = [client for client in first if not asked(client)]
+        assert 1 <= len(closed) <= 8
+        for client in first:
+            client.close()
+        warned = [line["message"] for line in server.lines() if line["level"] == "warning"]
+        assert warned == ["as many connections as BEE_MAX_CONNECTIONS allows; new clients wait"]
+
+
+def asked(client: socket.socket) -> bool:
+    """A request on this connection is answered."""
+    try:
+        client.sendall(PROBE)
+        return client.recv(65536).startswith(b"HTTP/1.1 200")
+    except OSError:
+        return False
+
+
 def hostile_head(chance: random.Random) -> bytes:
     """A head that is nearly right."""
     lines = [
