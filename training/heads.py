@@ -179,6 +179,7 @@ class CrossValidation:
         self.states, self.targets, self.names = states, np.asarray(targets, np.float64), names
         self.folds = folds or folds_of(targets.argmax(1))
         self.discriminants = [Discriminant(states[train], self.targets[train], names) for train, _ in self.folds]
+        self._regressions: dict[Choice, np.ndarray] = {}  # what `said` answers, of those that `pull` has tried
 
     def discriminant(self) -> tuple[Choice, float]:
         """The shrinkage, and the share of names, with the least cross-entropy at its best sharpness, and that."""
@@ -208,7 +209,8 @@ class CrossValidation:
         """The strongest pull of a regression after which a weaker one gains nothing; None if none pays."""
         kept = None
         for pull in PULLS:
-            said = self.said(replace(choice, pull=pull))
+            tried = replace(choice, pull=pull)
+            said = self._regressions[tried] = self.said(tried)
             left = cross_entropy(sharpness(said, self.targets) * said, self.targets)
             if left > GAIN * nats:
                 break
@@ -217,6 +219,8 @@ class CrossValidation:
 
     def said(self, choice: Choice) -> np.ndarray:
         """Logits [N, m] for every row by the head that was fitted without it."""
+        if choice in self._regressions:
+            return self._regressions[choice]
         logits = np.empty(self.targets.shape)
         for (train, held_out), result in zip(self.folds, self.discriminants, strict=True):
             logits[held_out] = choice.fit(self.states[train], self.targets[train], result)(self.states[held_out])

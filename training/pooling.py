@@ -51,5 +51,5 @@ def fit(
     nats: dict[Pooling, float] = {"mean": alone[best], "mean_and_start": both}
     if both >= GAIN * alone[best]:
         return Pooled("mean", heads.completed(tried, threads, report), nats)
-    tried = heads.discriminants(states, targets, parts, threads, report)
+    tried = heads.discriminants(states, targets, parts, threads)  # without a report: the bar would go back
     return Pooled("mean_and_start", heads.completed(tried, threads, report), nats)
