@@ -1,7 +1,7 @@
 """
 Which checkpoints are served, and how that changes while the service runs: SIGHUP loads all of them anew, /admin changes
 one. The parent of the workers does it, and only puts workers in the place of others when everything is verified: every
-digest, the stored probes' answers, a real forward. Where something is wrong, what was served is served on.
+digest, the answers of stored self-test texts, a test inference. Where something is wrong, what was served stays.
 """
 
 import logging

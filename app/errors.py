@@ -5,15 +5,16 @@ FastAPI is not known here: what a process that only waits for others says has to
 
 Refused in, on the way of a request:
 
-- protocol.py: broken HTTP (400), too late (408), address or head too large (414, 431)
-- admission.py: keys (401), body too large by its stated length (413); middleware.py: without one
-- service.py, stand_in.py: not ready (503)
-- scheduler.py: too much waits (503), before the body is read (`admit`, also by direct.py) and when a text is to wait
+- protocol.py: broken HTTP (400), CONNECT (405), too late (408), address or headers too large (414, 431)
+- admission.py: keys (401), Content-Length that is no number (400) or too large (413); middleware.py: a body without
+  one that has grown too large (413), a client that left while it sent (499)
+- service.py, stand_in.py: not ready (503); routes.py: /readyz while the process ends (503)
+- scheduler.py: too much waits (503), before the body is parsed (`admit`, also by direct.py) and when a text is to wait
   its turn; its deadline has passed (504)
 - fast_path.py: no JSON by its type (415); main.py: no JSON (400), wrong fields (422)
 - schemas.py, classify.py, model/options.py, model/text.py, model/engine.py: what fields say (422);
   model/registry.py: no such model (404); routes.py: too large a batch (413); quotas.py: too many texts of a key (429)
-- admin.py, deployment.py: a change of models (404, 409); inference_protocol.py: /v2
+- admin.py, deployment.py: a change of models (404, 409); inference_protocol.py: what /v2 refuses (400, 413)
 """
 
 from collections.abc import Sequence

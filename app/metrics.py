@@ -1,6 +1,8 @@
 """
 What is counted, named once. Knows engines and their answers, and the event loop; nothing of HTTP.
 
+- only names and sums are here: classify.py measures phases (queue includes `context.unread`, what the request waited
+  before it was read); `watch` samples the event loop's lag, and the backlog, which is `Scheduler.backlog`
 - label values come from configuration only: a model name that isn't loaded is counted under model=""
 - a "request" is a text to classify: each item of a batch counts, and a body refused as a whole counts once
 - with several server processes a scrape of any of them sums over all; only process_* stand one by one there, told apart
@@ -32,7 +34,7 @@ TOKENS = (4, 8, 16, 32, 64, 128, 256, 512)
 PHASES = ("tokenize", "queue", "compute")
 FAILURES = (500, 503, 504)  # at 0 from the start: a rate never sees the first of what wasn't there before it
 CLIENT_GONE = 499  # no status of HTTP; nobody sees it but log and metrics
-BEAT = 0.05  # seconds between two looks at the event loop
+BEAT = 0.05  # seconds between two samples of the event loop
 
 
 class Metrics:
@@ -105,7 +107,7 @@ class Metrics:
         self._workers = add("bee_workers", "gauge", "Server processes, one event loop each").series[()]
         text = "Server processes that ended unasked, or hung and were killed, and have successors"
         self._replaced = add("bee_workers_replaced", "counter", text, ("reason",), [("ended",), ("hung",)]).series
-        text = "1 once every engine of every server process has answered a real forward"
+        text = "1 once every engine of every server process has answered a test inference"
         self._ready = add("bee_ready", "gauge", text).series[()]
 
     def answered(

@@ -20,7 +20,7 @@ TAGS = [
         "description": "The Open Inference Protocol, version 2, as KServe and Triton have it.",
     },
     {"name": "admin", "description": "Loading, reloading and unloading models; needs an admin key."},
-    {"name": "operation", "description": "Probes and metrics; never need a key."},
+    {"name": "operation", "description": "Health checks and metrics; never need a key."},
 ]
 SCHEMES = {
     "key": {

@@ -129,7 +129,7 @@ async def model(name: ModelName, service: Serving) -> ModelDescription:
 
 @router.get("/livez", responses=responses(503), tags=["operation"])
 async def livez(service: Serving) -> Health:
-    """The process lives. 503 only where a restart is the cure: an engine failed its first forward."""
+    """The process lives. 503 where an engine failed its first inference; `beexformer serve` ends instead."""
     state = service.registry.state
     if state == "failed":
         raise NotReady(state)
@@ -138,7 +138,7 @@ async def livez(service: Serving) -> Health:
 
 @router.get("/readyz", responses=responses(503), tags=["operation"])
 async def readyz(service: Serving) -> Health:
-    """Every engine has answered a real forward. 503 while starting and from the moment of SIGTERM."""
+    """Every engine has answered a test inference. 503 while starting and from the moment of SIGTERM."""
     if service.draining:
         raise Draining
     service.refuse_unless_ready()

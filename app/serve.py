@@ -1,9 +1,9 @@
 """
 The service from its start to its end, supervised.
 
-Start: the socket is opened and a first process forked, the stand-in, which answers probes (and 503 to the rest).
+Start: the socket is opened and a first process forked, the stand-in, which answers health checks (and 503 to the rest).
 Only then is imported what takes a second (FastAPI, numba), are checkpoints read and verified, kernels compiled or
-loaded from the cache, and real forwards run. Workers are forked from the process that has done all that and serve at
+loaded from the cache, and test inferences run. Workers are forked from the process that has done all that and serve at
 once. A damaged checkpoint ends the process with one sentence.
 
 End: app/supervisor.py and app/worker.py.

@@ -83,7 +83,8 @@ class Settings(BaseSettings):
         default=500,
         ge=1,
         le=600_000,
-        description="milliseconds that requests may wait for their turn before new ones are refused with 503",
+        description="milliseconds that a request may wait; one that has waited so long, and a batch or long text that "
+        "would, gets 503",
     )
     brownout_wait_ms: int = Field(
         default=0,
@@ -107,7 +108,8 @@ class Settings(BaseSettings):
     )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(),
-        description="accepted keys, separated by commas; empty lets everyone in. Probes, /metrics and page stay open",
+        description="accepted keys, separated by commas; empty lets everyone in. Health checks, /metrics and page "
+        "stay open",
     )
     admin_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(),
@@ -160,7 +162,7 @@ class Settings(BaseSettings):
         "what has come by then everything is answered",
     )
     health_seconds: int = Field(
-        default=10, ge=1, le=3600, description="a worker whose event loop stands still so long is killed and replaced"
+        default=10, ge=1, le=3600, description="a worker whose event loop hangs for so long is killed and replaced"
     )
     keep_alive_seconds: int = Field(
         default=150,
@@ -183,7 +185,9 @@ class Settings(BaseSettings):
         description="connections that a worker holds; further clients wait in the queue of the socket until one ends, "
         "and idle ones are closed for them",
     )
-    head_seconds: int = Field(default=10, ge=1, le=3600, description="time for a client to send a head; then 408")
+    head_seconds: int = Field(
+        default=10, ge=1, le=3600, description="time for a client to send a request's headers; then 408"
+    )
     body_seconds: int = Field(default=30, ge=1, le=3600, description="time for a client to send a body; then 408")
 
     @model_validator(mode="before")

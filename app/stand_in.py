@@ -39,7 +39,7 @@ def stand_in(settings: Settings, place: Place) -> None:
 
 
 METRICS = """\
-# HELP bee_ready 1 once every engine of every server process has answered a real forward
+# HELP bee_ready 1 once every engine of every server process has answered a test inference
 # TYPE bee_ready gauge
 bee_ready 0
 """

@@ -1,8 +1,8 @@
 """
-The arithmetic of the engine, compiled by numba for whole rows. Beside each kernel stands its plain numpy meaning,
-`<name>_numpy`.
+The arithmetic of the engine, compiled by numba for whole rows. Beside each kernel stands its numpy reference,
+`<name>_reference`.
 
-- integers agree exactly with their meaning; floats agree to a few units in the last place
+- integers agree exactly with it; floats agree to a few units in the last place
 - a row's numbers depend on that row alone, and on no machine: rows never mix, and every sum has one order (see `simd`)
 - kernels hold no GIL and allocate nothing: outputs and scratch are arguments, nothing lives in globals
 - where a kernel says `Any` it takes an array, or the address of one (`simd`): the forward pass has all weights and

@@ -14,7 +14,7 @@ TRAIN = Rows([f"{('tax', 'parcel', 'crash')[i % 3]} {i}" for i in range(60)], No
 def test_what_is_simpler_stands_beside_the_score() -> None:
     result = evaluation()
     [said] = compared(LABELS, TRAIN, TRAIN, result)
-    assert "accuracy of 60 rows, each row by what was learned without it: this network 1.0000" in said
+    assert "accuracy of 60 rows, each row by what was learned without it: this model 1.0000" in said
     assert "always saying 'bill' 0.3333" in said
     assert "TF-IDF with logistic regression 1.0000" in said
     dev = TRAIN.take(np.arange(9))
@@ -33,5 +33,5 @@ def test_the_end_says_what_to_do_next(tmp_path: Path) -> None:
         said = compared(LABELS, TRAIN, TRAIN, evaluation())
         conclude(console, LABELS, said, {"dev": evaluation()}, tmp_path / "support")
     text = console.export_text()
-    for words in ("precision", "lies between", "this network", f"beexformer serve --checkpoints {tmp_path}/support"):
+    for words in ("precision", "lies between", "this model", f"beexformer serve --checkpoints {tmp_path}/support"):
         assert words in text

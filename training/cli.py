@@ -112,7 +112,8 @@ def train(
     work: Work = None,
     device: Device = "auto",
 ) -> None:
-    """Train a network and write its checkpoint; the same command again goes on where a killed run stopped.
+    """Train a network and write its checkpoint; the same command again goes on where a killed run stopped (heads
+    begin anew: seconds).
 
     Rows of your own (--train) get heads on a backbone that has read English, in seconds; with --epochs or --teacher
     pairs train a network. --labels alone makes a model of what classes are called, without a row."""

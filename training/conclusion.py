@@ -41,11 +41,11 @@ def compared(labels: list[str], train: Rows, dev: Rows, result: dict[str, Any]) 
         others = [f"always saying {labels[largest]!r} {always:.4f}"]
         if by_words is not None:
             others.append(f"TF-IDF with logistic regression {METRICS[name](dev.labels, by_words):.4f}")
-        said.append(f"{name} of {len(dev)} rows, {how}: this network {ours:.4f}, {', '.join(others)}")
+        said.append(f"{name} of {len(dev)} rows, {how}: this model {ours:.4f}, {', '.join(others)}")
     majority = diagnosis.majority(train.labels, dev.labels, METRICS[metric])[1]
     words = None if by_words is None else METRICS[metric](dev.labels, by_words)
     if score <= majority:
-        said.append("this network is no better than the largest class: give more rows, or look at the labels")
+        said.append("this model is no better than the largest class: give more rows, or look at the labels")
     elif words is not None and words > result["interval"][1]:
         said.append("TF-IDF is clearly better on these rows: single words decide here, so take that")
     return said

@@ -1,6 +1,6 @@
 """
-A classifier of a 1-bit backbone that stands still: linear heads on its mean states (`training.states`), and nothing
-else is trained.
+A classifier on a frozen 1-bit backbone: reads its mean states (`training.mean_states`), has linear heads fitted to them
+(`training.heads.fit`), and exports the checkpoint.
 """
 
 import math

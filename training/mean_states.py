@@ -1,5 +1,6 @@
 """
-Mean states of a 1-bit backbone that stands still, alone or with start-weighted ones: what heads are fitted to.
+Mean states (means of the hidden states of a text's tokens) of a frozen 1-bit backbone, alone or with start-weighted
+ones: what heads are fitted to.
 
 An engine whose heads are the identity answers with what heads read, so heads are fitted on the very numbers that they
 will be served with, at the engine's speed.

@@ -1,5 +1,5 @@
 """
-Heads of several labels a text on states that stand still: a linear discriminant for each label, in closed form.
+Heads of several labels a text on frozen states: a linear discriminant for each label, in closed form.
 
 For each label alone its rows are told from all others by Fisher's discriminant with a shrunken covariance, so that the
 logit is that of two normal distributions. All labels share the axes of one covariance, that of all rows: with T it,

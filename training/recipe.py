@@ -1,5 +1,6 @@
 """
-What one training run is made of, read from a TOML file. Defaults are Table 1 of the paper.
+What one training run is made of, read from a TOML file. Defaults are Table 1 of the paper, but for the course
+of the learning rate and the size of batches (docs/design.md has both).
 
 A recipe names data relative to the data folder given on the command line, so the same file works on any machine. An
 unknown or misspelt key is refused.

@@ -36,7 +36,7 @@ def request(chance: random.Random, texts: list[str]) -> tuple[str, bytes, int]:
     kinds = {
         "single": (80, "/classify", {"text": text}, 200),
         "own delta": (6, "/classify", {"text": text, "delta": chance.choice((-0.2, 0.01, 0.3, 1))}, 200),
-        "full depth": (2, "/classify", {"text": text, "delta": -1}, 200),
+        "hardly ever early": (2, "/classify", {"text": text, "delta": -1}, 200),
         "pair for a model of single texts": (1, "/classify", {"text": text, "text_pair": other}, 422),
         "batch": (5, "/classify/batch", {"items": [{"text": text} for text in chance.choices(texts, k=8)]}, 200),
         "blank": (1, "/classify", {"text": " "}, 422),
