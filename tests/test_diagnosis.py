@@ -4,7 +4,7 @@ from rich.console import Console
 
 from beexformer.model.config import BEEConfig
 from beexformer.model.options import ExitOptions, ExitSettings
-from beexformer.training import diagnosis, pictures, tables
+from beexformer.training import diagnosis, pictures, terminal_tables
 from beexformer.training.evaluate import METRICS, evaluate_logits
 
 LABELS, PREDICTED = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 1, 0])
@@ -88,7 +88,7 @@ def test_classes_stay_readable_on_a_terminal_and_as_a_picture(classes: int, tmp_
     result["surely_wrong"] = [{"text": "t" * 999, "label": names[0], "predicted": names[1], "score": 0.99}]
     console = Console(width=100, record=True, file=(tmp_path / "out").open("w"))
     with console.file:
-        console.print(tables.class_tables(names, result))
+        console.print(terminal_tables.class_tables(names, result))
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 100
     assert len(text.splitlines()) < 80
