@@ -3,8 +3,8 @@ The parent of the workers: forks them, replaces the dead and the hung, passes si
 
 - A worker is a fork of this process, in which everything is loaded and compiled: a successor is there at once, and what
   isn't written to is in memory once. No thread may be alive here, nor an event loop: neither survives a fork.
-- A worker that ends is noticed by SIGCHLD; one whose event loop stands still, by its beats in the shared state, counted
-  in looks of this process, so that a machine that was suspended doesn't look like hung workers.
+- A worker that ends is noticed by SIGCHLD; one whose event loop hangs, by its heartbeat in the shared state, counted
+  in polls of this process, so that a machine that was suspended doesn't look like hung workers.
 - Workers end with this process: the kernel sees to it (PR_SET_PDEATHSIG), and where it doesn't, their channel ends.
 - SIGTERM drains, a second one ends at once; SIGINT (a terminal) skips the drain; SIGHUP loads the checkpoints anew.
 - A worker asks for other checkpoints over its channel and wakes this process with SIGUSR2. It is answered once all

@@ -1,5 +1,5 @@
 """
-Heads on states that stand still: a linear one for every exit, found in seconds.
+Heads on the states of a frozen backbone: a linear one for every exit, found in seconds.
 
 Bits need many steps and a task of a thousand rows hasn't got them; a linear head on frozen mean states is there at
 once. Two methods of the textbooks, one after the other (Hastie, Tibshirani, Friedman 2009, section 4):
