@@ -5,7 +5,6 @@ Knows when a connection's time is up; what is said on it is app/protocol.py's.
 """
 
 import asyncio
-import ctypes
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from uvicorn.server import ServerState
 
+from beexformer.app.memory import give_back_heap
 from beexformer.app.settings import Settings
 
 if TYPE_CHECKING:
@@ -60,13 +60,6 @@ class Limits:
             settings.connection_seconds,
             settings.max_connections,
         )
-
-
-def give_back_memory() -> None:
-    """Let the system have what is free, where the C library (glibc) keeps it: some milliseconds."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
 
 
 class Connections(ServerState):
@@ -132,7 +125,7 @@ class Connections(ServerState):
         self._most = max(self._most, len(self.connections))
         if self._most >= MANY and len(self.connections) < self._most / 4:
             self._most = len(self.connections)
-            give_back_memory()
+            give_back_heap()
 
     def probe(self) -> None:
         """Find out which of the half-closed ones have left. To be called a few times a second."""

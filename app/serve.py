@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from beexformer.app import logs, tracing
 from beexformer.app.counters import counting
 from beexformer.app.listener import address, listen
+from beexformer.app.memory import give_back_code, give_back_heap
 from beexformer.app.settings import Settings
 from beexformer.app.stand_in import stand_in
 from beexformer.app.supervisor import Supervisor
@@ -31,6 +32,7 @@ from beexformer.model.errors import BEEError
 if TYPE_CHECKING:
     from beexformer.model.engine import Engine
 
+COMPILER = "libllvmlite.so"  # 70 MB that loading kernels has touched, and nothing needs any more
 END_SECONDS = 10  # beyond the deadline of requests, after the last one was taken, until workers are killed
 log = logging.getLogger("bee.main")
 
@@ -72,6 +74,8 @@ def serve(settings: Settings, load: "Callable[..., Engine] | None" = None) -> No
             sys.exit(1)
         supervisor.work = work_of(deployment.registry, settings, processes)
         gc.enable()
+        give_back_heap()
+        give_back_code(COMPILER)
         sys.exit(supervisor.run())
 
 

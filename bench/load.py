@@ -8,8 +8,8 @@ installed, and litserve for that contender. Contenders are asked in turns, and e
 Prints tables and ends with one JSON line: rates are ours over theirs, `cpu_us` CPU microseconds a request,
 `overhead_vs_echo_us` what a request costs beyond its engine and beyond FastAPI with a constant answer,
 `two_engines_cpu_vs_one` what CPU time of a row two processes cost each other that share nothing. Where one request's
-latency is what counts (half load, beside batches) the CPUs are kept awake. Takes about half an hour on two quiet CPUs,
---quick five minutes.
+latency is what counts, and in the closed loop, which leaves a slow CPU idle between two requests, the CPUs are kept
+awake (bench/timing.py). Takes about half an hour on two quiet CPUs, --quick five minutes.
 """
 
 import argparse
@@ -152,7 +152,7 @@ def throughput(bodies: Path, seconds: float, turns: int, onnx: str) -> dict[str,
     for turn in range(turns):
         for i, name in enumerate(("ours", *CONTENDERS)):
             try:
-                with serving(name, bodies, 18100 + i, onnx=onnx) as server:
+                with serving(name, bodies, 18100 + i, onnx=onnx) as server, awake([SERVING, ASKING]):
                     rounds.setdefault(name, []).append(wrk(server, seconds))
                     if name == "ours" and turn == 0:
                         engine_us = phases(server.port)

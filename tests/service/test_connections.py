@@ -45,7 +45,7 @@ class Open:
 def test_memory_is_given_back_after_a_rush_and_only_then(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
     known = Connections(Limits(1, 1, 1, 0))
-    monkeypatch.setattr(connections, "give_back_memory", lambda: given.append(len(known.connections)))
+    monkeypatch.setattr(connections, "give_back_heap", lambda: given.append(len(known.connections)))
     for count in (0, 900, 500, 200, 100, 0, 600, 1, 0):
         known.connections = {Open() for _ in range(count)}  # type: ignore[misc]
         known.sweep()
