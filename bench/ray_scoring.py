@@ -117,9 +117,9 @@ def on_ray(source: Path, out: Path, block: int, workers: int) -> tuple[float, in
             used[pid] = max(used.get(pid, 0), cpu_seconds(pid))
             if kinds.get(pid) != "engines":
                 kinds[pid] = kind(pid, run.pid)
-        if time.perf_counter() - looked > 5:
+        if time.perf_counter() - looked > 15:
             most, looked = max(most, memory(pids)), time.perf_counter()
-        time.sleep(0.5)  # oftener, looking at a thousand threads would cost what it looks for
+        time.sleep(2)  # oftener, looking at a thousand threads would cost what it looks for
     assert run.returncode == 0
     took: dict[str, float] = {}
     for pid, seconds in used.items():
