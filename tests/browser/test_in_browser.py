@@ -155,7 +155,7 @@ def test_full_depth_stands_beside_it(opened: Opened, shipped: Server) -> None:
     predicted = page.locator("#compare tbody tr", has_text="predicted").locator("td").nth(1)
     expect(predicted).to_have_text(re.compile("ms$"))
     shown_ms = float(predicted.inner_text().split("\u202f")[0])
-    assert shown_ms == pytest.approx(here["cost"]["predicted_ms_full"], rel=0.5)  # it follows what is run meanwhile
+    assert 0.1 < shown_ms / here["cost"]["predicted_ms_full"] < 10, "in milliseconds; it follows what is run meanwhile"
     page.get_by_text("Block by block, as a table").click()
     blocks = [row.locator("th, td").all_inner_texts() for row in page.locator("#blocks-table tbody tr").all()]
     shown = [row[1] for row in blocks[1:]]
