@@ -160,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--block", type=int, default=10_000, help="rows of a block; there have to be eight or more")
+    parser.add_argument("--block", type=int, default=20_000, help="rows of a block; there have to be eight or more")
     parser.add_argument("--processes", type=int, default=2, help="of the command line, and actors of Ray (%(default)s)")
     parser.add_argument("--turns", type=int, default=1, help="of each; the killed run is one")
     parser.add_argument("--only", choices=("killed",), help="no run of Ray that nobody kills")

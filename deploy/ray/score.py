@@ -257,7 +257,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-blocks", type=int)
     parser.add_argument("--profile")
     parser.add_argument("--actors", type=int, help="engines at once; one for each CPU of the cluster unless given")
-    parser.add_argument("--rows", type=int, default=10_000, help="of a block, and so of an output file (%(default)s)")
+    parser.add_argument("--rows", type=int, default=20_000, help="of a block, and so of an output file (%(default)s)")
     return parser.parse_args(given)
 
 
