@@ -26,8 +26,8 @@ COEFFICIENTS = {  # by level of instructions, at D = 384, measured on a server o
     "x86-64-v3": (0.0125, 0.011, 0.0046, 3.1e-5),
     "x86-64-v2": (0.061, 0.032, 0.032, 1.3e-3),
 }
-STEP = 0.01  # of the ratio, up or down with every row: a running median, deaf to how far off a single row was
-SHARE = 0.005  # of a coefficient whose part is all of a row; those of smaller parts move by as much less
+STEP = 1.01  # of the ratio, up or down with every row: a running median, deaf to how far off a single row was
+PART_STEP = 1.005  # of a coefficient whose part is all of a row, to the power of its part where that is less
 
 
 class CostModel:
@@ -40,6 +40,7 @@ class CostModel:
     ) -> None:
         self.coefficients, self.fit_error, self.calibrated_at = tuple(coefficients), fit_error, calibrated_at
         self.ratio = 1.0
+        self._first = self.coefficients
 
     def milliseconds(self, tokens: int, blocks: int) -> float:
         """For a row of `tokens` tokens that runs `blocks` blocks."""
@@ -51,23 +52,20 @@ class CostModel:
         return self.ratio * (p + q * tokens + r * _pairs(tokens))
 
     def observe(self, tokens: int, blocks: int, milliseconds: float) -> None:
-        """A row has been run. Threads may call this at once: a step that is lost is one of many."""
-        a, p, q, r = self.coefficients
-        parts = (a, blocks * p, blocks * q * tokens, blocks * r * _pairs(tokens))
-        predicted = sum(parts)
-        up = milliseconds > self.ratio * predicted
-        self.ratio *= 1 + STEP if up else 1 / (1 + STEP)
-        step = (SHARE if up else -SHARE) / predicted
-        self.coefficients = (
-            a * (1 + step * parts[0]),
-            p * (1 + step * parts[1]),
-            q * (1 + step * parts[2]),
-            r * (1 + step * parts[3]),
-        )
+        """A row has been run. Threads may call this at once: a step that is lost is one of many.
+
+        A coefficient's part is that of the first coefficients, so that a step up and one down cancel, whatever came
+        between: by the present ones all would shrink by 1e-5 or so with every row."""
+        up = milliseconds > self.milliseconds(tokens, blocks)
+        self.ratio *= STEP if up else 1 / STEP
+        step = PART_STEP if up else 1 / PART_STEP
+        parts = [c * f for c, f in zip(self._first, _features(tokens, blocks), strict=True)]
+        total = sum(parts)
+        self.coefficients = tuple(c * step ** (part / total) for c, part in zip(self.coefficients, parts, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, for users."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "_first"}
 
 
 def of_level(d_model: int, level: str) -> CostModel:

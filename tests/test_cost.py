@@ -87,6 +87,15 @@ def test_it_learns_another_machine_from_the_rows_that_are_run() -> None:
         assert model.milliseconds(tokens, blocks) == pytest.approx(truth.milliseconds(tokens, blocks), rel=0.15)
 
 
+def test_days_of_texts_of_one_length_leave_what_is_known_of_others() -> None:
+    model, truth = cost.of_level(384, "x86-64-v4-vpopcntdq"), cost.of_level(384, "x86-64-v4-vpopcntdq")
+    for noise in np.random.default_rng(0).normal(1, 0.1, 200_000):
+        model.observe(25, 3, noise * truth.milliseconds(25, 3))
+    assert model.coefficients == pytest.approx(truth.coefficients, rel=0.1)
+    for tokens in (8, 128, 512):
+        assert model.milliseconds(tokens, 6) == pytest.approx(truth.milliseconds(tokens, 6), rel=0.1)
+
+
 def test_a_level_costs_more_with_the_network_and_less_with_instructions() -> None:
     small, large = cost.of_level(384, "x86-64-v4-vpopcntdq"), cost.of_level(768, "x86-64-v4-vpopcntdq")
     assert 2 < large.milliseconds(128, 6) / small.milliseconds(128, 6) < 4
