@@ -19,7 +19,6 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from beexformer.model.config import Pooling
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.report.sizes import packed_bytes
 from beexformer.report.vectors import MiniLM, Model2Vec, features
@@ -84,7 +83,7 @@ def on_backbone(train: Rows, others: Sequence[Rows], classes: int, report: Repor
     tokenizer = Tokenizer(start.tokenizer, start.shape["max_tokens"])
     config = mean_states.config_of(start, classes, tokenizer.vocab_size, start.shape["max_tokens"])
     apart = bool(train.pairs)
-    given: Pooling = "mean" if apart or len(train) > pooling.MOST else "mean_and_start"
+    given = pooling.worth_trying(len(train), apart=apart)
     engine = mean_states.engine_of(mean_states.network_of(start, config), start.tokenizer, given)
     seen, *asked = (mean_states.features(engine, rows.inputs(), apart, 1, report) for rows in (train, *others))
     targets = np.eye(classes)[train.labels]

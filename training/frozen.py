@@ -132,8 +132,8 @@ def _heads(
     assert recipe.heads
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     config, apart = data.config, data.config.pairs == "apart"
-    alone = names is not None or apart or config.multi_label or len(data.train) > pooling.MOST
-    given: Pooling = "mean" if alone else "mean_and_start"
+    alone = names is not None or config.multi_label
+    given = "mean" if alone else pooling.worth_trying(len(data.train), apart=apart)
     engine = mean_states.engine_of(network, data.tokenizer, given)
     states = mean_states.features(engine, data.train.inputs(), apart, threads, progress.stage(READING))
     report, chosen = progress.stage(LEARNING), {"folds": recipe.heads.folds, "seed": recipe.optim.seed}

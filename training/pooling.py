@@ -27,6 +27,11 @@ class Pooled:
     nats: dict[Pooling, float]
 
 
+def worth_trying(rows: int, *, apart: bool) -> Pooling:
+    """What states are to be read of so many training rows: of two texts apart, and of many rows, the mean alone."""
+    return "mean" if apart or rows > MOST else "mean_and_start"
+
+
 def fit(
     states: np.ndarray,
     targets: np.ndarray,
