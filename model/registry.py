@@ -40,7 +40,7 @@ class Registry:
             for place in [path] if isinstance(path, str) else checkpoint_folders(path):
                 engine = load(place)
                 if engine.name in self._engines:
-                    raise CheckpointError(f"{place} is a second checkpoint named {engine.name!r}; serve one of them")
+                    raise _second(place, engine.name)
                 self._engines[engine.name], self.folders[engine.name] = engine, place
         self.default = default or (next(iter(self._engines)) if paths else SHIPPED_DEFAULT)
         self.get(self.default)
@@ -80,7 +80,7 @@ class Registry:
         return other
 
     def warm(self) -> None:
-        """One real forward of every engine; only then is the state "ready"."""
+        """One test inference of every engine; only then is the state "ready"."""
         try:
             for engine in self:
                 engine.warm()
@@ -96,10 +96,17 @@ def load_one(paths: Sequence[Path], name: str | None) -> Engine:
     name = name or (None if paths else SHIPPED_DEFAULT)
     if name is None:
         return Engine.load(folders[0])
-    named = {_name(folder): folder for folder in reversed(folders)}
+    named: dict[str, Path] = {}
+    for folder in folders:
+        if named.setdefault(_name(folder), folder) != folder:
+            raise _second(folder, _name(folder))
     if name not in named:
-        raise UnknownModel(f"no model is named {name!r}; there are {', '.join(reversed(named))}")
+        raise UnknownModel(f"no model is named {name!r}; there are {', '.join(named)}")
     return Engine.load(named[name])
+
+
+def _second(place: Place, name: str) -> CheckpointError:
+    return CheckpointError(f"{place} is a second checkpoint named {name!r}; serve one of them")
 
 
 def _name(folder: Path) -> str:

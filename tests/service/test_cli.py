@@ -194,6 +194,10 @@ def test_one_of_several_is_loaded_and_no_other(run: Any, tmp_path: Path) -> None
         assert (code, json.loads(out)["model"] if out else None) == (0 if answers else 2, answers), err
     code, _, err = run("classify", "--checkpoint", tmp_path, GOOD, "--model", "gold")
     assert (code, err) == (2, "beexformer: no model is named 'gold'; there are bronze, silver\n")
+    save(replace(read(GOLDEN), name="silver"), tmp_path / "silver_again")
+    code, _, err = run("classify", "--checkpoint", tmp_path, GOOD, "--model", "silver")
+    assert code == 2
+    assert "is a second checkpoint named 'silver'" in err
     (tmp_path / "of_bronze" / "config.json").write_text("{")
     code, _, err = run("classify", "--checkpoint", tmp_path, GOOD, "--model", "gold")
     assert code == 2
