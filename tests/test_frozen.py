@@ -336,12 +336,24 @@ def test_what_several_labels_do_not_go_with_is_refused_before_training(root: Pat
     assert not (root / "out").exists()
 
 
-def test_exits_begin_as_early_as_the_score_allows() -> None:
+def test_exits_are_as_early_as_cross_validation_allows() -> None:
     config = BEEConfig(vocab_size=9, n_class=2, d_model=64, n_block=3, n_head=1, d_head=64)
-    labels = np.arange(200) % 2
-    right = np.where(labels[:, None] == np.arange(2), 2.0, 0.0)
-    guess = 1e-4 * np.where(np.arange(200)[:, None] % 4 < 2, right, -right)  # half of them wrong, and nothing gained
-    seen = Observed(config, np.stack([guess, right, 0.5 * right], 1), np.full(200, 5), labels)
-    assert frozen.exit_options(seen, "accuracy") == ExitOptions(delta=1e-4, min_blocks=2, max_blocks=2)
-    early = Observed(config, np.stack([right, 1.1 * right, right], 1), np.full(200, 5), labels)
-    assert frozen.exit_options(early, "accuracy") == ExitOptions(delta=1e-4, min_blocks=1, max_blocks=2)
+    labels, rows = np.arange(200) % 2, np.arange(200)[:, None]
+    right = np.where(labels[:, None] == np.arange(2), 4.0, 0.0)
+
+    def chosen(*logits: np.ndarray) -> tuple[ExitOptions, float]:
+        seen = Observed(config, np.stack(logits, 1), np.full(200, 5), labels)
+        options = frozen.exit_options(seen, "accuracy")
+        last = ExitOptions(min_blocks=2, max_blocks=2)
+        assert (seen.answers(options) == labels).mean() >= (seen.answers(last) == labels).mean()
+        return options, float(seen.taken(options).mean())
+
+    alone = ExitOptions(delta=1e-4, min_blocks=2, max_blocks=2)
+    unsure = 1e-4 * np.where(rows % 4 < 2, right, -right)  # half of them wrong, and nothing gained
+    assert chosen(unsure, right, 0.5 * right) == (alone, 2)
+    some = np.where(rows % 3 > 0, 1.1 * right, unsure)  # two thirds are sure and right one block earlier
+    options, blocks = chosen(some, right, 0.5 * right)
+    assert blocks == pytest.approx(1 + 67 / 200)
+    assert (options.delta, options.min_blocks, options.max_blocks) == (evaluate.NO_DELTA, 1, 2)
+    wrong = np.where(rows % 3 > 0, 1.1 * right, -1.1 * right)  # the last third is sure, and wrong
+    assert chosen(wrong, right, 0.5 * right) == (alone, 2)

@@ -31,7 +31,7 @@ from beexformer.training import (
 )
 from beexformer.training.backbone import Backbone
 from beexformer.training.decisions import decide
-from beexformer.training.evaluate import METRICS, encode_rows, logits_of
+from beexformer.training.evaluate import METRICS, NO_DELTA, encode_rows, logits_of
 from beexformer.training.network import BEExformer
 from beexformer.training.prepare import Prepared
 from beexformer.training.progress import RunProgress
@@ -43,7 +43,8 @@ READING, LEARNING, CHECKING = "running the texts", "learning the classes", "chec
 VERIFIED = 64  # rows on which torch, which takes most of a run for it, and engine are compared
 TOKENS = 4000  # of theirs at most
 FEW = 50  # rows a class, up to which it is tried whether what classes are called helps
-LOST = 0.0025  # of the score that may be given for leaving early
+SHARES = np.arange(0, 1, 0.05)  # of the greatest entropy, tried as the threshold below which a row leaves
+JUDGED = 4000  # rows at most that choose exit options
 
 
 @dataclass(frozen=True)
@@ -182,16 +183,33 @@ def put(result: list[heads.Linear], network: BEExformer) -> None:
 
 
 def exit_options(seen: Observed, metric: str) -> ExitOptions:
-    """What is in effect where nothing is asked: the paper's delta between two blocks. The last one is where the
-    cross-entropy of cross-validated predictions is least, the first one as early as possible without its score falling
-    by more than `LOST`."""
-    assert seen.labels is not None
-    nats = [entropy_against(seen.logits[:, c], seen.labels) for c in range(seen.logits.shape[1])]
+    """What is in effect where nothing is asked: of the paper's delta, entropy thresholds beside it and in its place,
+    and first blocks, what takes the fewest blocks while neither score nor cross-entropy of cross-validated predictions
+    are worse than if all rows were answered by the one block whose cross-entropy is least. No row goes further."""
+    seen = seen.some(JUDGED)
+    labels = seen.labels
+    assert labels is not None
     blocks = seen.config.exits
-    last = blocks[int(np.argmin(nats))]
-    goal = METRICS[metric](seen.labels, decide(seen.logits[:, blocks.index(last)], seen.thresholds)) - LOST
-    for first in blocks:
-        options = ExitOptions(delta=DEFAULT_DELTA, min_blocks=first, max_blocks=last)
-        if first >= last or METRICS[metric](seen.labels, seen.answers(options)) >= goal:
-            break
+    last = blocks[int(np.argmin([entropy_against(seen.logits[:, c], labels) for c in range(len(blocks))]))]
+
+    def judged(options: ExitOptions) -> tuple[float, float]:
+        """(score, cross-entropy) under these options."""
+        logits = seen.answering(options)
+        return METRICS[metric](labels, decide(logits, seen.thresholds)), entropy_against(logits, labels)
+
+    alone = ExitOptions(delta=DEFAULT_DELTA, min_blocks=last, max_blocks=last)
+    score, nats = judged(alone)
+    tried = [
+        alone,
+        *(
+            ExitOptions(delta=delta, entropy_threshold=round(float(share), 2), min_blocks=first, max_blocks=last)
+            for delta in (DEFAULT_DELTA, NO_DELTA)
+            for share in SHARES
+            for first in blocks[: blocks.index(last)]
+        ),
+    ]
+    for options in sorted(tried, key=lambda options: float(seen.taken(options).mean())):
+        reached = judged(options)
+        if reached[0] >= score and reached[1] <= nats:
+            break  # at the latest for `alone`
     return options

@@ -11,6 +11,7 @@ So the risk is above the bound in at most 1 - confidence of all draws of rows. P
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -52,30 +53,47 @@ class Observed:
     def __len__(self) -> int:
         return len(self.logits)
 
+    def some(self, rows: int) -> "Observed":
+        """As many of the rows at most, evenly spread."""
+        if len(self) <= rows:
+            return self
+        at = np.arange(rows) * len(self) // rows
+        labels = None if self.labels is None else self.labels[at]
+        each = self.thresholds is not None and self.thresholds.ndim == 2  # a row's own
+        thresholds = self.thresholds[at] if each else self.thresholds  # type: ignore[index]
+        return Observed(self.config, self.logits[at], self.tokens[at], labels, thresholds)
+
     @property
     def full_depth(self) -> np.ndarray:
         """Classes at full depth [N], or labels [N, m]."""
         return decide(self.logits[:, -1], self.thresholds)
 
+    @cached_property
+    def entropies(self) -> np.ndarray:
+        """Of what each exit says, [N, E] nats."""
+        return exits.entropy_of_label_sets(self.logits) if self.config.multi_label else exits.entropy(self.logits)
+
     def taken(self, options: ExitOptions) -> np.ndarray:
         """Exits that rows take under these options, 1-based positions [N]; what they leave out is in effect nowhere."""
-        policy = exits.entropy_gain(
+        blocks = np.array(self.config.exits)
+        low = int(np.searchsorted(blocks, options.min_blocks or 1))
+        high = int(np.searchsorted(blocks, options.max_blocks or blocks[-1], side="right"))
+        leaving = exits.leaving(
+            self.entropies[:, :high],
+            self.config.max_entropy,
             NO_DELTA if options.delta is None else options.delta,
             options.entropy_threshold or 0.0,
-            multi_label=self.config.multi_label,
         )
-        blocks = np.array(self.config.exits)
-        low = int(np.searchsorted(blocks, options.min_blocks or 1)) + 1
-        high = int(np.searchsorted(blocks, options.max_blocks or blocks[-1], side="right"))
-        result = np.full(len(self), high, dtype=np.int64)
-        traces = np.moveaxis(self.logits, 1, 0)
-        for c in range(high - 1, low - 1, -1):
-            result[np.asarray(policy(traces[:c]))] = c
-        return result
+        leaving[:, -1] = True
+        return np.asarray(low + 1 + leaving[:, low:].argmax(1))
+
+    def answering(self, options: ExitOptions) -> np.ndarray:
+        """Logits of the exits that rows take under these options, [N, m]."""
+        return np.asarray(self.logits[np.arange(len(self)), self.taken(options) - 1])
 
     def answers(self, options: ExitOptions) -> np.ndarray:
         """Classes under these options [N], or labels [N, m]."""
-        return decide(self.logits[np.arange(len(self)), self.taken(options) - 1], self.thresholds)
+        return decide(self.answering(options), self.thresholds)
 
     def losses(self, options: ExitOptions) -> np.ndarray:
         """Of LOSSES or OF_LABEL_SETS, [N] bool."""
