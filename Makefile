@@ -69,6 +69,7 @@ constraints:  ## pin anew all packages of all extras; torch first, as a build fo
 	rm -rf build/pins && $(PYTHON) -m venv build/pins
 	build/pins/bin/python -m pip install --quiet $(TORCH)
 	build/pins/bin/python -m pip install --quiet ".[$$(sed -n '/^\[project.optional-dependencies\]/,/^\[project.scripts\]/s/^\([a-z]*\) = \[.*/\1/p' pyproject.toml | paste -sd,)]"
+	build/pins/bin/python -m pip install --quiet $$(build/pins/bin/python -Pc 'from beexformer.app.store import PACKAGES; print(*set(PACKAGES.values()))')
 	build/pins/bin/python -m pip install --quiet --no-deps $$(build/pins/bin/python -Pc 'from beexformer.training.encoders import PACKAGES; print(*sum(PACKAGES.values(), []))')
 	(head -1 constraints.txt; build/pins/bin/python -m pip freeze | grep -v '^beexformer' | sed 's/+cpu$$//' | sort -f) > build/constraints.txt
 	mv build/constraints.txt constraints.txt

@@ -12,7 +12,8 @@ answers. Nothing is chosen on test rows. Vectors are kept in --work. Prints a ta
   of single texts read the mean state, with the start-weighted one beside it where `training.pooling` chooses that
 - MiniLM: sentence vectors; Model2Vec: static ones of 256 dimensions, distilled from it by its authors' library
 - TF-IDF: words and pairs of words, logistic regression, its strength by cross-validation
-- train: the command, as a process: seconds from its start to the checkpoint, peak memory, and the served answers
+- train: the command, as a process: seconds from its start to the checkpoint, peak memory, and the served answers;
+  in the JSON line also what they are if its best block answers all rows
 """
 
 import argparse
@@ -230,9 +231,11 @@ def with_command(draw: Draw, folder: Path) -> dict[str, float | list[float]]:
     labels = np.array([int(label[1:]) for label in engine.labels])
     taken = exits_taken(engine.config, logits, engine.resolve(ExitOptions()))
     served = logits[np.arange(len(logits)), taken - 1]
+    alone = logits[:, engine.resolve(ExitOptions()).max_blocks - 1]
     truth = np.searchsorted(labels, draw.test.labels)
     return {
         "accuracy": float((served.argmax(1) == truth).mean()),
+        "one_block": float((alone.argmax(1) == truth).mean()),
         "seconds": round(seconds, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "peak_megabytes": round(used.ru_maxrss / 1e3),

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from mutations import MUTATIONS, Mutation
 
+from beexformer.app import store
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = sorted(
@@ -25,11 +27,17 @@ def canonical(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[\[><=!~;]", requirement)[0]).strip().lower()
 
 
+PINNED = {canonical(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+
+
 @pytest.mark.parametrize("requirement", [r for r in REQUIREMENTS if canonical(r) != "beexformer"])
 def test_what_is_needed_has_a_lower_bound_and_a_pin(requirement: str) -> None:
     assert re.search(r">=|==", requirement), f"{requirement} would take any version"
-    pinned = {canonical(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    assert canonical(requirement) in pinned, "make constraints"
+    assert canonical(requirement) in PINNED, "make constraints"
+
+
+def test_what_stores_need_is_pinned_so_that_an_image_finds_one_version_of_each() -> None:
+    assert {canonical(package) for package in store.PACKAGES.values()} <= PINNED, "make constraints"
 
 
 def test_encoders_are_pinned_too() -> None:
