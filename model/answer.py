@@ -21,9 +21,10 @@ class Cost:
     predicted_ms_full: float = described("engine milliseconds of the same text through all blocks")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Answer:
-    """The class of one text and what it took to find it."""
+    """The class of one text and what it took to find it. Not to be changed; declared frozen, its 24 fields would take
+    four microseconds longer to set, a hundredth of a sentence."""
 
     label: str = described("the most probable class; of several labels a text whether it applies or not")
     score: float = described("its probability")

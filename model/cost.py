@@ -29,6 +29,8 @@ COEFFICIENTS = {  # by level of instructions, at D = 384, measured on a server o
 STEP = 1.01  # of the ratio, up or down with every row: a running median, deaf to how far off a single row was
 PART_STEP = 1.005  # of a coefficient whose part is all of a row, to the power of its part where that is less
 
+Four = tuple[float, float, float, float]
+
 
 class CostModel:
     """Predicts the engine's time for one row. `coefficients` are (a, p, q, r) in milliseconds, `fit_error` the median
@@ -38,9 +40,12 @@ class CostModel:
     def __init__(
         self, coefficients: Sequence[float], fit_error: float | None = None, calibrated_at: str | None = None
     ) -> None:
-        self.coefficients, self.fit_error, self.calibrated_at = tuple(coefficients), fit_error, calibrated_at
+        a, p, q, r = coefficients
+        self.coefficients: Four = (a, p, q, r)
+        self.fit_error, self.calibrated_at = fit_error, calibrated_at
         self.ratio = 1.0
         self._first = self.coefficients
+        self._known: dict[tuple[int, int], tuple[Four, Four, Four]] = {}
 
     def milliseconds(self, tokens: int, blocks: int) -> float:
         """For a row of `tokens` tokens that runs `blocks` blocks."""
@@ -56,16 +61,29 @@ class CostModel:
 
         A coefficient's part is that of the first coefficients, so that a step up and one down cancel, whatever came
         between: by the present ones all would shrink by 1e-5 or so with every row."""
-        up = milliseconds > self.milliseconds(tokens, blocks)
-        self.ratio *= STEP if up else 1 / STEP
-        step = PART_STEP if up else 1 / PART_STEP
-        parts = [c * f for c, f in zip(self._first, _features(tokens, blocks), strict=True)]
-        total = sum(parts)
-        self.coefficients = tuple(c * step ** (part / total) for c, part in zip(self.coefficients, parts, strict=True))
+        known = self._known.get((tokens, blocks))
+        if known is None:
+            known = self._known[tokens, blocks] = self._steps(tokens, blocks)
+        (one, c, cn, pairs), up, down = known
+        a, p, q, r = self.coefficients
+        if milliseconds > self.ratio * (a * one + p * c + q * cn + r * pairs):
+            self.ratio *= STEP
+            step = up
+        else:
+            self.ratio /= STEP
+            step = down
+        self.coefficients = (a * step[0], p * step[1], q * step[2], r * step[3])
+
+    def _steps(self, tokens: int, blocks: int) -> tuple[Four, Four, Four]:
+        """(features of such a row, what its coefficients are multiplied by for a step up, and down)."""
+        features = _features(tokens, blocks)
+        parts = [c * f for c, f in zip(self._first, features, strict=True)]
+        up = [PART_STEP ** (part / sum(parts)) for part in parts]
+        return features, (up[0], up[1], up[2], up[3]), (1 / up[0], 1 / up[1], 1 / up[2], 1 / up[3])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, for users."""
-        return {name: value for name, value in vars(self).items() if name != "_first"}
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
 
 def of_level(d_model: int, level: str) -> CostModel:
@@ -111,7 +129,7 @@ def _fit(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return result
 
 
-def _features(tokens: int, blocks: int) -> tuple[float, ...]:
+def _features(tokens: int, blocks: int) -> Four:
     return 1.0, float(blocks), float(blocks * tokens), float(blocks * _pairs(tokens))
 
 

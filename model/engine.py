@@ -30,10 +30,10 @@ NO_STATES = np.empty((0, 0), np.float32)
 """Where a row is all there is, see `kernels.early_exit_forward`."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Row:
-    """One row ready to run; made by `Engine.encode` only. `ids` is [L] int32, special tokens included; `pair_ids` are
-    the second text's where the two are read apart."""
+    """One row ready to run; made by `Engine.encode` only, and changed by nobody. `ids` is [L] int32, special tokens
+    included; `pair_ids` are the second text's where the two are read apart."""
 
     ids: np.ndarray
     truncated: bool
@@ -53,7 +53,7 @@ class Row:
 
     @property
     def tokens(self) -> int:
-        return sum(flops.each_of(self.lengths))
+        return len(self.ids) if self.pair_ids is None else len(self.ids) + len(self.pair_ids)
 
 
 class Engine:

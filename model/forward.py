@@ -142,6 +142,8 @@ class Forward:
 
     def _blocks(self, milliseconds: float) -> float:
         """How many blocks that is enough for, as a fraction."""
+        if milliseconds == math.inf:
+            return math.inf
         return milliseconds / self._of_block(len(self._row.ids))
 
     def _of_block(self, tokens: int) -> float:

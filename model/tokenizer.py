@@ -23,7 +23,7 @@ EXPORT_ANEW = "export the checkpoint anew"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Tokens:
     """Ids of one row [L] int32, special tokens included; whether the text was cut to fit; and the share of the text's
     own tokens that the vocabulary doesn't know ([UNK])."""
