@@ -24,7 +24,7 @@ TEXTS = (
     "caf\u00e9 na\u00efve \u65e5\u672c\u8a9e",
     "the film 's performances are thrilling , and its " * 8,
 )
-LENGTHS = (1, 2, 17, 48, 49, 128)
+LENGTHS = (1, 2, 17, 48, 49, 130)
 
 
 def rows(engine: Engine) -> list[Row]:

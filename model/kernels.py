@@ -35,7 +35,6 @@ from beexformer.model.simd import (
     along_columns,
     along_rows,
     first_reals,
-    floor,
     fma,
     high_counts,
     high_nibbles,
@@ -52,7 +51,6 @@ from beexformer.model.simd import (
     low_nibbles,
     mask_bits,
     popcount,
-    power_of_two,
     splat_f16,
     splat_h32,
     splat_o32,
@@ -61,6 +59,7 @@ from beexformer.model.simd import (
     spread_u8,
     store,
     store_word,
+    times_power_of_two,
     to_real,
     total,
     transpose_f16,
@@ -71,6 +70,7 @@ from beexformer.model.simd import (
 TILE = bits.TILE
 GROUP = 32  # rows that go through a block together; the last ones of a row up to GROUP + TILE
 STEP = GROUP + TILE + 1  # of `Tiles` that hold a group
+TOGETHER = 64  # keys whose scores and values stay in the first cache
 KEYS = 8 if target.MANY_REGISTERS else 4  # whose scores, and columns whose means, attention holds in registers
 CACHE_LINE = 64  # bytes
 MOST_OCTETS = 31  # that a byte can count the differing signs of
@@ -182,7 +182,6 @@ class Workspace(NamedTuple):
     gates: Any
     across: Any
     scores: Any
-    sums: Any
     hidden: Any
 
 
@@ -210,7 +209,6 @@ def workspace(max_tokens: int, d_model: int, d_head: int, head_thresholds: int =
         gates=zeros(5 * bits.GROUP * STEP, real),
         across=zeros(D * lanes, real),
         scores=zeros((max_tokens + KEYS) * lanes, real),
-        sums=zeros(TILE * TILE, real),
         hidden=zeros((head_thresholds + 2) * d_head, real),
     )
 
@@ -387,17 +385,17 @@ def linear(x: Tiles, L: int, layer: Layer, words: Any, out: Tiles) -> None:
 
 
 @compiled
-def _exp(x: Any) -> Any:
-    """exp for x <= 0, float32: x = n ln 2 + r, a polynomial in r, n into the exponent's bits (Cody and Waite)."""
-    x = where(x < splat_f16(-87.0), splat_f16(-87.0), x)
-    n = floor(fma(x, splat_f16(1.44269504), splat_f16(0.5)))
-    r = fma(n, splat_f16(2.12194440e-4), fma(n, splat_f16(-0.693359375), x))
-    p = fma(splat_f16(1.9875691500e-4), r, splat_f16(1.3981999507e-3))
-    p = fma(p, r, splat_f16(8.3334519073e-3))
-    p = fma(p, r, splat_f16(4.1665795894e-2))
-    p = fma(p, r, splat_f16(1.6666665459e-1))
-    p = fma(p, r, splat_f16(5.0000001201e-1))
-    return fma(p, r * r, r + splat_f16(1.0)) * power_of_two(n)
+def _two_to(x: Any) -> Any:
+    """2^x for x <= 0, float32: n + r, n being the nearest whole number, a polynomial in r (fitted to the least relative
+    error, 1e-7), n into the exponent's bits. A number to which 1.5 * 2^23 is added is rounded to a whole one."""
+    x = where(x < splat_f16(-126.0), splat_f16(-126.0), x)
+    n = x + splat_f16(12582912.0)
+    r = x - (n - splat_f16(12582912.0))
+    p = fma(splat_f16(1.3264726902e-03), r, splat_f16(9.6715126609e-03))
+    p = fma(p, r, splat_f16(5.5507337442e-02))
+    p = fma(p, r, splat_f16(2.4022242085e-01))
+    p = fma(p, r, splat_f16(6.9314697760e-01))
+    return times_power_of_two(fma(p, r, splat_f16(1.0)), n)
 
 
 @compiled
@@ -442,7 +440,7 @@ _means_1_by_16, _means_1_by_32 = along_rows(1, 1), along_rows(1, 2)
 @compiled
 def attend(qkv: Tiles, L: int, D: int, n_head: int, first: int, n: int, work: Workspace, out: Tiles) -> None:
     """Queries first..first + n - 1 -> rows 0..n - 1 of `out`. Queries are the lanes, one or two registers of them, so
-    that nothing adds across lanes; keys and values are read where they lie. Scores of these queries stay in the first
+    that nothing adds across lanes; keys and values are read where they lie. Scores of these queries wait in the first
     cache, or the second where L is in the hundreds, until all keys have theirs: no running maximum is needed."""
     i = 0
     while i < n:
@@ -462,13 +460,35 @@ def attend(qkv: Tiles, L: int, D: int, n_head: int, first: int, n: int, work: Wo
 
 @compiled
 def _attend_head(qkv: Tiles, L: int, D: int, head: int, width: int, lanes: int, work: Workspace) -> None:
-    """Queries of one head [width, lanes] -> their means of values, in place."""
-    low, high, step = head * width, (head + 1) * width, qkv.step * TILE
-    across, scores, numbers = work.across, work.scores, qkv.numbers
-    j = 0
-    while j < L:  # what is read of keys beyond L is never looked at
+    """Queries of one head [width, lanes] -> their means of values, in place. Where there are two registers of queries,
+    `a` is of the first and `b` of the second. Sums over keys are sums of those of TOGETHER keys."""
+    low, high, across, scores = head * width, (head + 1) * width, work.across, work.scores
+    a = b = splat_f16(-math.inf)
+    for start in range(0, L, TOGETHER):
+        _score(qkv, D, start, min(start + TOGETHER, L), low, high, lanes, work)
+        a, b = _largest(scores, start, min(start + TOGETHER, L), lanes, a, b)
+    factor = splat_f16(math.log2(math.e) / math.sqrt(width))
+    a, b = a * factor, b * factor
+    a_sum = b_sum = splat_f16(0.0)
+    for start in range(0, L, TOGETHER):
+        a_part, b_part = _shares(scores, start, min(start + TOGETHER, L), lanes, factor, a, b)
+        a_sum, b_sum = a_sum + a_part, b_sum + b_part
+        _average(qkv, D, start, min(start + TOGETHER, L), low, high, lanes, work)
+    a, b = splat_f16(1.0) / a_sum, splat_f16(1.0) / b_sum
+    for place in range(low * lanes, high * lanes, lanes):
+        store(across, place, load_f16(across, place) * a)
+        if lanes > TILE:
+            store(across, place + TILE, load_f16(across, place + TILE) * b)
+
+
+@compiled
+def _score(qkv: Tiles, D: int, first: int, last: int, low: int, high: int, lanes: int, work: Workspace) -> None:
+    """Keys first..last - 1 times `lanes` queries of the head in columns low..high - 1, into the keys' scores."""
+    across, scores, numbers, step = work.across, work.scores, qkv.numbers, qkv.step * TILE
+    j = first
+    while j < last:  # what is read of keys beyond the last one is never looked at
         keys, to = _at(qkv, D // TILE, j), j * lanes
-        if L - j > 4:
+        if last - j > 4:
             if lanes == TILE:
                 _scores_by_16(numbers, keys, step, low, high, across, 0, scores, to)
             else:
@@ -480,9 +500,12 @@ def _attend_head(qkv: Tiles, L: int, D: int, head: int, width: int, lanes: int, 
             else:
                 _scores_4_by_32(numbers, keys, step, low, high, across, 0, scores, to)
             j += 4
-    scale = 1.0 / math.sqrt(width)
-    first_shares = _softmax(scores, L, lanes, 0, scale, work.sums)
-    last_shares = _softmax(scores, L, lanes, TILE, scale, work.sums) if lanes > TILE else first_shares
+
+
+@compiled
+def _average(qkv: Tiles, D: int, first: int, last: int, low: int, high: int, lanes: int, work: Workspace) -> None:
+    """Adds values of keys first..last - 1, each times its share, to the head's means, of which key 0 is the first."""
+    across, scores, numbers = work.across, work.scores, qkv.numbers
     d = low
     while d < high:
         values, to = _at(qkv, (2 * D + d) // TILE, 0) + d % TILE, d * lanes
@@ -490,57 +513,56 @@ def _attend_head(qkv: Tiles, L: int, D: int, head: int, width: int, lanes: int, 
         if together >= KEYS:
             together = KEYS
             if lanes == TILE:
-                _means_by_16(numbers, values, TILE, 0, L, scores, 0, across, to)
+                _means_by_16(numbers, values, TILE, first, last, scores, 0, across, to)
             else:
-                _means_by_32(numbers, values, TILE, 0, L, scores, 0, across, to)
+                _means_by_32(numbers, values, TILE, first, last, scores, 0, across, to)
         elif together >= 4:
             together = 4
             if lanes == TILE:
-                _means_4_by_16(numbers, values, TILE, 0, L, scores, 0, across, to)
+                _means_4_by_16(numbers, values, TILE, first, last, scores, 0, across, to)
             else:
-                _means_4_by_32(numbers, values, TILE, 0, L, scores, 0, across, to)
+                _means_4_by_32(numbers, values, TILE, first, last, scores, 0, across, to)
         else:
             together = 1
             if lanes == TILE:
-                _means_1_by_16(numbers, values, TILE, 0, L, scores, 0, across, to)
+                _means_1_by_16(numbers, values, TILE, first, last, scores, 0, across, to)
             else:
-                _means_1_by_32(numbers, values, TILE, 0, L, scores, 0, across, to)
-        for place in range(to, to + together * lanes, lanes):
-            store(across, place, load_f16(across, place) * first_shares)
-            if lanes > TILE:
-                store(across, place + TILE, load_f16(across, place + TILE) * last_shares)
+                _means_1_by_32(numbers, values, TILE, first, last, scores, 0, across, to)
         d += together
 
 
 @compiled
-def _softmax(scores: Any, L: int, lanes: int, lane: int, scale: float, sums: Any) -> Any:
-    """Scores of L keys, each for `lanes` queries -> of 16 of these queries their exp after subtracting the largest, in
-    place; returns 1 / sums. The sum of every 16th key, from each of the first 16 on, and then these by halves."""
-    factor = splat_f16(scale)
-    m0 = m1 = m2 = m3 = load_f16(scores, lane)
-    for place in range(lane, lane + L // 4 * 4 * lanes, 4 * lanes):
-        v0, v1 = load_f16(scores, place), load_f16(scores, place + lanes)
-        v2, v3 = load_f16(scores, place + 2 * lanes), load_f16(scores, place + 3 * lanes)
-        m0, m1, m2, m3 = where(m0 < v0, v0, m0), where(m1 < v1, v1, m1), where(m2 < v2, v2, m2), where(m3 < v3, v3, m3)
-    for place in range(lane + L // 4 * 4 * lanes, lane + L * lanes, lanes):
-        v0 = load_f16(scores, place)
-        m0 = where(m0 < v0, v0, m0)
-    m0, m2 = where(m0 < m1, m1, m0), where(m2 < m3, m3, m2)
-    shift = where(m0 < m2, m2, m0) * factor
-    for place in range(0, TILE * TILE, TILE):
-        store(sums, place, splat_f16(0.0))
-    for start in range(0, L, TILE):
-        for j in range(min(TILE, L - start)):
-            place = lane + (start + j) * lanes
-            v = _exp(load_f16(scores, place) * factor - shift)
+def _largest(scores: Any, first: int, last: int, lanes: int, a: Any, b: Any) -> tuple[Any, Any]:
+    """The largest scores of the queries among keys first..last - 1, `a` and `b` being those so far."""
+    if lanes == TILE:
+        for place in range(first * TILE, last * TILE, TILE):
+            v = load_f16(scores, place)
+            a = where(a < v, v, a)
+    else:
+        for place in range(first * 2 * TILE, last * 2 * TILE, 2 * TILE):
+            v, w = load_f16(scores, place), load_f16(scores, place + TILE)
+            a, b = where(a < v, v, a), where(b < w, w, b)
+    return a, b
+
+
+@compiled
+def _shares(scores: Any, first: int, last: int, lanes: int, factor: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    """Scores of keys first..last - 1 -> 2^(score factor - a), in place, `b` being the second register's; their sums.
+    Two at a time: one has a dozen operations that wait for each other."""
+    a_sum = b_sum = splat_f16(0.0)
+    if lanes == TILE:
+        for place in range(first * TILE, last * TILE, TILE):
+            v = _two_to(load_f16(scores, place) * factor - a)
             store(scores, place, v)
-            store(sums, j * TILE, load_f16(sums, j * TILE) + v)
-    half = TILE // 2
-    while half:
-        for place in range(0, half * TILE, TILE):
-            store(sums, place, load_f16(sums, place) + load_f16(sums, place + half * TILE))
-        half //= 2
-    return splat_f16(1.0) / load_f16(sums, 0)
+            a_sum = a_sum + v
+    else:
+        for place in range(first * 2 * TILE, last * 2 * TILE, 2 * TILE):
+            x, y = load_f16(scores, place) * factor - a, load_f16(scores, place + TILE) * factor - b
+            v, w = _two_to(x), _two_to(y)
+            store(scores, place, v)
+            store(scores, place + TILE, w)
+            a_sum, b_sum = a_sum + v, b_sum + w
+    return a_sum, b_sum
 
 
 def add_norm_reference(a: np.ndarray, b: np.ndarray, norm: Norm) -> np.ndarray:
@@ -1002,9 +1024,7 @@ def early_exit_forward(
     these, as many as are `ready`, has the heads of the pair, and stops where the first has to go on.
     """
     L, D, C, E, n_head, carry_x = ids.size, table[0], table[1], table[2], table[3], table[4] != 0
-    space = Workspace(
-        work[0], work[1], work[2], work[3], work[4], work[5], work[6], work[7], work[8], work[9], work[10]
-    )
+    space = Workspace(work[0], work[1], work[2], work[3], work[4], work[5], work[6], work[7], work[8], work[9])
     h, several, of_qkv = Tiles(space.h, 0, L | 1), table[11] != 0, _share_of_qkv(L)
     most = scores.size * math.log(2.0) if several else math.log(scores.size)
     if done[0] == 0 and done[1] == 0:

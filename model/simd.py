@@ -218,11 +218,6 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
-def floor(typingctx: Any, a: Any) -> Any:
-    return a(a), lambda context, builder, sig, args: _llvm_intrinsic("floor", builder, args)
-
-
-@intrinsic
 def absolute(typingctx: Any, a: Any) -> Any:
     return a(a), lambda context, builder, sig, args: _llvm_intrinsic("fabs", builder, args)
 
@@ -246,16 +241,17 @@ def to_real(typingctx: Any, low: Any, high: Any) -> Any:
 
 
 @intrinsic
-def power_of_two(typingctx: Any, n: Any) -> Any:
-    """2^n for whole n in [-126, 127] (float32): n goes into the exponent's bits."""
+def times_power_of_two(typingctx: Any, a: Any, n: Any) -> Any:
+    """a * 2^n, both normal numbers, for a whole n (float32) to which 1.5 * 2^23 has been added, so that it stands in
+    the lowest bits: they go into the exponent's."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        integers = ir.VectorType(ir.IntType(32), n.lanes)
-        exponent = builder.add(builder.fptosi(args[0], integers), ir.Constant(integers, [127] * n.lanes))
-        shifted = builder.shl(exponent, ir.Constant(integers, [23] * n.lanes))
-        return builder.bitcast(shifted, args[0].type)
+        integers = ir.VectorType(ir.IntType(32), a.lanes)
+        number, low = (builder.bitcast(arg, integers) for arg in args)
+        shifted = builder.shl(low, ir.Constant(integers, [23] * a.lanes))
+        return builder.bitcast(builder.add(number, shifted), args[0].type)
 
-    return n(n), codegen
+    return a(a, n), codegen
 
 
 @intrinsic
@@ -405,10 +401,13 @@ first_reals, last_reals = _reals(0), _reals(16)  # 32 counts (uint16) -> the fir
 # ---------------------------------------------------------------- sums of products that stay in registers
 
 
-def _products(rows: int, registers: int, offset: Callable[[Any, Any, Any], Any], row_step: int) -> Any:
+def _products(
+    rows: int, registers: int, offset: Callable[[Any, Any, Any], Any], row_step: int, goes_on: bool = False
+) -> Any:
     """(a, a's start, a's step, first, last, b, b's start, out, out's start): for k in first..last - 1 add, rounding
     once, element `offset(k, step) + r row_step` of a times 16 `registers` numbers of b to row r of a sum. Rows of b and
-    of `out` follow each other. One chain of additions for each number, in the order of k, whatever the shape."""
+    of `out` follow each other. One chain of additions for each number, in the order of k, whatever the shape; one that
+    `goes_on` begins with what `out` has, unless first is 0."""
     width = registers * F16.lanes
 
     def products(
@@ -433,8 +432,17 @@ def _products(rows: int, registers: int, offset: Callable[[Any, Any, Any], Any],
 
             word = context.get_value_type(types.intp)
             a_start, a_step, first, last, b_start, out_start = (whole(i) for i in (1, 2, 3, 4, 6, 8))
-            zero = ir.Constant(F16.llvm, [0.0] * F16.lanes)
-            sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(registers)] for _ in range(rows)]
+            zero, at_zero = ir.Constant(F16.llvm, [0.0] * F16.lanes), builder.icmp_signed("==", first, word(0))
+
+            def place_of(r: int, t: int) -> Any:
+                return vector_at(7, builder.add(out_start, word(r * width + F16.lanes * t)))
+
+            def begin(r: int, t: int) -> Any:
+                if not goes_on:
+                    return zero
+                return builder.select(at_zero, zero, _aligned(builder.load(place_of(r, t)), F16.element))
+
+            sums = [[cgutils.alloca_once_value(builder, begin(r, t)) for t in range(registers)] for r in range(rows)]
             with cgutils.for_range_slice(builder, first, last, word(1), word) as (k, _):
                 at_b = builder.add(b_start, builder.mul(k, word(width)))
                 vectors = [
@@ -452,8 +460,7 @@ def _products(rows: int, registers: int, offset: Callable[[Any, Any, Any], Any],
                         builder.store(_llvm_intrinsic("fma", builder, (vectors[t], same, total_)), sums[r][t])
             for r in range(rows):
                 for t in range(registers):
-                    place = vector_at(7, builder.add(out_start, word(r * width + F16.lanes * t)))
-                    _aligned(builder.store(builder.load(sums[r][t]), place), F16.element)
+                    _aligned(builder.store(builder.load(sums[r][t]), place_of(r, t)), F16.element)
             return context.get_dummy_value()
 
         return types.none(a, a_start, a_step, first, last, b, b_start, out, out_start), codegen
@@ -479,7 +486,7 @@ def along_columns(rows: int, registers: int) -> Any:
 def along_rows(rows: int, registers: int) -> Any:
     """Rows of a are columns of one tile, and k its tokens: `rows` columns of a mean of values for 16 `registers`
     queries, which are the lanes."""
-    return _products(rows, registers, _in_rows, 1)
+    return _products(rows, registers, _in_rows, 1, goes_on=True)
 
 
 # ---------------------------------------------------------------- across lanes
