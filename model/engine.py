@@ -29,6 +29,9 @@ from beexformer.model.text import check
 NO_STATES = np.empty((0, 0), np.float32)
 """Where a row is all there is, see `kernels.early_exit_forward`."""
 
+RESOLVED = 256
+"""Different exit options whose settings are kept: to find them out takes 14 microseconds."""
+
 
 @dataclass(slots=True, eq=False)
 class Row:
@@ -90,6 +93,7 @@ class Engine:
             self._network, self.config.n_head, self.config.carry == "x", self.config.multi_label
         )
         self.cost = cost.of_level(self.config.d_model, target.level)
+        self._resolved: dict[tuple[object, ...], ExitSettings] = {}  # what was asked for, and what is then in effect
         self._flops: dict[flops.Tokens, list[float]] = {}  # by tokens; [c - 1] is what leaving after block c costs
         self._fit_budgets()
         self.exported = self.resolve(NOTHING_ASKED)  # in effect when its evaluation was made
@@ -133,7 +137,7 @@ class Engine:
 
     def _fit_budgets(self) -> None:
         """Profiles that are milliseconds take the exit options that this machine has the time for."""
-        self._unasked: ExitSettings | None = None  # what is in effect for most requests
+        self._resolved.clear()
         for name, budget in self._budgets.items():
             self.profiles[name] = fit = budget.fit(self.cost.milliseconds)
             self.description["profiles"][name]["exit"] = fit.to_dict()
@@ -141,23 +145,23 @@ class Engine:
     def set_defaults(self, defaults: ExitOptions) -> None:
         """What is in effect where a request and its profile say nothing; where this says nothing either, what the
         checkpoint says. Raises InputError for what this model can't do."""
-        before, self.defaults, self._unasked = self.defaults, defaults.over(self.defaults), None
+        before, self.defaults = self.defaults, defaults.over(self.defaults)
+        self._resolved.clear()
         try:
             self.resolve(NOTHING_ASKED)
         except InputError:
-            self.defaults, self._unasked = before, None
+            self.defaults = before
             raise
 
     def resolve(self, asked: ExitOptions) -> ExitSettings:
         """What is in effect where a request asks for that. Raises InputError for what this model can't do."""
-        if not _asks(asked):
-            if self._unasked is None:
-                self._unasked = self._resolve(NOTHING_ASKED)
-            return self._unasked
-        return self._resolve(asked)
-
-    def _resolve(self, asked: ExitOptions) -> ExitSettings:
-        return resolve(asked, defaults=self.defaults, profiles=self.profiles, config=self.config, model=self.name)
+        key = asked.delta, asked.entropy_threshold, asked.min_blocks, asked.max_blocks, asked.profile
+        if (known := self._resolved.get(key)) is None:
+            known = resolve(asked, defaults=self.defaults, profiles=self.profiles, config=self.config, model=self.name)
+            if len(self._resolved) >= RESOLVED:
+                self._resolved.clear()
+            self._resolved[key] = known
+        return known
 
     @property
     def candidates(self) -> CandidateLabels:
@@ -296,17 +300,6 @@ class Engine:
 
 def _forward(engine: Engine, row: Row) -> Forward:
     return Forward(engine, row) if row.pair_ids is None else PairForward(engine, row)
-
-
-def _asks(options: ExitOptions) -> bool:
-    """Something is asked for."""
-    return not (
-        options.delta is None
-        and options.entropy_threshold is None
-        and options.min_blocks is None
-        and options.max_blocks is None
-        and options.profile is None
-    )
 
 
 def _network(checkpoint: Checkpoint) -> kernels.Network:

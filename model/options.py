@@ -91,7 +91,7 @@ def resolve(
             raise InputError(f"model {model!r} has no profile {profile!r}; {known}")
         options = options.over(profiles[profile])
     stated, options, C = options, options.over(defaults), config.n_block
-    delta = DEFAULT_DELTA if options.delta is None else float(options.delta)
+    delta = DEFAULT_DELTA if options.delta is None else float(options.delta) + 0.0  # no -0.0
     if not -1.0 <= delta <= 1.0:  # also refuses NaN
         raise InputError(f"delta is {delta} and must lie in [-1, 1]")
     threshold = 0.0 if options.entropy_threshold is None else float(options.entropy_threshold)

@@ -15,7 +15,7 @@ from tiny import random_checkpoint, random_texts
 from beexformer.model import exits, flops, kernels
 from beexformer.model.answer import Answer
 from beexformer.model.checkpoint import Checkpoint
-from beexformer.model.engine import Engine, Row
+from beexformer.model.engine import RESOLVED, Engine, Row
 from beexformer.model.errors import InputError
 from beexformer.model.options import ExitOptions
 
@@ -191,3 +191,18 @@ def test_a_model_of_pairs_refuses_single_texts_and_the_other_way_round(checkpoin
         for engine, pair in ((pairs, "a movie"), (either, "a movie"), (texts, None), (either, None))
     ]
     assert answers[0] == answers[1] != answers[2] == answers[3]
+
+
+def test_what_is_in_effect_is_kept_until_defaults_change(checkpoint: Checkpoint) -> None:
+    engine, asked = Engine(checkpoint), ExitOptions(max_blocks=3)
+    first = engine.resolve(asked)
+    assert engine.resolve(replace(asked)) is first
+    assert math.copysign(1, engine.resolve(ExitOptions(delta=-0.0)).delta) == 1, "asked for first, and equal to 0.0"
+    for i in range(2 * RESOLVED):
+        assert engine.resolve(ExitOptions(delta=i / 1000)).delta == i / 1000
+    assert len(engine._resolved) <= RESOLVED, "deltas without end take no memory without end"
+    engine.set_defaults(ExitOptions(delta=0.25))
+    assert engine.resolve(asked) == replace(first, delta=0.25)
+    with pytest.raises(InputError, match="min_blocks is 99"):
+        engine.set_defaults(ExitOptions(min_blocks=99))
+    assert engine.resolve(asked) == replace(first, delta=0.25)
