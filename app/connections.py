@@ -139,7 +139,7 @@ class Connections(ServerState):
         `fresh`: and of those that have not sent anything yet."""
         last = time.monotonic() + self.limits.keep_alive - seconds
         idle = sorted(
-            (one for one in self._all() if (one.idle and one.deadline <= last) or (fresh and one.fresh)),
+            (one for one in self._all() if (one.deadline <= last and one.idle) or (fresh and one.fresh)),
             key=lambda one: one.deadline,
         )
         closed = idle[: int(len(idle) * share + 0.5)]

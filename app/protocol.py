@@ -16,12 +16,15 @@ bytes were there to be read; and "bee.refused", an exception, once its body is l
 returns.
 """
 
+import fcntl
 import logging
 import math
 import random
 import socket
 import sys
+import termios
 import time
+from array import array
 from typing import Any
 from uuid import uuid4
 
@@ -252,13 +255,27 @@ class Protocol(HttpToolsProtocol):
 
     @property
     def idle(self) -> bool:
-        """Between two requests. A connection that is still to send its first is not."""
-        return not self.closing and not self.receiving and self.asked and not self._unanswered()
+        """Between two requests. A connection that is still to send its first is not, and neither is one whose next has
+        come and waits for the event loop: to close that one would reset it."""
+        return self._between and self.asked and not self._unread()
 
     @property
     def fresh(self) -> bool:
         """Nothing of a first request has come."""
-        return not self.closing and not self.receiving and not self.asked
+        return self._between and not self.asked and not self._unread()
+
+    @property
+    def _between(self) -> bool:
+        return not self.closing and not self.receiving and not self._unanswered()
+
+    def _unread(self) -> bool:
+        """The system has data that the event loop hasn't handed over yet."""
+        waiting = array("i", [0])
+        try:
+            fcntl.ioctl(self.socket.fileno(), termios.FIONREAD, waiting)
+        except OSError:  # it is closed
+            return False
+        return waiting[0] > 0
 
     def announce_close(self) -> None:
         """The answer that is being made says that it is the last one."""
@@ -289,7 +306,7 @@ class Protocol(HttpToolsProtocol):
         elif self.receiving:
             self.deadline = now + DISCARD_SECONDS
             self._refuse(HTTPException(408, f"the body took longer than {self.server_state.limits.body:g} s"))
-        else:
+        elif not self._unread():
             self.close()
 
     def probe(self) -> None:

@@ -327,6 +327,44 @@ def test_who_has_left_is_told_from_who_has_only_ended_its_side(leaves: bool) -> 
         assert got.startswith(b"HTTP/1.1 100 ")
 
 
+def test_a_request_that_waits_for_the_loop_keeps_its_connection() -> None:
+    """Where the loop is late, a connection that looks idle may have its next request in the system's buffer."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def ask() -> list[object]:
+        loop = asyncio.get_running_loop()
+        config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, proxy_headers=False)
+        config.load()
+        connections = Connections(Limits(10, 10, 10, 0))
+        server = await loop.create_server(lambda: Protocol(config, connections, {}, loop), "127.0.0.1", 0)
+
+        async def answered() -> bytes:
+            return await loop.run_in_executor(None, client.recv, 65536)
+
+        seen: list[object] = []
+        with socket.create_connection(server.sockets[0].getsockname(), timeout=10) as client:
+            client.sendall(PROBE)
+            seen.append(await answered())
+            client.sendall(PROBE)  # and the loop has no turn
+            seen.append(connections.close_idle())
+            [connection] = connections.connections
+            connection.deadline = 0.0
+            connections.sweep()
+            seen.append(await answered())
+            seen.append(connections.close_idle())
+            seen.append(await answered())
+        server.close()
+        return seen
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        first, closed, second, closed_then, end = runner.run(ask())
+    assert [status for status, _, _ in answers(bytes(first) + bytes(second))] == [200, 200]
+    assert (closed, closed_then, end) == (0, 1, b"")
+
+
 @pytest.mark.slow
 def test_old_connections_are_ended_with_notice(tmp_path: Path) -> None:
     command = (BEEXFORMER, "serve", "--port", "0", "--workers", "1", "--checkpoints", GOLDEN)
