@@ -283,19 +283,20 @@ def overload(server: Server, peak: float, seconds: float) -> dict[str, Any]:
     _, before = alone(server.port, sent, 2)
     usual, memory = 2 * statistics.median(before), server.memory()
     result: dict[str, Any] = {}
-    others, recovery = 0, 0.0
+    others, recovery, growth = 0, 0.0, []
     for times in (1.5, 2, 3):
         measured = open_loop(server, times * peak, seconds, "--timeout-ms", str(DEADLINE_MS))
         recovery = max(recovery, itself_again(server, sent, usual))
         others += sum(
             n for status, n in measured.items() if status.isdigit() and status.startswith("5") and status != "504"
         )
+        time.sleep(3)  # a rush's memory is given back by what looks around once a second
+        growth.append(round(server.memory() / memory - 1, 3))
         result[f"goodput_at_{str(times).replace('.', '_')}x"] = round(measured["ok_per_second"] / peak, 3)
         console.print(f"offered {times} times the capacity: {measured}")
     result["overload_5xx_other_than_503"] = others
     result["recovery_s"] = round(recovery, 2)
-    time.sleep(3)  # a rush's memory is given back by what looks around once a second
-    result["memory_growth"] = round(server.memory() / memory - 1, 3)
+    result["memory_growth"] = growth  # after each of them
     return result
 
 
