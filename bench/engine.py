@@ -322,6 +322,8 @@ print(status("VmHWM"), after[1] - after[0])
 def picture(bench: Bench, means: dict[str, float], file: Path) -> None:
     """Accuracy against milliseconds, the area of a point being its megabytes."""
     import matplotlib.pyplot as plt
+    from adjustText import adjust_text
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     evaluated = bench.checkpoint.evaluation["dev"]
     of_static = bench.on_static.predict(bench.static.encode(bench.dev.texts))
@@ -351,21 +353,16 @@ def picture(bench: Bench, means: dict[str, float], file: Path) -> None:
     for name, path in bench.onnx.items():
         points.append((name, means[name], *_of(name.split()[0], path)))
     figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    texts = []
     for name, ms, score, megabytes, published in points:
         color = "#e8a200" if name.startswith("BEE") else "#5b6b7b"
         face = "none" if published else color
         axes.scatter(ms, score, s=8 * megabytes, color=face, edgecolors=color, alpha=0.8, linewidths=1.5)
-        radius, above = (8 * megabytes) ** 0.5 / 2, name.startswith("BEE") or name.endswith("int8")
-        axes.annotate(
-            f"{name}\n{ms:.2f} ms, {megabytes:.0f} MB",
-            (ms, score),
-            xytext=(0, radius + 3 if above else -radius - 3),
-            textcoords="offset points",
-            ha="center",
-            va="bottom" if above else "top",
-            fontsize=8,
-        )
+        texts.append(axes.text(ms, score, f"{name}\n{ms:.2f} ms, {megabytes:.0f} MB", fontsize=8, ha="center"))
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(min(ms for _, ms, *_ in points) / 2.2, max(ms for _, ms, *_ in points) * 2.2)
     low, high = min(score for _, _, score, *_ in points), max(score for _, _, score, *_ in points)
     axes.set_ylim(low - 2.5, high + 2)
@@ -375,6 +372,16 @@ def picture(bench: Bench, means: dict[str, float], file: Path) -> None:
         title=f"Area: megabytes on disk; hollow: accuracy as published\n{machine()}, {today()}",
     )
     axes.grid(alpha=0.25, which="both")
+    figure.draw_without_rendering()  # only now a point has its place on paper
+    adjust_text(
+        texts,
+        [ms for _, ms, *_ in points],
+        [score for _, _, score, *_ in points],
+        ax=axes,
+        expand=(1.2, 2.0),
+        arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.5},
+        iter_lim=500,
+    )
     figure.savefig(file, dpi=150)
 
 
