@@ -29,7 +29,8 @@ COEFFICIENTS = {  # by level of instructions, at D = 384, measured on a server o
 STEP = 1.01  # of the ratio, up or down with every row: a running median, deaf to how far off a single row was
 PART_STEP = 1.005  # of a coefficient whose part is all of a row, to the power of its part where that is less
 
-Four = tuple[float, float, float, float]
+Terms = tuple[float, float, float, float]
+"""A number for each of a, p, q and r."""
 
 
 class CostModel:
@@ -41,11 +42,12 @@ class CostModel:
         self, coefficients: Sequence[float], fit_error: float | None = None, calibrated_at: str | None = None
     ) -> None:
         a, p, q, r = coefficients
-        self.coefficients: Four = (a, p, q, r)
+        self.coefficients: Terms = (a, p, q, r)
         self.fit_error, self.calibrated_at = fit_error, calibrated_at
         self.ratio = 1.0
         self._first = self.coefficients
-        self._known: dict[tuple[int, int], tuple[Four, Four, Four]] = {}
+        # by tokens and blocks, two megabytes at most
+        self._stepped: dict[tuple[int, int], tuple[Terms, Terms, Terms]] = {}
 
     def milliseconds(self, tokens: int, blocks: int) -> float:
         """For a row of `tokens` tokens that runs `blocks` blocks."""
@@ -61,9 +63,9 @@ class CostModel:
 
         A coefficient's part is that of the first coefficients, so that a step up and one down cancel, whatever came
         between: by the present ones all would shrink by 1e-5 or so with every row."""
-        known = self._known.get((tokens, blocks))
+        known = self._stepped.get((tokens, blocks))
         if known is None:
-            known = self._known[tokens, blocks] = self._steps(tokens, blocks)
+            known = self._stepped[tokens, blocks] = self._steps(tokens, blocks)
         (one, c, cn, pairs), up, down = known
         a, p, q, r = self.coefficients
         if milliseconds > self.ratio * (a * one + p * c + q * cn + r * pairs):
@@ -74,7 +76,7 @@ class CostModel:
             step = down
         self.coefficients = (a * step[0], p * step[1], q * step[2], r * step[3])
 
-    def _steps(self, tokens: int, blocks: int) -> tuple[Four, Four, Four]:
+    def _steps(self, tokens: int, blocks: int) -> tuple[Terms, Terms, Terms]:
         """(features of such a row, what its coefficients are multiplied by for a step up, and down)."""
         features = _features(tokens, blocks)
         parts = [c * f for c, f in zip(self._first, features, strict=True)]
@@ -129,7 +131,7 @@ def _fit(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return result
 
 
-def _features(tokens: int, blocks: int) -> Four:
+def _features(tokens: int, blocks: int) -> Terms:
     return 1.0, float(blocks), float(blocks * tokens), float(blocks * _pairs(tokens))
 
 

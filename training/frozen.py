@@ -43,8 +43,8 @@ READING, LEARNING, CHECKING = "running the texts", "learning the classes", "chec
 VERIFIED = 64  # rows on which torch, which takes most of a run for it, and engine are compared
 TOKENS = 4000  # of theirs at most
 FEW = 50  # rows a class, up to which it is tried whether what classes are called helps
-SHARES = np.arange(0, 1, 0.05)  # of the greatest entropy, tried as the threshold below which a row leaves
-JUDGED = 4000  # rows at most that choose exit options
+SHARES = tuple(i / 20 for i in range(20))  # of the greatest entropy, tried as the threshold below which a row leaves
+JUDGED = 4000  # rows at most that choose exit options: hundreds are tried on all of them
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def exit_options(seen: Observed, metric: str) -> ExitOptions:
     tried = [
         alone,
         *(
-            ExitOptions(delta=delta, entropy_threshold=round(float(share), 2), min_blocks=first, max_blocks=last)
+            ExitOptions(delta=delta, entropy_threshold=share, min_blocks=first, max_blocks=last)
             for delta in (DEFAULT_DELTA, NO_DELTA)
             for share in SHARES
             for first in blocks[: blocks.index(last)]
