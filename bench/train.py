@@ -37,6 +37,7 @@ def tokens_per_second(recipe: Recipe, tokens: int, steps: int, on: torch.device)
     rows = Rows(["a"] * count, ["b"] * count if recipe.data.text_pair else None, np.zeros(count, np.int64))
     data = Prepared(config, ["a", "b"], "", None, ids, targets, rows, rows, [], None, {})
     loop = Trainer(recipe, data, None, on).loop
+    loop.prepare()
     feed, spent, sizes = iter(loop.feed), [], []
     for _ in range(steps + 2):
         start, before = time.perf_counter(), loop.tokens

@@ -89,7 +89,7 @@ class BackboneRecipe(Section):
     held_out: HeldOut | None = None
     full_precision: Stage
     bits: Stage
-    compile: bool = Field(False, description="on a CPU, fuse elementwise parts with torch.compile")
+    compile: bool = Field(False, description="fuse elementwise parts with torch.compile")
     seed: int = Field(1, ge=0)
 
     def lasting(self, minutes: float, on: str = "auto") -> "BackboneRecipe":

@@ -3,8 +3,8 @@ The loop that trains backbones and tasks. An objective says what a batch costs; 
 rate, the shapes and the budget.
 
 On a CUDA device a whole step, from ids to the moved weights, is captured once for every shape and replayed: launching
-a thousand small kernels costs more than their arithmetic. On a CPU the objective can be compiled instead. Nothing is
-read back but every `every` steps.
+a thousand small kernels costs more than their arithmetic. Networks can be compiled: then there are fewer kernels to
+replay, and fewer passes over memory on a CPU. Nothing is read back but every `every` steps.
 
 A budget is a number of tokens or of seconds. The rate follows the share of it that is spent: up linearly over
 `warmup`, then down linearly to zero, so a run that is given half the time ends at zero just the same.
@@ -40,6 +40,12 @@ class Objective(Protocol):
         """After every step, as part of it."""
         ...
 
+    def compile(self) -> None:
+        """Have its networks compiled when they are called for the first time."""
+        ...
+
+    def uncompile(self) -> None: ...
+
     def state(self) -> dict[str, Any]: ...
 
     def restore(self, state: dict[str, Any]) -> None: ...
@@ -55,7 +61,7 @@ class Budget:
     warmup: float = 0.03
     clip: float | None = None
     every: int = 100  # steps between reports, and at most so many are lost by a kill
-    compile: bool = False  # the objective, on a CPU
+    compile: bool = False  # the objective's networks
     graphs: bool = True  # on a CUDA device
 
 
@@ -103,9 +109,6 @@ class Loop:
         self.optimizer = torch.optim.Adam(self.moving, lr=rate, fused=True, capturable=cuda)
         for group in self.optimizer.param_groups:  # LambdaLR multiplies what it finds
             group["initial_lr"] = budget.rate
-        self.losses: Callable[..., tuple[Tensor, Tensor]] = objective.losses
-        if budget.compile and not cuda:
-            self.losses = torch.compile(objective.losses, dynamic=True)
         self.graphs: dict[int, _Captured] = {}
         self.eager = not (cuda and budget.graphs)
         self.stream: Any = torch.cuda.Stream(device) if cuda else None
@@ -130,7 +133,7 @@ class Loop:
     def _advance(self, spec: Tensor, length: int) -> None:
         """One step; what a graph captures."""
         ids, mask = self.feed.rows(spec, length)
-        loss, parts = self.losses(ids, mask, spec)
+        loss, parts = self.objective.losses(ids, mask, spec)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.budget.clip:
@@ -157,10 +160,10 @@ class Loop:
         assert self.total is not None
         self.total.zero_()
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Everything that happens once, before the clock of the budget runs. Steps that warm up are taken at rate zero
         and leave no trace in the optimizer either."""
-        if self.budget.compile and self.device.type != "cuda":
+        if self.budget.compile:
             self._compile()
         if self.eager or self.graphs:
             return
@@ -182,16 +185,23 @@ class Loop:
         self._wait()
 
     def _compile(self) -> None:
-        """Compile for every shape, shortest rows first, and see that gradients are numbers. Those of products in
-        bfloat16 are not always (torch 2.13, by which shape comes first; docs/log.md): then go on without."""
-        for length, spec in sorted(self.feed.samples().items()):
-            ids, mask = self.feed.rows(spec, length)
-            self.losses(ids, mask, spec)[0].backward()
-        finite = all(bool(torch.isfinite(p.grad).all()) for p in self.moving if p.grad is not None)
+        """Compile for every shape, shortest rows first, and see that gradients are numbers: those of products in
+        bfloat16 were not always when a whole objective was compiled (torch 2.13, by which shape came first;
+        docs/log.md). Where it fails, go on without."""
+        self.objective.compile()
+        failed = None
+        try:
+            for length, spec in sorted(self.feed.samples().items()):
+                ids, mask = self.feed.rows(spec, length)
+                self.objective.losses(ids, mask, spec)[0].backward()
+            if not all(bool(torch.isfinite(p.grad).all()) for p in self.moving if p.grad is not None):
+                failed = "compiled gradients are not finite"
+        except RuntimeError as error:
+            failed = str(error).strip().split("\n")[0]
         self.optimizer.zero_grad(set_to_none=True)
-        if not finite:
-            self.losses = self.objective.losses
-            warnings.warn("compiled gradients are not finite; training goes on uncompiled, half as fast", stacklevel=2)
+        if failed:
+            self.objective.uncompile()
+            warnings.warn(f"{failed}; training goes on uncompiled, half as fast", stacklevel=2)
 
     def _wait(self) -> float:
         """Wait for what was launched, but not for other loops of this process; the time then (monotonic, seconds)."""
@@ -231,7 +241,7 @@ class Loop:
         return result
 
     def _run(self, report: Callable[[Report], None], keep: Callable[["Loop"], None]) -> list[Report]:
-        self._prepare()
+        self.prepare()
         with warnings.catch_warnings():
             # a replayed graph steps the optimizer unseen by the schedule
             warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
@@ -250,6 +260,8 @@ class Loop:
                     keep(self)
                     since, steps, tokens = time.monotonic(), self.step, self.tokens
         self.seconds, self.began = self.spent, None
+        if self.budget.compile:
+            self.objective.uncompile()
         return self.history
 
     def _note(self, steps: int, tokens: int, seconds: float) -> None:

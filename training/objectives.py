@@ -85,6 +85,16 @@ class _Networks:
     """An objective whose moving parts are some modules."""
 
     modules: dict[str, nn.Module]
+    networks: list[BEExformer]
+    """All that are run in a step, those that don't move too."""
+
+    def compile(self) -> None:
+        for network in self.networks:
+            network.compile_parts()
+
+    def uncompile(self) -> None:
+        for network in self.networks:
+            network.uncompile_parts()
 
     def state(self) -> dict[str, Any]:
         return {name: module.state_dict() for name, module in self.modules.items()}
@@ -130,6 +140,7 @@ class FromEncoder(_Networks):
         self.network, self.encoder, self.rotation, self.weights = network, encoder, rotation, weights
         self.readers = Readers(len(network.blocks), network.config.d_model).to(feed.ids.device)
         self.modules = {"network": network, "readers": self.readers}
+        self.networks = [network]
         network.embedding.requires_grad_(False)
         self._fit_readers(feed)
         self.spread = {}
@@ -182,6 +193,7 @@ class FromFullPrecision(_Networks):
         self.weights = weights
         self.readers = Readers(len(network.blocks), network.config.d_model).to(feed.ids.device)
         self.modules = {"network": network, "readers": self.readers}
+        self.networks = [network, leader]
         network.embedding.requires_grad_(False)
         self.latent = [w for w in latents(network)]
         self.token_spread, self.spread = token_spread(leader, feed), {}
@@ -225,6 +237,7 @@ class Task(_Networks):
     ) -> None:
         self.network, self.targets, self.counterpart, self.states = network, targets, counterpart, states
         self.modules = {"network": network}
+        self.networks = [network] + ([counterpart] if counterpart else [])
         self.latent = latents(network)
         self.parts = ("nats", "states") if counterpart else ("nats",)
         if counterpart is None:

@@ -211,7 +211,7 @@ class Optim(Section):
     precision: Literal["float32", "bfloat16", "auto"] = Field(
         "float32", description="of products; signs are exact in both, auto takes what this device multiplies faster"
     )
-    compile: bool = Field(False, description="on a CPU, fuse elementwise parts; needs a C++ compiler")
+    compile: bool = Field(False, description="fuse elementwise parts; needs a compiler: C++ on a CPU, Triton on a GPU")
     seed: int = Field(1, ge=0, description="of initialisation, order of the rows and dropout")
 
 
