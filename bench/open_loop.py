@@ -16,9 +16,8 @@ import argparse
 import json
 import select
 import socket
-import statistics
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,36 +90,38 @@ def complete(buffer: bytes) -> int:
     return end + 4 + (int(buffer[at + 15 : buffer.index(b"\r", at)]) if at >= 0 else 0)
 
 
-def alone(port: int, sent: list[bytes], repeats: int = 1) -> tuple[list[bytes], list[float]]:
-    """(answers, median seconds) of each request when nothing else is on its way."""
+def alone(port: int, sent: list[bytes], repeats: int = 1) -> tuple[list[bytes], np.ndarray]:
+    """(answers, seconds [repeats, requests]) of each request when nothing else is on its way."""
     answers: list[bytes] = []
-    seconds: list[list[float]] = [[] for _ in sent]
+    seconds = np.empty((repeats, len(sent)))
     with connect(port) as connection:
-        for _ in range(repeats):
+        for times in seconds:
             answers = []
             for i, request in enumerate(sent):
                 start = time.perf_counter()
                 status, body = ask(connection, request)
-                seconds[i].append(time.perf_counter() - start)
+                times[i] = time.perf_counter() - start
                 assert status == 200, body
                 answers.append(body)
-    return answers, [statistics.median(times) for times in seconds]
+    return answers, seconds
 
 
 class Clients:
-    """The connections of a run: free ones are taken again, the last one first."""
+    """The connections of a run: free ones are taken again, the one first that has been free the longest, as clients do
+    who don't know of each other. The last one would get ahead of others: a server sees it before those that came since
+    it read from it (epoll, level-triggered)."""
 
     def __init__(self, port: int, sent: list[bytes], outcomes: Outcomes) -> None:
         self.port, self.sent, self.outcomes = port, sent, outcomes
         self.poll = select.epoll()
         self.all: dict[int, Connection] = {}
-        self.free: list[Connection] = []
+        self.free: deque[Connection] = deque()
         self.busy = self.events = 0
 
     def ask(self, index: int, due: float) -> bool:
         """Send that request, or do so once a new connection is there. False where there are too many."""
         if self.free:
-            connection = self.free.pop()
+            connection = self.free.popleft()
         elif len(self.all) < CONNECTIONS:
             connection = self._open()
         else:

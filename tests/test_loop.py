@@ -1,17 +1,19 @@
 """The training loop and what feeds it: buckets of few shapes, rows cut from running text."""
 
 import copy
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from beexformer.model.config import BEEConfig
 from beexformer.training import buckets, corpus
 from beexformer.training.buckets import Feed, assemble, plan, tokens_of
 from beexformer.training.loop import Budget, Loop, share_of_rate
 from beexformer.training.mixture import Mixture
+from beexformer.training.network import BEExformer
+from beexformer.training.objectives import Task
 
 CLS, SEP = 101, 102
 CPU = torch.device("cpu")
@@ -86,6 +88,13 @@ class Guess:
 
     def __init__(self) -> None:
         self.value = torch.nn.Parameter(torch.zeros(1))
+        self.compiled = False
+
+    def compile(self) -> None:
+        self.compiled = True
+
+    def uncompile(self) -> None:
+        self.compiled = False
 
     def parameters(self) -> list[Tensor]:
         return [self.value]
@@ -149,18 +158,40 @@ def test_a_resumed_loop_ends_where_an_unbroken_one_does() -> None:
     torch.testing.assert_close(second.objective.state(), whole.objective.state(), atol=0, rtol=0)
 
 
-def test_compiled_gradients_that_are_no_numbers_are_not_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    def compiled(
-        losses: Callable[..., tuple[Tensor, Tensor]], *, dynamic: bool
-    ) -> Callable[..., tuple[Tensor, Tensor]]:
-        def wrong(*batch: Tensor) -> tuple[Tensor, Tensor]:
-            loss, parts = losses(*batch)
-            return loss * torch.nan, parts
+@pytest.mark.parametrize("failing", ["gradients", "compiler"])
+def test_what_compiling_spoils_is_not_learned_from(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    losses = Guess.losses
 
-        return wrong
+    def compiled(self: Guess, ids: Tensor, mask: Tensor, spec: Tensor) -> tuple[Tensor, Tensor]:
+        loss, parts = losses(self, ids, mask, spec)
+        if not self.compiled:
+            return loss, parts
+        if failing == "compiler":
+            raise RuntimeError("no C++ compiler was found\nand more of it")
+        return loss * torch.nan, parts
 
-    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setattr(Guess, "losses", compiled)
     loop = a_loop(40, compile=True)
-    with pytest.warns(UserWarning, match="training goes on uncompiled"):
+    said = "^(compiled gradients are not finite|no C.. compiler was found); training goes on uncompiled"
+    with pytest.warns(UserWarning, match=said):
         history = loop.run(ignore, ignore)
     assert history[-1].parts == a_loop(40).run(ignore, ignore)[-1].parts
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")  # torch's compiler's own
+def test_a_compiled_network_learns_what_it_learns_uncompiled() -> None:
+    def trained(*, compile: bool) -> tuple[BEExformer, list[float]]:
+        torch.manual_seed(0)
+        network = BEExformer(BEEConfig(vocab_size=2000, n_class=2, d_model=64, n_head=2, n_block=2, d_head=64))
+        specs = np.stack([np.arange(200), np.tile([9, 20], 100), *np.zeros((2, 200), int), np.arange(200)], 1)
+        feed = Feed(np.arange(1000, 1400), lambda rng: specs, 512, (CLS, SEP), CPU, 1)
+        task = Task(network, torch.rand(200, 1) * torch.tensor([[1.0, -1.0]]) + 0.5, feed, None, 0)
+        loop = Loop(task, feed, Budget(0.001, tokens=3000, every=100, compile=compile), CPU)
+        [history] = loop.run(ignore, ignore)
+        return network, history.parts["nats"]
+
+    (network, compiled), (_, eager) = trained(compile=True), trained(compile=False)
+    assert compiled == pytest.approx(eager, rel=1e-3)
+    parts = [*network.blocks, *network.heads.values()]
+    assert not any("forward" in part.__dict__ for part in parts), "uncompiled again for what comes afterwards"
