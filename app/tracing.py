@@ -25,7 +25,7 @@ def require() -> None:
         import opentelemetry.sdk.trace.export  # noqa: F401
     except ImportError as error:
         raise BEEError(
-            f"BEE_TRACING needs the extra [otel] ({error.name} is missing): pip install 'beexformer[otel]', or unset it"
+            f"BEE_TRACING needs the extra [otel] ({error}): pip install 'beexformer[otel]', or unset it"
         ) from None
 
 

@@ -80,7 +80,7 @@ def train_extra() -> Iterator[None]:
         yield
     except ImportError as error:
         raise BEEError(
-            f"this verb needs the extra [train] ({error.name} is missing): `make train` in a clone installs it for "
+            f"this verb needs the extra [train] ({error}): `make train` in a clone installs it for "
             "CPUs; pip install 'beexformer[train]' may fetch gigabytes for GPUs where torch isn't there yet"
         ) from None
 
