@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from beexformer.model.config import DEFAULT_DELTA
-from beexformer.training import calibrate, device, export, full_precision, precision, resumable
+from beexformer.training import calibrate, device, export, full_precision, precision, resumable, thresholds
 from beexformer.training.backbone import Backbone
 from beexformer.training.batches import Batch, calibration_batches
 from beexformer.training.buckets import Feed
@@ -95,6 +95,8 @@ class Trainer:
             made_of = f"{self.fingerprint} {second.model_dump_json()}"
             resumable.run(loop, folder / SECOND_STATE, made_of, progress, "second stage")
             self.loops.append(loop)
+        with _as_exported(self.network):
+            thresholds.settle(self.network, _on_cpu(self.feed))
 
     def logits(self) -> np.ndarray:
         """Dev rows through every exit of the network as it will be exported, [N, exits, m] float32."""
