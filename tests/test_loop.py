@@ -1,6 +1,7 @@
 """The training loop and what feeds it: buckets of few shapes, rows cut from running text."""
 
 import copy
+import warnings
 
 import numpy as np
 import pytest
@@ -167,7 +168,7 @@ def test_what_compiling_spoils_is_not_learned_from(monkeypatch: pytest.MonkeyPat
         if not self.compiled:
             return loss, parts
         if failing == "compiler":
-            raise RuntimeError("no C++ compiler was found\nand more of it")
+            raise RuntimeError("no C++ compiler\nwas found\nand more of it")
         return loss * torch.nan, parts
 
     monkeypatch.setattr(Guess, "losses", compiled)
@@ -179,7 +180,6 @@ def test_what_compiling_spoils_is_not_learned_from(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")  # torch's compiler's own
 def test_a_compiled_network_learns_what_it_learns_uncompiled() -> None:
     def trained(*, compile: bool) -> tuple[BEExformer, list[float]]:
         torch.manual_seed(0)
@@ -191,7 +191,12 @@ def test_a_compiled_network_learns_what_it_learns_uncompiled() -> None:
         [history] = loop.run(ignore, ignore)
         return network, history.parts["nats"]
 
-    (network, compiled), (_, eager) = trained(compile=True), trained(compile=False)
+    with warnings.catch_warnings(record=True) as said:  # torch's compiler has some of its own
+        warnings.simplefilter("always")
+        network, compiled = trained(compile=True)
+    if failed := [str(one.message) for one in said if "uncompiled" in str(one.message)]:
+        pytest.skip(failed[0])
+    _, eager = trained(compile=False)
     assert compiled == pytest.approx(eager, rel=1e-3)
     parts = [*network.blocks, *network.heads.values()]
     assert not any("forward" in part.__dict__ for part in parts), "uncompiled again for what comes afterwards"

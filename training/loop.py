@@ -197,7 +197,7 @@ class Loop:
             if not all(bool(torch.isfinite(p.grad).all()) for p in self.moving if p.grad is not None):
                 failed = "compiled gradients are not finite"
         except RuntimeError as error:
-            failed = str(error).strip().split("\n")[0]
+            failed = " ".join(str(error).split("\n")[:2])  # who failed, and at what
         self.optimizer.zero_grad(set_to_none=True)
         if failed:
             self.objective.uncompile()
