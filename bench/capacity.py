@@ -40,7 +40,7 @@ from timing import awake, machine, today
 
 LOADS = (0.5, 0.7, 0.85)
 ROUNDS = 31  # of a check
-TIMEOUT = 60.0  # seconds that a request may take
+TIMEOUT_MS = 60_000  # that a request may take
 BATCH = 16  # texts of a request to /classify/batch
 PERCENTILES = (50, 99, 99.9)
 WARM_UP = 0.1  # share of a simulation that is not counted
@@ -301,9 +301,7 @@ def mixed(sentences: Sequence[str], mix: str, delta: float | None) -> bytes:
 def cpu_of_batches(server: Server, bodies: Sequence[bytes]) -> float:
     """CPU seconds of a text where each request has BATCH of them."""
     many = [b'{"items": [' + b", ".join(bodies[i : i + BATCH]) + b"]}" for i in range(0, len(bodies), BATCH)]
-    sent = [
-        one.replace(b"POST /classify ", b"POST /classify/batch ", 1) for one in requests(many, round(1000 * TIMEOUT))
-    ]
+    sent = [one.replace(b"POST /classify ", b"POST /classify/batch ", 1) for one in requests(many, TIMEOUT_MS)]
     before = server.cpu_seconds()
     alone(server.port, sent, 3)
     return (server.cpu_seconds() - before) / (3 * len(bodies))
@@ -319,7 +317,7 @@ def measured(options: argparse.Namespace) -> tuple[Service, list[dict[str, float
         bodies.write_bytes(mixed(sentences, options.mix, options.delta))
         with serving("ours", bodies, 18130) as server, awake([SERVING, ASKING]):
             lines = bodies.read_bytes().splitlines()
-            sent = requests(lines, round(1000 * TIMEOUT))
+            sent = requests(lines, TIMEOUT_MS)
             os.sched_setaffinity(0, {int(ASKING)})
             answers, _ = alone(server.port, sent)
             services = []
@@ -343,7 +341,7 @@ def one_by_one(server: Server, sent: list[bytes]) -> tuple[Service, float]:
 def offered(server: Server, sent: list[bytes], answers: list[bytes], times: np.ndarray) -> tuple[Outcomes, float]:
     """What became of requests that were sent at these times, and the CPU seconds of each."""
     before = server.cpu_seconds()
-    outcomes = offer(server.port, sent, answers, times, TIMEOUT)
+    outcomes = offer(server.port, sent, answers, times, TIMEOUT_MS / 1000)
     return outcomes, (server.cpu_seconds() - before) / len(times)
 
 
@@ -353,9 +351,11 @@ def checked(
     """Real runs at a load, and the same simulated: with the service times of the moment before, brought to the CPU time
     that texts took in that very run, since the speed of a shared machine changes from second to second. Runs are short
     and many, and what is said is their median, of `p99_ratio` too: one in which the host stood still says nothing about
-    a queue. `right` counts all of them."""
+    a queue. Each round begins with other texts. `right` counts all of them."""
     services, said, right, all_of_them = [], [], 0, 0
+    further = len(sent) // ROUNDS
     for seed in range(ROUNDS):
+        sent, answers = sent[further:] + sent[:further], answers[further:] + answers[:further]
         service, elsewhere = one_by_one(server, sent)
         rate = load * service.capacity
         times = dues(rate, seconds / ROUNDS, seed)

@@ -12,17 +12,16 @@ from beexformer.training.batches import Batch
 from beexformer.training.network import BEExformer
 
 NEAR = 1e-5  # of an input to its threshold, in units of the input: a hundred times what sums are rounded by
-MOVE = 5e-5
+MOVE = 5e-5  # likewise; next to spreads of a tenth and more it changes nothing else
 SHARE = 0.01  # of the tokens that near, from which on a threshold is moved
 
 
 @torch.no_grad()
 def settle(network: BEExformer, batches: list[Batch]) -> int:
-    """Move such thresholds a little, to the side on which most of the near inputs are; the number moved. The network
-    is on the CPU and multiplies in float32, as it is exported. Blocks one after another: what is moved in one changes
-    what the next one sees."""
-    if not network.config.binary:
-        return 0
+    """Move such thresholds of a 1-bit network, beta [D] of each block's attention, a little, to the side on which most
+    of the near inputs are; the number moved. `batches`: ids and masks [B, L], some thousands of tokens. The network is
+    on the CPU and multiplies in float32, as it is exported. Blocks one after another: what is moved in one changes what
+    the next one sees."""
     states = [(network.embed(ids), mask) for ids, mask in batches]
     layers, moved = dict(network.binary_layers()), 0
     for c, block in enumerate(network.blocks):

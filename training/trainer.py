@@ -95,8 +95,9 @@ class Trainer:
             made_of = f"{self.fingerprint} {second.model_dump_json()}"
             resumable.run(loop, folder / SECOND_STATE, made_of, progress, "second stage")
             self.loops.append(loop)
-        with _as_exported(self.network):
-            thresholds.settle(self.network, _on_cpu(self.feed))
+        if self.data.config.binary:
+            with _as_exported(self.network):
+                thresholds.settle(self.network, _on_cpu(self.feed))
 
     def logits(self) -> np.ndarray:
         """Dev rows through every exit of the network as it will be exported, [N, exits, m] float32."""
