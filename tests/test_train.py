@@ -32,6 +32,7 @@ from beexformer.training import (
     trainer,
     warm_start,
 )
+from beexformer.training.batches import Batch
 from beexformer.training.network import BEExformer
 from beexformer.training.objectives import apart
 from beexformer.training.progress import RunProgress
@@ -406,3 +407,19 @@ def test_labelled_rows_are_repeated_beside_more_numerous_others(root: Path) -> N
     count = int((often > 1).sum())
     assert 30 < count <= 40, "the labelled ones"
     assert set(often[often > 1]) == {round(0.5 * (len(often) - count) / count)}
+
+
+def test_thresholds_of_bits_are_settled_as_they_are_exported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[bool, set[torch.dtype], int]] = []
+
+    def settle(network: BEExformer, batches: list[Batch]) -> int:
+        products = {layer.precision for _, layer in network.binary_layers()}
+        seen.append((network.config.binary, products, sum(int(mask.sum()) for _, mask in batches)))
+        return 0
+
+    monkeypatch.setattr(trainer.thresholds, "settle", settle)
+    recipe = plan(optim={**OPTIM, "precision": "bfloat16"}, full_precision={"epochs": 1})
+    train.run(recipe, root, root / "out", root / "work", Console(quiet=True))
+    [(binary, products, tokens)] = seen
+    assert (binary, products) == (True, {torch.float32})
+    assert tokens > 0
