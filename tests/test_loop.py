@@ -159,7 +159,7 @@ def test_a_resumed_loop_ends_where_an_unbroken_one_does() -> None:
     torch.testing.assert_close(second.objective.state(), whole.objective.state(), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize("failing", ["gradients", "compiler"])
+@pytest.mark.parametrize("failing", ["gradients", "nothing", "compiler"])
 def test_what_compiling_spoils_is_not_learned_from(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     losses = Guess.losses
 
@@ -169,12 +169,18 @@ def test_what_compiling_spoils_is_not_learned_from(monkeypatch: pytest.MonkeyPat
             return loss, parts
         if failing == "compiler":
             raise RuntimeError("no C++ compiler\nwas found\nand more of it")
+        if failing == "nothing":
+            return loss * 0.0, parts
         return loss * torch.nan, parts
 
     monkeypatch.setattr(Guess, "losses", compiled)
     loop = a_loop(40, compile=True)
-    said = "^(compiled gradients are not finite|no C.. compiler was found); training goes on uncompiled"
-    with pytest.warns(UserWarning, match=said):
+    said = {
+        "gradients": "compiled gradients are not finite",
+        "nothing": "compiled gradients are not those of the network",
+        "compiler": r"no C\+\+ compiler was found",
+    }
+    with pytest.warns(UserWarning, match=f"^{said[failing]}; training goes on uncompiled"):
         history = loop.run(ignore, ignore)
     assert history[-1].parts == a_loop(40).run(ignore, ignore)[-1].parts
 

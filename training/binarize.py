@@ -22,7 +22,9 @@ class _Sign(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor) -> Tensor:
         ctx.save_for_backward(a)
-        return torch.where(a < 0, -1.0, 1.0).to(a.dtype)  # eq. 7; torch.sign(0) would be 0, a bit can't be
+        # eq. 7; torch.sign(0) would be 0, a bit can't be. Without `to`, which may answer what it is given: torch 2.11
+        # compiled this function to one without a gradient then
+        return torch.where(a < 0, a.new_full((), -1.0), a.new_full((), 1.0))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:

@@ -100,6 +100,14 @@ class _Captured:
     spec: Tensor
 
 
+def _of_a_size(plain: Tensor, compiled: Tensor) -> bool:
+    """Whether gradients of two runs have much the same norms [parameters]. Rounding turns signs and dropout draws anew,
+    so no more is asked than a factor of four, of those that aren't next to nothing."""
+    count = plain > 1e-3 * plain.max()
+    ratio = compiled[count] / plain[count]
+    return bool(((ratio > 0.25) & (ratio < 4.0)).all())
+
+
 class Loop:
     """An objective being trained; `state` and `restore` are all that a resumed run needs."""
 
@@ -187,23 +195,35 @@ class Loop:
         self._wait()
 
     def _compile(self) -> None:
-        """Compile for every shape, shortest rows first, and see that gradients are numbers: those of products in
-        bfloat16 were not always when a whole objective was compiled (torch 2.13, by which shape came first;
-        docs/log.md). Where it fails, go on without."""
+        """Compile for every shape, shortest rows first, and see that gradients are what they are uncompiled: of the
+        shortest rows as long, of all others finite. Compilers gave none at all and such as are no numbers, without a
+        word (docs/log.md). Where it fails, go on without."""
+        samples = sorted(self.feed.samples().items())
+        plain, failed = self._gradients(*samples[0]), None
         self.objective.compile()
-        failed = None
         try:
-            for length, spec in sorted(self.feed.samples().items()):
-                ids, mask = self.feed.rows(spec, length)
-                self.objective.losses(ids, mask, spec)[0].backward()
-            if not all(bool(torch.isfinite(p.grad).all()) for p in self.moving if p.grad is not None):
-                failed = "compiled gradients are not finite"
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module=r"torch\._inductor")  # advice to those who write torch
+                for nth, (length, spec) in enumerate(samples):
+                    compiled = self._gradients(length, spec)
+                    if not bool(torch.isfinite(compiled).all()):
+                        failed = "compiled gradients are not finite"
+                    elif nth == 0 and not _of_a_size(plain, compiled):
+                        failed = "compiled gradients are not those of the network"
         except RuntimeError as error:
             failed = " ".join(str(error).split("\n")[:2])  # who failed, and at what
-        self.optimizer.zero_grad(set_to_none=True)
         if failed:
             self.objective.uncompile()
             warnings.warn(f"{failed}; training goes on uncompiled, half as fast", stacklevel=2)
+
+    def _gradients(self, length: int, spec: Tensor) -> Tensor:
+        """How long the gradient of each parameter is for these rows, [parameters]."""
+        ids, mask = self.feed.rows(spec, length)
+        self.objective.losses(ids, mask, spec)[0].backward()
+        none = torch.zeros((), device=self.device)
+        norms = torch.stack([none if p.grad is None else p.grad.float().norm() for p in self.moving])
+        self.optimizer.zero_grad(set_to_none=True)
+        return norms
 
     def _wait(self) -> float:
         """Wait for what was launched, but not for other loops of this process; the time then (monotonic, seconds)."""
