@@ -16,7 +16,7 @@ from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.tokenizer import Tokenizer
 from beexformer.training import backbone, bert, corpus, distill, loop, resumable
-from beexformer.training.batches import pad
+from beexformer.training.batches import Batch, pad
 from beexformer.training.bert import Bert
 from beexformer.training.network import BEExformer
 from beexformer.training.recipe import read
@@ -63,6 +63,21 @@ def run(plan: distill.BackboneRecipe, root: Path, name: str) -> dict[str, dict[s
 def loaded(encoder: Path) -> tuple[Bert, Tokenizer]:
     tokenizer = Tokenizer((encoder / "tokenizer.json").read_text(), 64)
     return bert.load(encoder, tokenizer.inner.token_to_id("[SEP]")), tokenizer
+
+
+@pytest.mark.slow
+def test_thresholds_of_bits_are_settled_as_they_are_exported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def settle(network: BEExformer, batches: list[Batch]) -> int:
+        assert not network.training
+        assert network.config.binary
+        assert {layer.precision for _, layer in network.binary_layers()} == {torch.float32}
+        assert sum(int(mask.sum()) for _, mask in batches) > 0
+        network.blocks[0].attention.o.beta.fill_(0.125)
+        return 1
+
+    monkeypatch.setattr(distill.thresholds, "settle", torch.no_grad()(settle))
+    run(recipe(), root, "tiny")
+    assert (backbone.read("tiny", root).tensors["blocks.0.attention.o.beta"] == 0.125).all()
 
 
 @pytest.mark.slow

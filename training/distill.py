@@ -24,7 +24,19 @@ from torch import Tensor
 
 from beexformer.model.config import BEEConfig
 from beexformer.model.tokenizer import Tokenizer
-from beexformer.training import backbone, bert, corpus, device, full_precision, malloc, mpnet, resumable, vocabulary
+from beexformer.training import (
+    backbone,
+    bert,
+    corpus,
+    device,
+    export,
+    full_precision,
+    malloc,
+    mpnet,
+    resumable,
+    thresholds,
+    vocabulary,
+)
 from beexformer.training.batches import Batch
 from beexformer.training.bert import Bert
 from beexformer.training.buckets import Feed
@@ -201,6 +213,8 @@ class Distillation:
         objective = FromFullPrecision(network, counterpart, self.encoder, feed, plan.weights)
         objective.readers.load(readers)
         loop = self._trained("bits", objective, feed, plan)
+        with export.as_exported(network):
+            thresholds.settle(network, [(ids.cpu(), mask.cpu()) for ids, mask in feed.calibration()])
         return network, objective.readers.weight.detach(), loop.facts()
 
     def _trained(self, name: str, objective: Objective, feed: Feed, plan: Stage) -> Loop:

@@ -106,6 +106,34 @@ def _file_name(module: str) -> str:
     return module
 
 
+class as_exported:
+    """While it lasts the network is on the CPU, with the embedding rows and float32 products of the exported file."""
+
+    def __init__(self, network: BEExformer) -> None:
+        self.network = network
+
+    def __enter__(self) -> None:
+        weight = self.network.embedding.weight
+        self.device, self.real = weight.device, weight.detach().clone()
+        self.precision: dict[Any, Any] = {
+            module: module.precision for module in self.network.modules() if hasattr(module, "precision")
+        }
+        self.network.cpu()
+        with torch.no_grad():
+            self.network.embedding.weight.copy_(self.network.exported_embedding())
+        for module in self.precision:
+            module.precision = torch.float32
+        self.network.eval()
+
+    def __exit__(self, *exception: object) -> None:
+        self.network.to(self.device)
+        with torch.no_grad():
+            self.network.embedding.weight.copy_(self.real)
+        for module, dtype in self.precision.items():
+            module.precision = dtype
+        self.network.train()
+
+
 @torch.inference_mode()
 def network_logits(
     network: BEExformer, ids: list[np.ndarray], batch_size: int = 64, pair_ids: list[np.ndarray] | None = None

@@ -96,12 +96,12 @@ class Trainer:
             resumable.run(loop, folder / SECOND_STATE, made_of, progress, "second stage")
             self.loops.append(loop)
         if self.data.config.binary:
-            with _as_exported(self.network):
+            with export.as_exported(self.network):
                 thresholds.settle(self.network, _on_cpu(self.feed))
 
     def logits(self) -> np.ndarray:
         """Dev rows through every exit of the network as it will be exported, [N, exits, m] float32."""
-        with _as_exported(self.network):
+        with export.as_exported(self.network):
             return export.network_logits(self.network, self.data.dev_ids)
 
     def evaluate(self, logits: np.ndarray) -> dict[str, Any]:
@@ -140,31 +140,3 @@ def _feed(recipe: Recipe, data: Prepared, tokens_a_step: int, on: torch.device, 
 def _on_cpu(feed: Feed) -> list[Batch]:
     """Some of its rows, for statistics."""
     return [(ids.cpu(), mask.cpu()) for ids, mask in feed.calibration()]
-
-
-class _as_exported:
-    """While it lasts the network is on the CPU, with the embedding rows and float32 products of the exported file."""
-
-    def __init__(self, network: BEExformer) -> None:
-        self.network = network
-
-    def __enter__(self) -> None:
-        weight = self.network.embedding.weight
-        self.device, self.real = weight.device, weight.detach().clone()
-        self.precision: dict[Any, Any] = {
-            module: module.precision for module in self.network.modules() if hasattr(module, "precision")
-        }
-        self.network.cpu()
-        with torch.no_grad():
-            self.network.embedding.weight.copy_(self.network.exported_embedding())
-        for module in self.precision:
-            module.precision = torch.float32
-        self.network.eval()
-
-    def __exit__(self, *exception: object) -> None:
-        self.network.to(self.device)
-        with torch.no_grad():
-            self.network.embedding.weight.copy_(self.real)
-        for module, dtype in self.precision.items():
-            module.precision = dtype
-        self.network.train()
