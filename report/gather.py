@@ -24,7 +24,7 @@ from beexformer.training import calibrate
 from beexformer.training.data import Rows, key
 from beexformer.training.evaluate import logits_of, recorded
 from beexformer.training.progress import RunProgress
-from beexformer.training.recipe import Data
+from beexformer.training.recipe import Data, Network
 from beexformer.training.record import Record, find
 from beexformer.training.splits import splits
 
@@ -145,7 +145,9 @@ def add(task: Task, records: Sequence[Record]) -> dict[str, str]:
 
 
 def _parts(recipe: dict[str, Any]) -> dict[str, Any]:
-    return {part: recipe.get(part) for part in ALIKE}
+    """Its sections of `ALIKE`; a network was made before its newest fields were there as their defaults have it."""
+    network = Network.model_validate({}).model_dump() | (recipe.get("network") or {})
+    return {part: recipe.get(part) for part in ALIKE} | {"network": network}
 
 
 def _date(record: Record) -> str:

@@ -136,6 +136,12 @@ def test_the_card_says_what_was_measured(tmp_path: Path) -> None:
     assert "Scores are no calibrated probabilities" in (tmp_path / "b" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("seconds", "said"), [(41.2, "41 s"), (405.9, "7 min"), (17_500.0, "4.9 h")])
+def test_the_card_says_how_long_training_took(tmp_path: Path, seconds: float, said: str) -> None:
+    finished(tmp_path / "a", made={"seconds": seconds})
+    assert f"tokens in {said}\n" in (tmp_path / "a" / "README.md").read_text()
+
+
 def test_the_card_names_what_it_started_from_and_what_taught_it(tmp_path: Path) -> None:
     text = [{"file": "corpus.txt.gz", "rows": 12345, "form": "neighbours"}]
     taught = {"encoder": "mpnet", "dev_accuracy": 0.5, "unlabelled_rows": 12345, "unlabelled": "x", "text": text}

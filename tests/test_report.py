@@ -411,6 +411,15 @@ def test_the_mean_of_the_seeds_is_within_each_resample(root: Path, tmp_path: Pat
     assert result.resampled == pytest.approx((single[0].resampled + single[1].resampled) / 2)  # type: ignore[union-attr]
 
 
+def test_a_field_that_recipes_have_since_parts_no_runs(root: Path, tmp_path: Path) -> None:
+    records = [recorded(root, tmp_path, "sst2", variant, 1) for variant in ("fp", "proposed")]
+    del records[0].meta["recipe"]["network"]["pooling"]
+    rows = splits(Data.model_validate(section("sst2")), root)
+    task = results.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None)
+    assert gather.add(task, records) == {}
+    assert set(task.runs) >= {"fp", "proposed"}
+
+
 def test_the_cited_rows_are_the_papers() -> None:
     assert len(CITED) == 20
     assert [c.megabytes for c in CITED if c.name.startswith("BEE")] == [11.05, 102.41, 263, 14.26]

@@ -44,7 +44,7 @@ binary operations / 64.
 - data: {made["data"]} ({made["train_rows"]} rows; SHA-256 {made["data_sha256"][:16]}...), licence: {licence}
 - start: {_start(made)}
 - teacher: {_taught(made)}
-- {made["tokens"]:,} tokens in {made["seconds"] / 3600:.1f} h
+- {made["tokens"]:,} tokens in {_lasting(made["seconds"])}
   on {made["machine"]}, seed {made["seed"]}
 - commit {made["commit"]}, {made["date"]}; the whole recipe is in evaluation.json
 
@@ -55,6 +55,12 @@ binary operations / 64.
 - {_calibration(result.get("calibration"))}
 - It repeats the biases of its data and of what it started from; don't let it decide about people.
 """
+
+
+def _lasting(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def of_labels(checkpoint: Checkpoint) -> str:
