@@ -11,7 +11,7 @@ from torch import Tensor
 from beexformer.model.config import BEEConfig
 from beexformer.training import buckets, corpus
 from beexformer.training.buckets import Feed, assemble, plan, tokens_of
-from beexformer.training.loop import Budget, Loop, share_of_rate
+from beexformer.training.loop import Budget, Loop, like_sized, share_of_rate
 from beexformer.training.mixture import Mixture
 from beexformer.training.network import BEExformer
 from beexformer.training.objectives import Task
@@ -183,6 +183,19 @@ def test_what_compiling_spoils_is_not_learned_from(monkeypatch: pytest.MonkeyPat
     with pytest.warns(UserWarning, match=f"^{said[failing]}; training goes on uncompiled"):
         history = loop.run(ignore, ignore)
     assert history[-1].parts == a_loop(40).run(ignore, ignore)[-1].parts
+
+
+def test_dropout_makes_no_gradients_of_another_network() -> None:
+    torch.manual_seed(0)
+    network = BEExformer(BEEConfig(vocab_size=2000, n_class=2, d_model=64, n_head=2, n_block=2, d_head=64), dropout=0.1)
+    specs = np.stack([np.arange(200), np.tile([9, 20], 100), *np.zeros((2, 200), int), np.arange(200)], 1)
+    feed = Feed(np.arange(1000, 1400), lambda rng: specs, 512, (CLS, SEP), CPU, 1)
+    objective = Task(network, torch.rand(200, 1) * torch.tensor([[1.0, -1.0]]) + 0.5, feed, None, 0)
+    loop = Loop(objective, feed, Budget(0.001, tokens=3000), CPU)
+    length, spec = min(feed.samples().items())
+    first, *others = (loop.gradients(length, spec) for _ in range(5))
+    assert all(like_sized(first, other) for other in others)
+    assert not like_sized(first, torch.where(first > 0.5 * first.max(), 0, first))
 
 
 @pytest.mark.slow

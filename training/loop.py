@@ -100,10 +100,10 @@ class _Captured:
     spec: Tensor
 
 
-def _of_a_size(plain: Tensor, compiled: Tensor) -> bool:
-    """Whether gradients of two runs have much the same norms [parameters]. Rounding turns signs and dropout draws anew,
-    so no more is asked than a factor of four, of those that aren't next to nothing."""
-    count = plain > 1e-3 * plain.max()
+def like_sized(plain: Tensor, compiled: Tensor) -> bool:
+    """Whether gradients of two runs have much the same norms [parameters]. Dropout draws anew, so no more is asked than
+    a factor of four, of the longest ones: short ones are sums of what nearly cancels."""
+    count = plain > 0.05 * plain.max()
     ratio = compiled[count] / plain[count]
     return bool(((ratio > 0.25) & (ratio < 4.0)).all())
 
@@ -199,24 +199,25 @@ class Loop:
         shortest rows as long, of all others finite. Compilers gave none at all and such as are no numbers, without a
         word (docs/log.md). Where it fails, go on without."""
         samples = sorted(self.feed.samples().items())
-        plain, failed = self._gradients(*samples[0]), None
+        plain, failed = self.gradients(*samples[0]), None
         self.objective.compile()
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module=r"torch\._inductor")  # advice to those who write torch
                 for nth, (length, spec) in enumerate(samples):
-                    compiled = self._gradients(length, spec)
+                    compiled = self.gradients(length, spec)
                     if not bool(torch.isfinite(compiled).all()):
                         failed = "compiled gradients are not finite"
-                    elif nth == 0 and not _of_a_size(plain, compiled):
+                    elif nth == 0 and not like_sized(plain, compiled):
                         failed = "compiled gradients are not those of the network"
         except RuntimeError as error:
             failed = " ".join(str(error).split("\n")[:2])  # who failed, and at what
         if failed:
+            self.optimizer.zero_grad(set_to_none=True)
             self.objective.uncompile()
             warnings.warn(f"{failed}; training goes on uncompiled, half as fast", stacklevel=2)
 
-    def _gradients(self, length: int, spec: Tensor) -> Tensor:
+    def gradients(self, length: int, spec: Tensor) -> Tensor:
         """How long the gradient of each parameter is for these rows, [parameters]."""
         ids, mask = self.feed.rows(spec, length)
         self.objective.losses(ids, mask, spec)[0].backward()
