@@ -3,9 +3,9 @@ keep."""
 
 import asyncio
 import gc
+import itertools
 import json
 from collections import Counter
-from typing import Any
 
 import pytest
 import uvicorn
@@ -50,8 +50,8 @@ async def visit(port: int, number: int) -> None:
     await writer.wait_closed()
 
 
-async def counted(settings: Settings) -> tuple[Counter[str], Counter[str]]:
-    """Objects by kind after a few visits, and after many more."""
+async def counted(settings: Settings) -> list[Counter[str]]:
+    """Objects by kind after a few visits, after many more, and after as many again."""
     app = create_app(settings, warm=True)
     service, loop = app.state.service, asyncio.get_running_loop()
     direct = DirectWay(service, Admission(max_body_bytes=settings.max_body_bytes)).targets()
@@ -59,14 +59,15 @@ async def counted(settings: Settings) -> tuple[Counter[str], Counter[str]]:
     config = uvicorn.Config(app, http=Protocol, ws="none", lifespan="off", log_config=None, access_log=False)
     config.load()
     result: list[Counter[str]] = []
+    numbers = itertools.count()
     gc.collect()
     gc.disable()
     async with app.router.lifespan_context(app):
         server = await loop.create_server(lambda: Protocol(config, connections, {}, loop), "127.0.0.1", 0)
         port: int = server.sockets[0].getsockname()[1]
-        for first, last in ((0, FEW), (FEW, FEW + MANY)):
-            for number in range(first, last):
-                await visit(port, number)
+        for visits in (FEW, MANY, MANY):
+            for _ in range(visits):
+                await visit(port, next(numbers))
             while connections.connections or connections.tasks or service.scheduler.waiting:
                 await asyncio.sleep(0.01)
             protocols = sum(type(each) is Protocol for each in gc.get_objects())
@@ -74,7 +75,7 @@ async def counted(settings: Settings) -> tuple[Counter[str], Counter[str]]:
             result.append(objects())
         server.close()
         await server.wait_closed()
-    return result[0], result[1]
+    return result
 
 
 def objects() -> Counter[str]:
@@ -85,8 +86,9 @@ def objects() -> Counter[str]:
 @pytest.mark.slow
 def test_nothing_is_left_of_requests_and_connections() -> None:
     try:
-        before, after = asyncio.run(counted(Settings(checkpoints=(GOLDEN,))))
+        few, many, twice = asyncio.run(counted(Settings(checkpoints=(GOLDEN,))))
     finally:
         gc.enable()
-    more: dict[str, Any] = {kind: n - before[kind] for kind, n in after.items() if n - before[kind] >= MANY}
-    assert not more, f"{MANY} visits have left {more}"
+    # what visits leave they leave again; what something else of this process imports meanwhile comes once
+    more = {kind: min(many[kind] - few[kind], n - many[kind]) for kind, n in twice.items()}
+    assert not (left := {kind: n for kind, n in more.items() if n >= MANY}), f"{MANY} visits have left {left}"
