@@ -33,59 +33,16 @@ from typing import Any
 
 import numpy as np
 from load import ASKING, SERVING, Server, bodies_of, serving
-from open_loop import Outcomes, alone, dues, offer, requests
+from open_loop import alone, requests
+from queues import TIMEOUT_MS, Service, checked, mean_wait, waits
 from rich.console import Console
 from rich.table import Table
 from timing import awake, machine, today
 
 LOADS = (0.5, 0.7, 0.85)
-ROUNDS = 31  # of a check
-TIMEOUT_MS = 60_000  # that a request may take
 BATCH = 16  # texts of a request to /classify/batch
 PERCENTILES = (50, 99, 99.9)
 WARM_UP = 0.1  # share of a simulation that is not counted
-
-
-@dataclass(frozen=True)
-class Service:
-    """Seconds that one process is busy with a text: a sample to draw from."""
-
-    seconds: np.ndarray
-
-    @property
-    def mean(self) -> float:
-        return float(self.seconds.mean())
-
-    @property
-    def capacity(self) -> float:
-        """Texts a second of one process that never waits."""
-        return 1 / self.mean
-
-    def of_mean(self, mean: float) -> "Service":
-        """The same texts on a machine on which they take `mean` seconds."""
-        return Service(self.seconds * (mean / self.mean))
-
-    @property
-    def squared_variation(self) -> float:
-        """Var[S] / E[S]^2: 0 where all take the same time, 1 of exponential times."""
-        return float(self.seconds.var() / self.mean**2)
-
-
-def mean_wait(rate: float, service: Service) -> float:
-    """Pollaczek-Khinchine: mean seconds in the queue of an M/G/1 with `rate` texts a second; inf at full load."""
-    load = rate * service.mean
-    return math.inf if load >= 1 else rate * float((service.seconds**2).mean()) / (2 * (1 - load))
-
-
-def waits(arrivals: np.ndarray, services: np.ndarray) -> np.ndarray:
-    """Lindley's recursion: times of arrival [N] (seconds, sorted), service times [N] -> waits [N] of one FIFO server.
-
-    W[n+1] = max(0, W[n] + S[n] - A[n]); unrolled, the running sum less its running minimum.
-    """
-    steps = services[:-1] - np.diff(arrivals)
-    total = np.concatenate([[0.0], np.cumsum(steps)])
-    result: np.ndarray = total - np.minimum.accumulate(total)
-    return result
 
 
 def simulate(rate: float, service: Service, queues: int, texts: int, seed: int) -> np.ndarray:
@@ -327,69 +284,6 @@ def measured(options: argparse.Namespace) -> tuple[Service, list[dict[str, float
                 checks.append(check)
             middle = sorted(services, key=lambda one: one.mean)[len(services) // 2]
             return middle, checks, cpu_of_batches(server, lines)
-
-
-def one_by_one(server: Server, sent: list[bytes]) -> tuple[Service, float]:
-    """Service times of these texts in turn, and the seconds that a text takes on the wire and at the client. What the
-    machine does to some of them stays in: it does so to texts that come all at once too."""
-    before = server.cpu_seconds()
-    took = alone(server.port, sent)[1].ravel()
-    busy = (server.cpu_seconds() - before) / len(took)
-    return Service(np.maximum(took - took.mean() + busy, 0.2 * busy)), float(took.mean()) - busy
-
-
-def offered(server: Server, sent: list[bytes], answers: list[bytes], times: np.ndarray) -> tuple[Outcomes, float]:
-    """What became of requests that were sent at these times, and the CPU seconds of each."""
-    before = server.cpu_seconds()
-    outcomes = offer(server.port, sent, answers, times, TIMEOUT_MS / 1000)
-    return outcomes, (server.cpu_seconds() - before) / len(times)
-
-
-def checked(
-    server: Server, sent: list[bytes], answers: list[bytes], load: float, seconds: float
-) -> tuple[Service, dict[str, float]]:
-    """Real runs at a load, and the same simulated: with the service times of the moment before, brought to the CPU time
-    that texts took in that very run, since the speed of a shared machine changes from second to second. Runs are short
-    and many, and what is said is their median, of `p99_ratio` too: one in which the host stood still says nothing about
-    a queue. Each round begins with other texts. `right` counts all of them."""
-    services, said, right, all_of_them = [], [], 0, 0
-    further = len(sent) // ROUNDS
-    for seed in range(ROUNDS):
-        sent, answers = sent[further:] + sent[:further], answers[further:] + answers[:further]
-        service, elsewhere = one_by_one(server, sent)
-        rate = load * service.capacity
-        times = dues(rate, seconds / ROUNDS, seed)
-        outcomes, busy = offered(server, sent, answers, times)
-        service = service.of_mean(busy)
-        services.append(service)
-        real = 1000 * np.array(outcomes.latencies)
-        foretold = 1000 * (simulated_at(times, service.seconds) + elsewhere)
-        said.append(
-            {
-                "load": rate * busy,
-                "formula_mean_ms": 1000 * (mean_wait(rate, service) + service.mean + elsewhere),
-                "measured_mean_ms": float(real.mean()),
-                "simulated_p99_ms": float(np.percentile(foretold, 99)),
-                "measured_p99_ms": float(np.percentile(real, 99)),
-                "p99_ratio": float(np.percentile(foretold, 99) / np.percentile(real, 99)),
-                "simulated_p50_ms": float(np.percentile(foretold, 50)),
-                "measured_p50_ms": float(np.percentile(real, 50)),
-                # by the generator: where it is large, nothing is said
-                "sent_late_p99_ms": 1000 * float(np.percentile(outcomes.delays, 99)),
-            }
-        )
-        right += outcomes.counts["ok"]
-        all_of_them += len(times)
-    return Service(np.concatenate([one.seconds for one in services])), {
-        **{name: float(np.median([each[name] for each in said])) for name in said[0]},
-        "right": right / all_of_them,
-    }
-
-
-def simulated_at(arrivals: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Sojourn times of texts that are sent in turn at `arrivals`, text i taking `times[i]` seconds."""
-    services = times[np.arange(len(arrivals)) % len(times)]
-    return waits(arrivals, services) + services
 
 
 def shown(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -2,14 +2,13 @@
 An open loop: requests come when they come (Poisson), whether or not the ones before have been answered.
 
     taskset -c 1 python bench/open_loop.py PORT BODIES RATE SECONDS [--timeout-ms 1000]
-        [--service SECONDS.json] [--latencies FILE.json]
+        [--latencies FILE.json]
 
 BODIES has one body a line, posted to /classify in turn; the answer to each, alone, is asked for beforehand, and what
 comes under load has to equal it. A latency counts from the moment at which the request was to be sent, so that nothing
 is hidden by a generator that waits: `sent_late_p99_ms` says how late it was itself, `generator_busy` in what share of
 the time it had something to do; near 1 it can't offer more. Connections are kept and more are opened as long as all are
-busy, up to CONNECTIONS; a request that finds none within its timeout is `unsent`. Ends with one line of JSON. With
-`--service`, the seconds that each body takes alone, it also has the p99 of a FIFO queue that serves the same arrivals.
+busy, up to CONNECTIONS; a request that finds none within its timeout is `unsent`. Ends with one line of JSON.
 """
 
 import argparse
@@ -239,15 +238,6 @@ def dues(rate: float, seconds: float, seed: int = 0) -> np.ndarray:
     return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, int(rate * seconds)))
 
 
-def fifo(dues: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Latency of each arrival in a queue with one server that takes `seconds` for each."""
-    free, latencies = 0.0, np.empty(len(dues))
-    for i, (due, takes) in enumerate(zip(dues.tolist(), seconds.tolist(), strict=True)):
-        free = max(free, due) + takes
-        latencies[i] = free - due
-    return latencies
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("port", type=int)
@@ -255,7 +245,6 @@ def main() -> None:
     parser.add_argument("rate", type=float, help="requests a second on average")
     parser.add_argument("seconds", type=float)
     parser.add_argument("--timeout-ms", type=int, default=1000, help="deadline, and what counts as late (%(default)s)")
-    parser.add_argument("--service", type=Path, help="JSON list: seconds of each body alone")
     parser.add_argument("--latencies", type=Path, help="file for the seconds of every right answer, a JSON list")
     parser.add_argument("--fresh", action="store_true", help="a connection for each request")
     parser.add_argument("--seed", type=int, default=0)
@@ -276,10 +265,6 @@ def main() -> None:
     result["ok_per_second"] = round(outcomes.counts["ok"] / float(times[-1]), 1)
     if arguments.latencies:
         arguments.latencies.write_text(json.dumps(outcomes.latencies))
-    if arguments.service:
-        service = np.array(json.loads(arguments.service.read_text()))
-        queued = fifo(times, service[np.arange(len(times)) % len(service)])
-        result["fifo_p99_ms"] = round(1000 * float(np.percentile(queued, 99)), 3)
     print(json.dumps(result))
 
 
