@@ -232,7 +232,7 @@ def half_load(server: Server, _peak: float, seconds: float) -> dict[str, Any]:
     everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {int(ASKING)})
     answers, _ = alone(server.port, sent)
-    _, result = checked(server, sent, answers, 0.5, 3 * seconds)
+    _, result = checked(server, sent, answers, 0.5, 3 * seconds)  # rounds of a second, with --quick
     os.sched_setaffinity(0, everywhere)
     console.print(
         f"half load: p99 {result['measured_p99_ms']:.2f} ms, of a FIFO queue {result['simulated_p99_ms']:.2f} ms"

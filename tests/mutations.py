@@ -101,7 +101,7 @@ MUTATIONS = [
     Mutation(
         "dev is evaluated on the embedding of training",
         "training/export.py",
-        "self.network.embedding.weight.copy_(self.network.exported_embedding())",
+        "network.embedding.weight.copy_(network.exported_embedding())",
         "pass",
         "tests/test_train.py::test_dev_is_evaluated_on_the_rows_of_the_embedding_that_are_exported",
     ),

@@ -75,7 +75,7 @@ def test_thresholds_of_bits_are_settled_as_they_are_exported(root: Path, monkeyp
         network.blocks[0].attention.o.beta.fill_(0.125)
         return 1
 
-    monkeypatch.setattr(distill.thresholds, "settle", torch.no_grad()(settle))
+    monkeypatch.setattr(distill.thresholds, "_settled", settle)
     run(recipe(), root, "tiny")
     assert (backbone.read("tiny", root).tensors["blocks.0.attention.o.beta"] == 0.125).all()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from beexformer.model.config import BEEConfig
 from beexformer.training import buckets, corpus
 from beexformer.training.buckets import Feed, assemble, plan, tokens_of
-from beexformer.training.loop import Budget, Loop, like_sized, share_of_rate
+from beexformer.training.loop import Budget, Loop, norms_agree, share_of_rate
 from beexformer.training.mixture import Mixture
 from beexformer.training.network import BEExformer
 from beexformer.training.objectives import Task
@@ -193,9 +193,9 @@ def test_dropout_makes_no_gradients_of_another_network() -> None:
     objective = Task(network, torch.rand(200, 1) * torch.tensor([[1.0, -1.0]]) + 0.5, feed, None, 0)
     loop = Loop(objective, feed, Budget(0.001, tokens=3000), CPU)
     length, spec = min(feed.samples().items())
-    first, *others = (loop.gradients(length, spec) for _ in range(5))
-    assert all(like_sized(first, other) for other in others)
-    assert not like_sized(first, torch.where(first > 0.5 * first.max(), 0, first))
+    first, *others = (loop.gradient_norms(length, spec) for _ in range(5))
+    assert all(norms_agree(first, other) for other in others)
+    assert not norms_agree(first, torch.where(first > 0.5 * first.max(), 0, first))
 
 
 @pytest.mark.slow

@@ -417,7 +417,7 @@ def test_thresholds_of_bits_are_settled_as_they_are_exported(root: Path, monkeyp
         seen.append((network.config.binary, products, sum(int(mask.sum()) for _, mask in batches)))
         return 0
 
-    monkeypatch.setattr(trainer.thresholds, "settle", settle)
+    monkeypatch.setattr(trainer.thresholds, "_settled", settle)
     recipe = plan(optim={**OPTIM, "precision": "bfloat16"}, full_precision={"epochs": 1})
     train.run(recipe, root, root / "out", root / "work", Console(quiet=True))
     [(binary, products, tokens)] = seen

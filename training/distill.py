@@ -29,7 +29,6 @@ from beexformer.training import (
     bert,
     corpus,
     device,
-    export,
     full_precision,
     malloc,
     mpnet,
@@ -213,8 +212,7 @@ class Distillation:
         objective = FromFullPrecision(network, counterpart, self.encoder, feed, plan.weights)
         objective.readers.load(readers)
         loop = self._trained("bits", objective, feed, plan)
-        with export.as_exported(network):
-            thresholds.settle(network, [(ids.cpu(), mask.cpu()) for ids, mask in feed.calibration()])
+        thresholds.settle(network, feed.calibration())
         return network, objective.readers.weight.detach(), loop.facts()
 
     def _trained(self, name: str, objective: Objective, feed: Feed, plan: Stage) -> Loop:

@@ -5,7 +5,8 @@ Only signs, scales and embedding rows of few bits cross. `network_of` rebuilds t
 so that torch and engine are compared on what ships, not on what was trained.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,32 +107,26 @@ def _file_name(module: str) -> str:
     return module
 
 
-class as_exported:
-    """While it lasts the network is on the CPU, with the embedding rows and float32 products of the exported file."""
-
-    def __init__(self, network: BEExformer) -> None:
-        self.network = network
-
-    def __enter__(self) -> None:
-        weight = self.network.embedding.weight
-        self.device, self.real = weight.device, weight.detach().clone()
-        self.precision: dict[Any, Any] = {
-            module: module.precision for module in self.network.modules() if hasattr(module, "precision")
-        }
-        self.network.cpu()
+@contextmanager
+def as_exported(network: BEExformer) -> Iterator[None]:
+    """While it lasts the network is on the CPU, in evaluation, with the embedding rows and float32 products of the
+    exported file."""
+    weight, training = network.embedding.weight, network.training
+    device, trained = weight.device, weight.detach().clone()
+    precision: dict[Any, Any] = {m: m.precision for m in network.modules() if hasattr(m, "precision")}
+    network.cpu().eval()
+    with torch.no_grad():
+        network.embedding.weight.copy_(network.exported_embedding())
+    for module in precision:
+        module.precision = torch.float32
+    try:
+        yield
+    finally:
+        network.to(device).train(training)
         with torch.no_grad():
-            self.network.embedding.weight.copy_(self.network.exported_embedding())
-        for module in self.precision:
-            module.precision = torch.float32
-        self.network.eval()
-
-    def __exit__(self, *exception: object) -> None:
-        self.network.to(self.device)
-        with torch.no_grad():
-            self.network.embedding.weight.copy_(self.real)
-        for module, dtype in self.precision.items():
+            network.embedding.weight.copy_(trained)
+        for module, dtype in precision.items():
             module.precision = dtype
-        self.network.train()
 
 
 @torch.inference_mode()

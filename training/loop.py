@@ -100,9 +100,9 @@ class _Captured:
     spec: Tensor
 
 
-def like_sized(plain: Tensor, compiled: Tensor) -> bool:
-    """Whether gradients of two runs have much the same norms [parameters]. Dropout draws anew, so no more is asked than
-    a factor of four, of the longest ones: short ones are sums of what nearly cancels."""
+def norms_agree(plain: Tensor, compiled: Tensor) -> bool:
+    """Whether the gradients of two runs have much the same norms, [parameters] each. Dropout draws anew, so no more is
+    asked than a factor of four, of the longest ones: short ones are sums of what nearly cancels."""
     count = plain > 0.05 * plain.max()
     ratio = compiled[count] / plain[count]
     return bool(((ratio > 0.25) & (ratio < 4.0)).all())
@@ -199,16 +199,16 @@ class Loop:
         shortest rows as long, of all others finite. Compilers gave none at all and such as are no numbers, without a
         word (docs/log.md). Where it fails, go on without."""
         samples = sorted(self.feed.samples().items())
-        plain, failed = self.gradients(*samples[0]), None
+        plain, failed = self.gradient_norms(*samples[0]), None
         self.objective.compile()
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module=r"torch\._inductor")  # advice to those who write torch
                 for nth, (length, spec) in enumerate(samples):
-                    compiled = self.gradients(length, spec)
+                    compiled = self.gradient_norms(length, spec)
                     if not bool(torch.isfinite(compiled).all()):
                         failed = "compiled gradients are not finite"
-                    elif nth == 0 and not like_sized(plain, compiled):
+                    elif nth == 0 and not norms_agree(plain, compiled):
                         failed = "compiled gradients are not those of the network"
         except RuntimeError as error:
             failed = " ".join(str(error).split("\n")[:2])  # who failed, and at what
@@ -217,8 +217,8 @@ class Loop:
             self.objective.uncompile()
             warnings.warn(f"{failed}; training goes on uncompiled, half as fast", stacklevel=2)
 
-    def gradients(self, length: int, spec: Tensor) -> Tensor:
-        """How long the gradient of each parameter is for these rows, [parameters]."""
+    def gradient_norms(self, length: int, spec: Tensor) -> Tensor:
+        """The Euclidean norm of each parameter's gradient for these rows, [parameters] float32."""
         ids, mask = self.feed.rows(spec, length)
         self.objective.losses(ids, mask, spec)[0].backward()
         none = torch.zeros((), device=self.device)

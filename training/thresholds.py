@@ -8,6 +8,7 @@ Training in bfloat16 blurs it; in float32 half of a task's rows had such a sign 
 
 import torch
 
+from beexformer.training import export
 from beexformer.training.batches import Batch
 from beexformer.training.network import BEExformer
 
@@ -19,9 +20,14 @@ SHARE = 0.01  # of the tokens that near, from which on a threshold is moved
 @torch.no_grad()
 def settle(network: BEExformer, batches: list[Batch]) -> int:
     """Move such thresholds of a 1-bit network, beta [D] of each block's attention, a little, to the side on which most
-    of the near inputs are; the number moved. `batches`: ids and masks [B, L], some thousands of tokens. The network is
-    on the CPU and multiplies in float32, as it is exported. Blocks one after another: what is moved in one changes what
-    the next one sees."""
+    of the near inputs are; the number moved. `batches`: ids and masks [B, L], some thousands of tokens. Inputs are
+    those of the network as it is exported."""
+    with export.as_exported(network):
+        return _settled(network, [(ids.cpu(), mask.cpu()) for ids, mask in batches])
+
+
+def _settled(network: BEExformer, batches: list[Batch]) -> int:
+    """Blocks one after another: what is moved in one changes what the next one sees."""
     states = [(network.embed(ids), mask) for ids, mask in batches]
     layers, moved = dict(network.binary_layers()), 0
     for c, block in enumerate(network.blocks):

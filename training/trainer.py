@@ -96,8 +96,7 @@ class Trainer:
             resumable.run(loop, folder / SECOND_STATE, made_of, progress, "second stage")
             self.loops.append(loop)
         if self.data.config.binary:
-            with export.as_exported(self.network):
-                thresholds.settle(self.network, _on_cpu(self.feed))
+            thresholds.settle(self.network, self.feed.calibration())
 
     def logits(self) -> np.ndarray:
         """Dev rows through every exit of the network as it will be exported, [N, exits, m] float32."""
