@@ -31,6 +31,8 @@ from beexformer.model.forward import Forward
 GOLDEN = Path(__file__).parent.parent / "golden" / "v1" / "checkpoint"
 ANSWERS = json.loads((GOLDEN.parent / "answers.json").read_text())
 BEEXFORMER = Path(sys.executable).parent / "beexformer"
+# of a server that a test starts: a busy machine is no reason to refuse
+SERVER = {"BEE_DRAIN_SECONDS": "0", "BEE_MAX_WAIT_MS": "60000", "BEE_REQUEST_TIMEOUT_MS": "60000"}
 PATIENCE = 240  # seconds until a fixture gives up; kernels may have to be compiled first, on a busy machine
 
 
@@ -109,9 +111,7 @@ def server_of(folder: Path, *command: str | Path, **env: str) -> Iterator[Server
     """A ready server on a free port, logging into `folder`; ended with the block."""
     log = folder / "server.log"
     with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [str(part) for part in command], stderr=stderr, env={"BEE_DRAIN_SECONDS": "0", **os.environ, **env}
-        )
+        process = subprocess.Popen([str(part) for part in command], stderr=stderr, env={**SERVER, **os.environ, **env})
         try:
             server = Server(process, "", log)
             wait_until(lambda: process.poll() is not None or "listening on" in log.read_text())

@@ -26,14 +26,13 @@ from traffic import BODY, HEAD, request
 from beexformer.app.connections import Connections, Limits
 from beexformer.app.protocol import Protocol
 
-PATIENT = ["--max-wait-ms=60000", "--request-timeout-ms=60000"]  # a busy machine is no reason to refuse here
 PROBE = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One worker that waits a second for a head, for a body and between requests."""
-    flags = [f"--{name}-seconds=1" for name in ("head", "body", "keep-alive")] + PATIENT
+    flags = [f"--{name}-seconds=1" for name in ("head", "body", "keep-alive")]
     command = (BEEXFORMER, "serve", "--port", "0", "--workers", "1", "--checkpoints", GOLDEN, *flags)
     with server_of(tmp_path_factory.mktemp("strict"), *command) as server:
         yield server
@@ -532,7 +531,7 @@ def test_generated_heads_and_bodies_get_no_500(strict: Server) -> None:
 
 @pytest.mark.soak
 def test_many_generated_heads_and_bodies_get_no_500_and_take_no_memory(tmp_path: Path) -> None:
-    flags = [f"--{name}-seconds=1" for name in ("head", "body")] + PATIENT
+    flags = [f"--{name}-seconds=1" for name in ("head", "body")]
     command = (BEEXFORMER, "serve", "--port", "0", "--workers", "2", "--checkpoints", GOLDEN, *flags)
     with server_of(tmp_path, *command) as server:
         torment(server, heads=500, bodies=2000, seed=1)

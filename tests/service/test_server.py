@@ -272,7 +272,7 @@ def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> No
             assert now[requests] == 21
             assert now[("bee_exit_index_count", "model=golden")] == 21
             assert now[("bee_backlog_seconds",)] == 0
-            assert now[("bee_wait_limit_seconds",)] == 0.5
+            assert now[("bee_wait_limit_seconds",)] == 60
             assert now[("bee_workers",)] == 2
             assert now["bee_workers_replaced_total", "reason=ended"] == 1
             assert now["bee_workers_replaced_total", "reason=hung"] == 0

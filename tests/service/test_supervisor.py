@@ -21,8 +21,7 @@ HERE = Path(__file__).parent
 
 def serving(folder: Path, *flags: str, workers: int = 2, checkpoint: Path = GOLDEN) -> AbstractContextManager[Server]:
     command = (BEEXFORMER, "serve", "--port", "0", "--workers", str(workers), "--checkpoints", checkpoint)
-    patient = ("--max-wait-ms", "60000", "--request-timeout-ms", "60000")  # a busy machine is no reason to refuse here
-    return server_of(folder, *command, *patient, *flags)
+    return server_of(folder, *command, *flags)
 
 
 def workers(server: Server) -> set[int]:
