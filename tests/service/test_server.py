@@ -287,7 +287,8 @@ def test_workers_count_together_even_past_the_death_of_one(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_what_a_request_waits_before_anybody_looks_at_it_counts(tmp_path: Path) -> None:
-    with server_of(tmp_path, BEEXFORMER, "serve", "--port", "0", "--workers", "1", "--checkpoints", GOLDEN) as server:
+    command = (BEEXFORMER, "serve", "--port", "0", "--workers", "1", "--checkpoints", GOLDEN)
+    with server_of(tmp_path, *command, BEE_MAX_WAIT_MS="1500") as server:
         wait_until(lambda: len(children(server.process.pid)) == 1)  # the stand-in is gone
         [worker] = children(server.process.pid)
 
@@ -311,7 +312,7 @@ def test_what_a_request_waits_before_anybody_looks_at_it_counts(tmp_path: Path) 
                     assert float(queue[1]) > 150
             with server.http() as fresh:
                 for http in (known, fresh):
-                    refused = ask_stopped(http, 0.8)
+                    refused = ask_stopped(http, 2)
                     problem(refused, 503, "overloaded")
                     assert int(refused.headers["retry-after"]) >= 1
             counted = samples(known.get("/metrics").text)
