@@ -198,6 +198,7 @@ class Bench:
                 0,
                 0,
                 NO_STATES,
+                scratch.integers,
             )
 
             def requests(options: ExitOptions = options) -> None:
@@ -261,7 +262,7 @@ def full_depth(row: Row, blocks: int) -> Row:
 @njit(nogil=True)
 def _in_turns(rows: list[np.ndarray], *fixed: object) -> None:
     for ids in rows:
-        fixed[-5][:] = 0  # nothing is done yet
+        fixed[-6][:] = 0  # nothing is done yet
         kernels.early_exit_forward(ids, *fixed)
 
 

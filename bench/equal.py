@@ -4,7 +4,7 @@ One SHA-256 of what the shipped checkpoints answer: equal on every level of inst
     python bench/equal.py [--models sst2,mrpc]
 
 Logits of all exits, labels, scores, exits and entropies, of sentences, of rows of awkward lengths, and of one row that
-stops at every step. Ends with one JSON line.
+stops at every step; with attention on integers, as they ship, and on real numbers. Ends with one JSON line.
 """
 
 import argparse
@@ -12,10 +12,12 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from beexformer.model import checkpoint, target
+from beexformer.model.config import Attention
 from beexformer.model.engine import Engine, Row
 
 TEXTS = (
@@ -33,15 +35,18 @@ def rows(engine: Engine) -> list[Row]:
     return [*texts, *(replace(texts[0], ids=some) for some in ids)]
 
 
-def digest(engine: Engine) -> str:
-    some = rows(engine)
-    result, answers = hashlib.sha256(engine.logits(some).tobytes()), engine.predict(some)
-    stopping = engine.begin(some[-1])
-    while not stopping.advance(0):
-        pass
-    assert stopping.answer() == answers[-1], "a row that stops on its way has another answer"
-    for answer in answers:
-        result.update(repr((answer.label, answer.score, answer.exit_index, answer.entropies)).encode())
+def digest(folder: Path) -> str:
+    shipped, result = checkpoint.read(folder), hashlib.sha256()
+    for numbers in get_args(Attention):
+        engine = Engine(replace(shipped, config=replace(shipped.config, attention=numbers)))
+        some = rows(engine)
+        result.update(engine.logits(some).tobytes())
+        answers, stopping = engine.predict(some), engine.begin(some[-1])
+        while not stopping.advance(0):
+            pass
+        assert stopping.answer() == answers[-1], "a row that stops on its way has another answer"
+        for answer in answers:
+            result.update(repr((answer.label, answer.score, answer.exit_index, answer.entropies)).encode())
     return result.hexdigest()
 
 
@@ -51,7 +56,7 @@ def main() -> None:
     names = parser.parse_args().models
     folders = sorted(Path(checkpoint.SHIPPED).glob("*/config.json"))
     wanted = names.split(",") if names else [folder.parent.name for folder in folders]
-    print(json.dumps({"level": target.level, **{n: digest(Engine.load(checkpoint.SHIPPED / n)) for n in wanted}}))
+    print(json.dumps({"level": target.level, **{n: digest(checkpoint.SHIPPED / n) for n in wanted}}))
 
 
 if __name__ == "__main__":

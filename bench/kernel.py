@@ -96,12 +96,14 @@ def product(M: int, N: int, K: int, seconds: float) -> tuple[float, float]:
 
 
 @njit(nogil=True)
-def _attend(L: int, D: int, n_head: int, work: kernels.Workspace) -> None:
+def _attend(L: int, D: int, n_head: int, norm: np.ndarray, at: np.ndarray, integers: np.ndarray | None) -> None:
+    """By address, as the forward pass calls it."""
+    work = kernels.Workspace(at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8], at[9], integers)
+    values, out = kernels.Norm(norm[0], norm[1]), kernels.Tiles(work.mixed, 0, kernels.STEP)
     for _ in range(TIMES):
         for group in range(kernels.groups(L)):
             first, n = kernels.rows_of(group, L)
-            out = kernels.Tiles(work.mixed, 0, kernels.STEP)
-            kernels.attend(kernels.Tiles(work.qkv, 0, L | 1), L, D, n_head, first, n, work, out)
+            kernels.attend(kernels.Tiles(work.qkv, 0, L | 1), L, D, n_head, first, n, values, work, out)
 
 
 @njit(nogil=True)
@@ -124,10 +126,13 @@ def _select(L: int, D: int, work: kernels.Workspace) -> None:
 def others(M: int, seconds: float) -> dict[str, tuple[float, float]]:
     """The same for the kernels around the products, at D = 384 and 12 heads, as networks have them."""
     D, H = 384, 12
-    work = kernels.workspace(M, D, 768)
-    for part in work[2:]:
+    work, of_integers = kernels.workspace(M, D, 768), kernels.workspace(M, D, 768, integers=True)
+    for part in (*work[2:-1], *of_integers[2:-1]):
         part[:] = np.resize(real(997), part.shape)
     norm = kernels.Norm(real(D), real(D))
+    at_norm = kernels.addresses(norm)
+    at_reals = kernels.addresses(work[:-1])
+    at_integers = kernels.addresses(of_integers[:-1]), kernels.addresses(of_integers.integers)
     first, second, out = (kernels.tiles(real(M, D)) for _ in range(3))
     a, b, qkv = torch.randn(M, D), torch.randn(M, D), torch.randn(1, M, 3, H, D // H)
     weight, bias, of_x, of_h = torch.randn(D), torch.randn(D), torch.randn(M, 2 * D), torch.randn(M, 3 * D)
@@ -142,7 +147,8 @@ def others(M: int, seconds: float) -> dict[str, tuple[float, float]]:
         return g(torch.sigmoid(sh)) * a + g(torch.sigmoid(sg_x + sg_h)) * g(torch.tanh(tg_x + tg_h))
 
     pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-        "attend": (lambda: _attend(M, D, H, work), attend),
+        "attend": (lambda: _attend(M, D, H, at_norm, *at_integers), attend),
+        "attend, float32": (lambda: _attend(M, D, H, at_norm, at_reals, None), attend),
         "select": (lambda: _select(M, D, work), select),
         "add_norm": (
             lambda: _add_norm(first, second, M, D, norm, out),

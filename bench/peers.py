@@ -54,8 +54,8 @@ class _Frozen(nn.Module):
 
 
 def in_torch(checkpoint: Checkpoint) -> Peer:
-    """The same network at full depth, float32."""
-    network = network_of(checkpoint)
+    """The same network at full depth, float32, attention too: torch's own is what integers are measured against."""
+    network = network_of(replace(checkpoint, config=replace(checkpoint.config, attention="real")))
     for name, layer in list(network.binary_layers()):
         parent, _, attribute = name.rpartition(".")
         setattr(network.get_submodule(parent), attribute, _Frozen(layer))

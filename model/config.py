@@ -25,6 +25,9 @@ LARGEST = {
 """Field -> what is far beyond any network that makes sense; a file that states more is refused before it is read."""
 LEAST = {"n_class": 2, "max_tokens": 3}  # two special tokens and a word; of all others 1
 Pooling = Literal["mean", "mean_and_start"]
+Attention = Literal["real", "int16"]
+WHOLE_WIDTH, MOST_WHOLE = 16, 960
+"""Of attention on integers: what a head's width is a multiple of, and the largest D (sums of 32 bits)."""
 CHOICES = {
     "head": ("binary", "linear"),
     "embedding": ("int8", "int4+2"),
@@ -32,8 +35,9 @@ CHOICES = {
     "slfn": ("depth", "time"),
     "pairs": ("together", "apart"),
     "pooling": get_args(Pooling),
+    "attention": get_args(Attention),
 }
-LATER = {"multi_label": False, "pairs": "together", "pooling": "mean"}
+LATER = {"multi_label": False, "pairs": "together", "pooling": "mean", "attention": "real"}
 """Fields that older releases don't know, and what these do: unstated in a file where it is just that."""
 
 
@@ -60,6 +64,7 @@ class BEEConfig:
     pooling: Pooling = (
         "mean"  # of states, for linear heads; with `and_start` also one that weighs the first tokens most
     )
+    attention: Attention = "real"  # on float32 numbers, or on integers (model/attention.py), when a network answers
     multi_label: bool = False  # each class has a sigmoid of its own, and any number of them apply to a text
 
     def __post_init__(self) -> None:
@@ -90,6 +95,11 @@ class BEEConfig:
             )
         if self.d_model % self.n_head:
             raise ValueError(f"d_model={self.d_model} is not divisible by n_head={self.n_head}")
+        if self.attention == "int16" and (self.d_model // self.n_head % WHOLE_WIDTH or self.d_model > MOST_WHOLE):
+            raise ValueError(
+                f'attention="int16" goes with heads of a multiple of {WHOLE_WIDTH} axes and d_model of at most '
+                f"{MOST_WHOLE}"
+            )
 
     @cached_property
     def exits(self) -> tuple[int, ...]:

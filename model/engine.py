@@ -252,6 +252,7 @@ class Engine:
             side,
             ready,
             states,
+            scratch.integers,
         )
 
     def answer(self, row: Row, exit_index: int, scratch: Scratch) -> Answer:
@@ -324,6 +325,12 @@ def _network(checkpoint: Checkpoint) -> kernels.Network:
     else:
         without_linear = kernels.LinearHead(np.empty((0, 0, 0, 0), np.int8), real, real)
         heads = kernels.Head(linear("heads.hidden"), linear("heads.out"), without_linear)
+    qkv, values = linear("blocks.qkv"), kernels.Norm(real, real)
+    if config.attention == "int16":  # v as sums of signs, halved; alpha and bias for their means
+        D = config.d_model
+        values = kernels.Norm(2 * qkv.alpha[:, 2 * D :], qkv.bias[:, 2 * D :].copy())
+        qkv = qkv._replace(alpha=qkv.alpha.copy(), bias=qkv.bias.copy())
+        qkv.alpha[:, 2 * D :], qkv.bias[:, 2 * D :] = 0.5, 0.0
     return kernels.Network(
         kernels.Embedding(
             tensors["embedding.rows"].view(np.int8),
@@ -332,12 +339,13 @@ def _network(checkpoint: Checkpoint) -> kernels.Network:
             tensors.get("exact_match", np.empty((0, config.d_model), np.float32)),
         ),
         kernels.Block(
-            qkv=linear("blocks.qkv"),
+            qkv=qkv,
             o=linear("blocks.o"),
             gates_h=linear("blocks.gates_h"),
             gates_x=linear("blocks.gates_x"),
             norm_x=norm("blocks.norm_x"),
             norm_h=norm("blocks.norm_h"),
+            values=values,
         ),
         heads,
     )

@@ -23,35 +23,39 @@ if TYPE_CHECKING:
 ORDINARY = 128  # tokens
 KEPT = 4  # scratches that wait for a row
 
-_spare: list[tuple[int, tuple[int, ...], kernels.Workspace]] = []
-"""That workspace, if it waits, with its tokens and widths: at most 3.3 MB at D = 384."""
+Sizes = tuple[int, int, int, bool]
+"""Of a workspace, but for its tokens: `kernels.workspace`."""
+_spare: list[tuple[int, Sizes, kernels.Workspace]] = []
+"""That workspace, if it waits, with its tokens and sizes: at most 4.1 MB at D = 384."""
 
 
-def _workspace(tokens: int, widths: tuple[int, ...]) -> tuple[int, kernels.Workspace]:
+def _workspace(tokens: int, sizes: Sizes) -> tuple[int, kernels.Workspace]:
     """For a long text of so many tokens: the tokens that it has room for, and a workspace. Memory fresh from the system
     takes as long as a tenth of a text of 130 tokens, and a fortieth of one of 512."""
     try:
         room, of_spare, work = _spare.pop()  # one step for all threads, as append is
     except IndexError:
-        return tokens, kernels.workspace(tokens, *widths)
-    return (room, work) if room >= tokens and of_spare == widths else (tokens, kernels.workspace(tokens, *widths))
+        return tokens, kernels.workspace(tokens, *sizes)
+    return (room, work) if room >= tokens and of_spare == sizes else (tokens, kernels.workspace(tokens, *sizes))
 
 
 class Scratch:
     """Where one row computes, and what is known of it afterwards: logits [exits, m padded], scores [m], entropies
     [exits]. `arguments` are in the order of `kernels.early_exit_forward`."""
 
-    __slots__ = ("arguments", "done", "entropies", "logits", "room", "scores", "widths", "work")
+    __slots__ = ("arguments", "done", "entropies", "integers", "logits", "room", "scores", "sizes", "work")
 
     def __init__(self, tokens: int, config: BEEConfig) -> None:
         E, m = len(config.exits), config.n_class
-        self.widths = config.d_model, config.d_head, config.head_thresholds
+        self.sizes = config.d_model, config.d_head, config.head_thresholds, config.attention == "int16"
         self.room, self.work = (
-            _workspace(tokens, self.widths) if tokens > ORDINARY else (tokens, kernels.workspace(tokens, *self.widths))
+            _workspace(tokens, self.sizes) if tokens > ORDINARY else (tokens, kernels.workspace(tokens, *self.sizes))
         )
         self.logits = np.empty((E, -(-m // bits.GROUP) * bits.GROUP), np.float32)
         self.scores, self.entropies, self.done = np.empty(m), np.empty(E), np.zeros(2, np.int64)
-        self.arguments = (kernels.addresses(self.work), self.logits, self.scores, self.entropies, self.done)
+        *parts, integers = self.work
+        self.arguments = (kernels.addresses(parts), self.logits, self.scores, self.entropies, self.done)
+        self.integers = None if integers is None else kernels.addresses(integers)
 
     def progress(self, tokens: int) -> float:
         """Blocks that a row of so many tokens is through, the last perhaps in part."""
@@ -81,7 +85,7 @@ class ScratchPool:
         """The row has its answer, and nobody reads the scratch any more."""
         if tokens > self._ordinary:
             if not _spare:
-                _spare.append((scratch.room, scratch.widths, scratch.work))
+                _spare.append((scratch.room, scratch.sizes, scratch.work))
         elif len(self._kept) < self._most:
             self._kept.append(scratch)
 

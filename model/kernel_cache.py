@@ -17,9 +17,10 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from numba import njit
 from numba.core.caching import (
@@ -31,6 +32,7 @@ from numba.core.caching import (
 )
 from numba.core.runtime import rtsys
 
+from beexformer.model.config import Attention
 from beexformer.model.errors import BEEError
 from beexformer.model.kernel_compiler import Whole
 
@@ -137,12 +139,15 @@ def fill(levels: Sequence[str] = ()) -> None:
 
 
 def _signatures() -> list[Any]:
-    """The types with which the engine calls `early_exit_forward`, found by running the shipped checkpoints."""
-    from beexformer.model import kernels
+    """The types with which the engine calls `early_exit_forward`, found by running the shipped checkpoints, with either
+    attention."""
+    from beexformer.model import checkpoint, kernels
     from beexformer.model.engine import Engine
 
     for config in CHECKPOINTS.glob("*/config.json"):
-        Engine.load(config.parent).warm()
+        shipped = checkpoint.read(config.parent)
+        for numbers in get_args(Attention):
+            Engine(replace(shipped, config=replace(shipped.config, attention=numbers), probes=())).warm()
     result: list[Any] = kernels.early_exit_forward.signatures
     return result
 

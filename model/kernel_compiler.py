@@ -85,10 +85,14 @@ class _PartLibrary(JITCodeLibrary):  # type: ignore[misc]
         """Of a function that Python objects reach; none of a part do."""
 
 
+PART = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": _Part}
+"""Options of numba for parts."""
+
+
 def compiled(function: Callable[..., Any]) -> Any:
     """A part of kernels, called by compiled code only. It is compiled once for each combination of types; what a caller
     states as a number is one like any other."""
-    part = njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_Part)(function)
+    part = njit(**PART)(function)
     template = part.get_call_template
 
     def of_types(args: Sequence[Any], kws: Mapping[str, Any]) -> Any:

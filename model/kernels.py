@@ -20,44 +20,55 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import float32, uint64
+from numba import float32, types, uint64
+from numba.extending import overload
 
-from beexformer.model import bits, exits, target
+from beexformer.model import attention, bits, exits, target
 from beexformer.model.config import START_SCALE, START_TOKENS
 from beexformer.model.embedding import embed as join
 from beexformer.model.embedding import real, token_types
 from beexformer.model.kernel_cache import cached
-from beexformer.model.kernel_compiler import compiled
+from beexformer.model.kernel_compiler import PART, compiled
 from beexformer.model.simd import (
     absolute,
     address_of_real,
     address_of_word,
     along_columns,
+    along_pairs_of_columns,
+    along_pairs_of_rows,
     along_rows,
     first_reals,
     fma,
     high_counts,
     high_nibbles,
     lanes_below,
+    larger,
     last_reals,
     load_codes_2,
     load_codes_4,
     load_f16,
     load_i8,
+    load_i16,
     load_o32,
     load_u8,
     look_up,
     low_counts,
     low_nibbles,
     mask_bits,
+    nearest,
+    pairs_of,
     popcount,
+    real_of,
+    root,
     splat_f16,
     splat_h32,
+    splat_i16,
     splat_o32,
     splat_u8,
     spread_f16,
     spread_u8,
     store,
+    store_halves,
     store_word,
     times_power_of_two,
     to_real,
@@ -65,6 +76,7 @@ from beexformer.model.simd import (
     transpose_f16,
     where,
     widen,
+    without_bits,
 )
 
 TILE = bits.TILE
@@ -121,7 +133,8 @@ class Norm(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Everything one transformer block has learned."""
+    """Everything one transformer block has learned. Of attention on integers qkv leaves v as what `values` is to be
+    applied to (`attention`); of real numbers `values` is empty."""
 
     qkv: Linear
     o: Linear
@@ -129,6 +142,7 @@ class Block(NamedTuple):
     gates_x: Linear
     norm_x: Norm
     norm_h: Norm
+    values: Norm
 
 
 class LinearHead(NamedTuple):
@@ -169,9 +183,21 @@ class Network(NamedTuple):
     heads: Head
 
 
+class Integers(NamedTuple):
+    """What attention on integers needs of one row of up to L tokens, pairs of 16 bits in int32 but for the scales: keys
+    [D/16, L, 8], pairs of columns; their scales [H, 16] float32, all 16 equal; values [D/16, L/2, 16], pairs of
+    tokens; and queries of a head [D/H/2, 32], pairs of columns."""
+
+    keys: Any
+    key_scales: Any
+    values: Any
+    queries: Any
+
+
 class Workspace(NamedTuple):
     """Scratch of one row of up to L tokens: h [D, L] and qkv [3 D, L] as tiles, and scores [L, 32]; the others hold a
-    group of rows, or a head's. Flat, float32 but for the packed words."""
+    group of rows, or a head's. Flat, float32 but for the packed words. `integers` are None where attention is of real
+    numbers; in the forward pass their addresses [4] int64."""
 
     words: Any
     words_x: Any
@@ -183,6 +209,7 @@ class Workspace(NamedTuple):
     across: Any
     scores: Any
     hidden: Any
+    integers: Any
 
 
 def zeros(size: int, dtype: type) -> np.ndarray:
@@ -193,8 +220,10 @@ def zeros(size: int, dtype: type) -> np.ndarray:
     return lines[first : first + size * np.dtype(dtype).itemsize].view(dtype)
 
 
-def workspace(max_tokens: int, d_model: int, d_head: int, head_thresholds: int = 1) -> Workspace:
-    """Scratch for `early_exit_forward`: 16 D + 128 bytes a token, and 0.3 MB at D = 384.
+def workspace(
+    max_tokens: int, d_model: int, d_head: int, head_thresholds: int = 1, integers: bool = False
+) -> Workspace:
+    """Scratch for `early_exit_forward`: 16 D + 128 bytes a token, 20 D + 128 of integers, and 0.3 MB at D = 384.
 
     Zeros, because lanes beyond a short row's tokens are computed with as well: with denormal numbers, which memory that
     others have left can hold, such a row takes two to four times as long."""
@@ -210,6 +239,14 @@ def workspace(max_tokens: int, d_model: int, d_head: int, head_thresholds: int =
         across=zeros(D * lanes, real),
         scores=zeros((max_tokens + KEYS) * lanes, real),
         hidden=zeros((head_thresholds + 2) * d_head, real),
+        integers=Integers(
+            keys=zeros((S + KEYS) * D // 2, np.int32),
+            key_scales=zeros(D, real),
+            values=zeros((S // 2 + 2) * D, np.int32),
+            queries=zeros(D * TILE, np.int32),
+        )
+        if integers
+        else None,
     )
 
 
@@ -438,7 +475,9 @@ _means_1_by_16, _means_1_by_32 = along_rows(1, 1), along_rows(1, 2)
 
 
 @compiled
-def attend(qkv: Tiles, L: int, D: int, n_head: int, first: int, n: int, work: Workspace, out: Tiles) -> None:
+def attend(
+    qkv: Tiles, L: int, D: int, n_head: int, first: int, n: int, values: Norm, work: Workspace, out: Tiles
+) -> None:
     """Queries first..first + n - 1 -> rows 0..n - 1 of `out`. Queries are the lanes, one or two registers of them, so
     that nothing adds across lanes; keys and values are read where they lie. Scores of these queries wait in the first
     cache, or the second where L is in the hundreds, until all keys have theirs: no running maximum is needed."""
@@ -450,12 +489,35 @@ def attend(qkv: Tiles, L: int, D: int, n_head: int, first: int, n: int, work: Wo
                 place = _at(qkv, t, first + i + lane)
                 transpose_f16(qkv.numbers, place, TILE, work.across, t * TILE * lanes + lane, lanes)
         for head in range(n_head):
-            _attend_head(qkv, L, D, head, D // n_head, lanes, work)
+            _attend_head_on(qkv, L, D, head, D // n_head, lanes, first + i + head == 0, values, work)
         for t in range(D // TILE):  # rows beyond n fall on the next tile's first, which come after
             for lane in range(0, lanes, TILE):
                 place = _at(out, t, i + lane)
                 transpose_f16(work.across, t * TILE * lanes + lane, lanes, out.numbers, place, TILE)
         i += lanes
+
+
+def _attend_head_on(
+    qkv: Tiles, L: int, D: int, head: int, width: int, lanes: int, begins: bool, values: Norm, work: Workspace
+) -> None:
+    """`_attend_head`, or `_attend_head_in_integers` where the workspace has room for them: what is compiled is one of
+    them."""
+
+
+@overload(_attend_head_on, jit_options=PART)
+def _of_numbers(
+    qkv: Any, L: Any, D: Any, head: Any, width: Any, lanes: Any, begins: Any, values: Any, work: Any
+) -> Any:
+    def real(qkv: Any, L: Any, D: Any, head: Any, width: Any, lanes: Any, begins: Any, values: Any, work: Any) -> None:
+        _attend_head(qkv, L, D, head, width, lanes, work)
+
+    def whole(qkv: Any, L: Any, D: Any, head: Any, width: Any, lanes: Any, begins: Any, values: Any, work: Any) -> None:
+        if begins:
+            for each in range(D // width):
+                _keys_and_values(qkv, L, D, each, width, work)
+        _attend_head_in_integers(L, D, head, width, lanes, values, work)
+
+    return real if work.types[-1] is types.none else whole
 
 
 @compiled
@@ -565,6 +627,166 @@ def _shares(scores: Any, first: int, last: int, lanes: int, factor: Any, a: Any,
     return a_sum, b_sum
 
 
+_integer_scores_by_16, _integer_scores_by_32 = along_pairs_of_columns(KEYS, 1), along_pairs_of_columns(KEYS, 2)
+_integer_means_by_16, _integer_means_by_32 = along_pairs_of_rows(KEYS, 1), along_pairs_of_rows(KEYS, 2)
+_P4, _P3, _P2, _P1 = attention.POLYNOMIAL
+
+
+@compiled
+def _scale_to_integers(squared: Any) -> Any:
+    """`attention.scale`"""
+    exact = splat_f16(attention.MOST) / root(squared + splat_f16(attention.LEAST_LENGTH))
+    return without_bits(exact, attention.COARSE)
+
+
+@compiled
+def _keys_and_values(qkv: Tiles, L: int, D: int, head: int, width: int, work: Workspace) -> None:
+    """A head's keys and values as integers, of the whole text."""
+    keys, key_scales, values, key_step, value_step = (
+        work.integers[0],
+        work.integers[1],
+        work.integers[2],
+        L | 1,
+        L // 2 + 1,
+    )
+    first, last, most = head * width // TILE, (head + 1) * width // TILE, float32(0.0)
+    for j in range(L):
+        squares = splat_f16(0.0)
+        for t in range(first, last):
+            x = load_f16(qkv.numbers, _at(qkv, D // TILE + t, j))
+            squares = fma(x, x, squares)
+        most = max(most, total(squares))
+    scale = _scale_to_integers(splat_f16(most))
+    store(key_scales, head * TILE, scale)
+    for t in range(first, last):
+        for j in range(L):
+            x = load_f16(qkv.numbers, _at(qkv, D // TILE + t, j))
+            store_halves(keys, (t * key_step + j) * (TILE // 2), nearest(x * scale))
+        for j in range(0, L, 2):  # a token beyond the last has no share
+            place = _at(qkv, 2 * D // TILE + t, j)
+            a, b = load_f16(qkv.numbers, place), load_f16(qkv.numbers, place + TILE)
+            store(values, (t * value_step + j // 2) * TILE, pairs_of(nearest(a), nearest(b)))
+
+
+@compiled
+def _attend_head_in_integers(L: int, D: int, head: int, width: int, lanes: int, values: Norm, work: Workspace) -> None:
+    """`_attend_head` of whole numbers: `attention.attend`, in the same order."""
+    low, high, across, scores, queries = head * width, (head + 1) * width, work.across, work.scores, work.integers[3]
+    scale = load_f16(work.integers[1], head * TILE)
+    a_factor = b_factor = _whole_queries(across, low, width, lanes, 0, scale, queries)
+    if lanes > TILE:
+        b_factor = _whole_queries(across, low, width, lanes, TILE, scale, queries)
+    a = b = splat_i16(-(2**31 - 1))
+    for start in range(0, L, TOGETHER):
+        last = min(start + TOGETHER, L)
+        _score_in_integers(L, start, last, low, width, lanes, work)
+        a, b = _largest_in_integers(scores, start, last, lanes, a, b)
+    a_sum = b_sum = splat_i16(0)
+    for start in range(0, L, attention.TOGETHER):
+        last = min(start + attention.TOGETHER, L)
+        a_part, b_part = _whole_shares(scores, start, last, lanes, a, a_factor, b, b_factor)
+        a_sum, b_sum = a_sum + a_part, b_sum + b_part
+        _average_in_integers(L, start, last, low, high, lanes, work)
+    a, b = splat_f16(1.0) / real_of(a_sum), splat_f16(1.0) / real_of(b_sum)
+    for d in range(low, high):
+        weight, bias = spread_f16(values.weight, d), spread_f16(values.bias, d)
+        store(across, d * lanes, load_f16(across, d * lanes) * a * weight + bias)
+        if lanes > TILE:
+            store(across, d * lanes + TILE, load_f16(across, d * lanes + TILE) * b * weight + bias)
+
+
+@compiled
+def _score_in_integers(L: int, first: int, last: int, low: int, width: int, lanes: int, work: Workspace) -> None:
+    """`_score` of whole numbers."""
+    keys, queries, scores, step = work.integers[0], work.integers[3], work.scores, (L | 1) * (TILE // 2)
+    for j in range(first, last, KEYS):  # what is read of keys beyond the last one is never looked at
+        place = low // TILE * step + j * (TILE // 2)
+        if lanes == TILE:
+            _integer_scores_by_16(keys, place, step, 0, width // 2, queries, 0, scores, j * lanes)
+        else:
+            _integer_scores_by_32(keys, place, step, 0, width // 2, queries, 0, scores, j * lanes)
+
+
+@compiled
+def _average_in_integers(L: int, first: int, last: int, low: int, high: int, lanes: int, work: Workspace) -> None:
+    """`_average` of whole numbers."""
+    values, scores, across, pairs = work.integers[2], work.scores, work.across, L // 2 + 1
+    for d in range(low, high, KEYS):
+        place = d // TILE * pairs * TILE + d % TILE
+        if lanes == TILE:
+            _integer_means_by_16(values, place, TILE, first // 2, (last + 1) // 2, scores, 0, across, d * lanes)
+        else:
+            _integer_means_by_32(values, place, TILE, first // 2, (last + 1) // 2, scores, 0, across, d * lanes)
+
+
+@compiled
+def _whole_queries(across: Any, low: int, width: int, lanes: int, lane: int, key_scale: Any, queries: Any) -> Any:
+    """16 queries of a head as integers; what their scores are to be multiplied by."""
+    a = b = c = d = splat_f16(0.0)
+    for place in range(low * lanes + lane, (low + width) * lanes + lane, 4 * lanes):
+        w, x = load_f16(across, place), load_f16(across, place + lanes)
+        y, z = load_f16(across, place + 2 * lanes), load_f16(across, place + 3 * lanes)
+        a, b, c, d = fma(w, w, a), fma(x, x, b), fma(y, y, c), fma(z, z, d)
+    scale = _scale_to_integers(a + b + c + d)
+    for pair in range(width // 2):
+        place = (low + 2 * pair) * lanes + lane
+        x, y = load_f16(across, place) * scale, load_f16(across, place + lanes) * scale
+        store(queries, pair * lanes + lane, pairs_of(nearest(x), nearest(y)))
+    return splat_f16(math.log2(math.e) / math.sqrt(width)) / (scale * key_scale)
+
+
+@compiled
+def _largest_in_integers(scores: Any, first: int, last: int, lanes: int, a: Any, b: Any) -> tuple[Any, Any]:
+    """`_largest` of whole numbers."""
+    if lanes == TILE:
+        for place in range(first * TILE, last * TILE, TILE):
+            a = larger(a, load_i16(scores, place))
+    else:
+        for place in range(first * 2 * TILE, last * 2 * TILE, 2 * TILE):
+            a, b = larger(a, load_i16(scores, place)), larger(b, load_i16(scores, place + TILE))
+    return a, b
+
+
+@compiled
+def _whole_shares(
+    scores: Any, first: int, last: int, lanes: int, a: Any, a_factor: Any, b: Any, b_factor: Any
+) -> tuple[Any, Any]:
+    """`_shares` of whole numbers, in pairs: 2^((score - a) a_factor), a key and the next one in row key / 2 of the same
+    array; their sums."""
+    a_sum = b_sum = splat_i16(0)
+    if lanes == TILE:
+        for j in range(first, last, 2):
+            a_sum = a_sum + _pair_of_shares(scores, j, last, TILE, 0, a, a_factor)
+    else:
+        for j in range(first, last, 2):
+            a_sum = a_sum + _pair_of_shares(scores, j, last, 2 * TILE, 0, a, a_factor)
+            b_sum = b_sum + _pair_of_shares(scores, j, last, 2 * TILE, TILE, b, b_factor)
+    return a_sum, b_sum
+
+
+@compiled
+def _pair_of_shares(scores: Any, j: int, last: int, lanes: int, lane: int, largest: Any, factor: Any) -> Any:
+    """Of keys j (even) and j + 1, which has none if it is `last`; their sum."""
+    place = j * lanes + lane
+    x = _share(real_of(load_i16(scores, place) - largest) * factor)
+    y = _share(real_of(load_i16(scores, place + lanes) - largest) * factor)
+    y = y & splat_i16(-1 if j + 1 < last else 0)
+    store(scores, j // 2 * lanes + lane, pairs_of(x, y))
+    return x + y
+
+
+@compiled
+def _share(x: Any) -> Any:
+    """`attention.share`, as int32: 2^(x + 15), the 15 being in the number that rounds."""
+    x = where(x < splat_f16(-17.0), splat_f16(-17.0), x)
+    n = x + splat_f16(12582927.0)
+    r = x - (n - splat_f16(12582927.0))
+    p = fma(splat_f16(_P4), r, splat_f16(_P3))
+    p = fma(p, r, splat_f16(_P2))
+    p = fma(p, r, splat_f16(_P1))
+    return nearest(times_power_of_two(fma(p, r, splat_f16(attention.TOP)), n))
+
+
 def add_norm_reference(a: np.ndarray, b: np.ndarray, norm: Norm) -> np.ndarray:
     """Layer norm of a + b: [L, D] twice -> [L, D] float32, epsilon 1e-5 as in torch."""
     y = a + b
@@ -641,7 +863,13 @@ def select(carry: Tiles, L: int, gates: Tiles, kept: Tiles, new: Tiles) -> None:
 
 def block_reference(h: np.ndarray, layers: Block, n_head: int, carry_x: bool) -> np.ndarray:
     """f_c of eq. 5 on one row: h_{c-1} [L, D] -> h_c [L, D] float32."""
-    mixed = linear_reference(attend_reference(linear_reference(h, layers.qkv), n_head), layers.o)
+    qkv, values = linear_reference(h, layers.qkv), layers.values
+    if values.weight.size:
+        q, k, v = qkv.reshape(len(h), 3, n_head, -1).transpose(1, 0, 2, 3)
+        heads = attention.attend(q, k, v, values.weight, values.bias)
+    else:
+        heads = attend_reference(qkv, n_head)
+    mixed = linear_reference(heads, layers.o)
     x = add_norm_reference(h, mixed, layers.norm_x)
     kept, new = select_reference(
         x, h, linear_reference(x, layers.gates_x), linear_reference(h, layers.gates_h), carry_x
@@ -687,7 +915,7 @@ def block_rest(
 ) -> None:
     """The second half, for n rows: attention to all rows, gates and norms; these rows of h become those of h_c."""
     of, x, mixed = _from_row(h, first), Tiles(work.x, 0, STEP), Tiles(work.mixed, 0, STEP)
-    attend(Tiles(work.qkv, 0, L | 1), L, D, n_head, first, n, work, mixed)
+    attend(Tiles(work.qkv, 0, L | 1), L, D, n_head, first, n, layers.values, work, mixed)
     linear(mixed, n, layers.o, work.words, x)
     add_norm(of, x, n, D, layers.norm_x, x)
     pack(of, n, layers.gates_h.threshold, D // 64, work.words)
@@ -912,7 +1140,7 @@ def sigmoids(logits: np.ndarray, out: np.ndarray) -> float:
 
 
 SIZES = 13  # of a network, before its addresses
-_OF_EMBEDDING, _OF_BLOCK, _OF_HEAD = 4, 20, 11  # addresses
+_OF_EMBEDDING, _OF_BLOCK, _OF_HEAD = 4, 22, 11  # addresses
 
 
 def one_of(stack: Any, i: int) -> Any:
@@ -979,6 +1207,7 @@ def _block_at(table: np.ndarray, c: int) -> Block:
         _layer_at(table, p + 12, D, 2 * D),
         Norm(table[p + 16], table[p + 17]),
         Norm(table[p + 18], table[p + 19]),
+        Norm(table[p + 20], table[p + 21]),
     )
 
 
@@ -1010,6 +1239,7 @@ def early_exit_forward(
     side: int,
     ready: int,
     states: np.ndarray,
+    integers: np.ndarray | None,
 ) -> int:
     """Alg. 2 on one row: token ids [L] int32, `table(network)` and `addresses(workspace)` -> the block it leaves after,
     from 1; or 0 where the work of `blocks` blocks, a fraction perhaps, came first. `done` [2] int64 counts blocks, and
@@ -1022,9 +1252,12 @@ def early_exit_forward(
     Of two texts that are read apart (`side`; 0 where a row is all there is) the first, 1, leaves its mean state after
     every block in states [E, D] float32 and nothing else, and stops after block `max_blocks`; the second, 2, reads
     these, as many as are `ready`, has the heads of the pair, and stops where the first has to go on.
+
+    Of attention on integers `integers` are their addresses; this is compiled for either kind when it is asked for.
     """
     L, D, C, E, n_head, carry_x = ids.size, table[0], table[1], table[2], table[3], table[4] != 0
-    space = Workspace(work[0], work[1], work[2], work[3], work[4], work[5], work[6], work[7], work[8], work[9])
+    at = work
+    space = Workspace(at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8], at[9], integers)
     h, several, of_qkv = Tiles(space.h, 0, L | 1), table[11] != 0, _share_of_qkv(L)
     most = scores.size * math.log(2.0) if several else math.log(scores.size)
     if done[0] == 0 and done[1] == 0:

@@ -29,6 +29,7 @@ from beexformer.model import target
 INDEX = ir.IntType(32)
 LLVM = {
     types.float32: ir.FloatType(),
+    types.int32: ir.IntType(32),
     types.uint64: ir.IntType(64),
     types.uint16: ir.IntType(16),
     types.uint8: ir.IntType(8),
@@ -49,6 +50,7 @@ class Vector(types.Type):
 
 
 F16 = Vector(types.float32, 16)
+I16 = Vector(types.int32, 16)
 U8 = Vector(types.uint64, 8)
 B16 = Vector(types.boolean, 16)
 O32 = Vector(types.uint8, 32)
@@ -117,10 +119,10 @@ def _same(builder: Any, number: Any, vector: Vector) -> Any:
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INDEX, vector.lanes), [0] * vector.lanes))
 
 
-load_f16, load_u8 = _load(F16), _load(U8)  # (array, index) -> the elements from index on
+load_f16, load_i16, load_u8 = _load(F16), _load(I16), _load(U8)  # (array, index) -> the elements from index on
 load_o32 = _load(O32)  # (array, index) -> the 32 bytes from that byte on
 spread_f16, spread_u8 = _spread(F16), _spread(U8)  # (array, index) -> that element in every lane
-splat_f16, splat_u8 = _splat(F16), _splat(U8)  # number -> in every lane
+splat_f16, splat_i16, splat_u8 = _splat(F16), _splat(I16), _splat(U8)  # number -> in every lane
 splat_o32, splat_h32 = _splat(O32), _splat(H32)
 
 
@@ -191,10 +193,11 @@ def _operator(operation: Callable[..., Any], emit: Callable[[Any, Any, Any, bool
 
 
 _operator(operator.add, lambda builder, a, b, real: builder.fadd(a, b) if real else builder.add(a, b))
-_operator(operator.sub, lambda builder, a, b, real: builder.fsub(a, b))
+_operator(operator.sub, lambda builder, a, b, real: builder.fsub(a, b) if real else builder.sub(a, b))
 _operator(operator.mul, lambda builder, a, b, real: builder.fmul(a, b))
 _operator(operator.truediv, lambda builder, a, b, real: builder.fdiv(a, b))
 _operator(operator.xor, lambda builder, a, b, real: builder.xor(a, b))
+_operator(operator.and_, lambda builder, a, b, real: builder.and_(a, b))
 _operator(operator.lt, lambda builder, a, b, real: builder.fcmp_ordered("<", a, b), B16)
 
 
@@ -215,6 +218,12 @@ def popcount(typingctx: Any, words: Any) -> Any:
 def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, rounded once. A CPU without such an instruction calls libm: as exact, many times slower."""
     return a(a, b, c), lambda context, builder, sig, args: _llvm_intrinsic("fma", builder, args)
+
+
+@intrinsic
+def root(typingctx: Any, a: Any) -> Any:
+    """The square root, rounded once."""
+    return a(a), lambda context, builder, sig, args: _llvm_intrinsic("sqrt", builder, args)
 
 
 @intrinsic
@@ -252,6 +261,40 @@ def times_power_of_two(typingctx: Any, a: Any, n: Any) -> Any:
         return builder.bitcast(builder.add(number, shifted), args[0].type)
 
     return a(a, n), codegen
+
+
+@intrinsic
+def larger(typingctx: Any, a: Any, b: Any) -> Any:
+    """The larger one of two integers."""
+    return a(a, b), lambda context, builder, sig, args: builder.select(builder.icmp_signed(">", *args), *args)
+
+
+@intrinsic
+def nearest(typingctx: Any, a: Any) -> Any:
+    """The nearest whole number of |a| < 2^22, int32, ties to even: added to 1.5 * 2^23 it is in the lowest bits."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        far = builder.fadd(args[0], ir.Constant(F16.llvm, [12582912.0] * F16.lanes))
+        return builder.sub(builder.bitcast(far, I16.llvm), ir.Constant(I16.llvm, [0x4B400000] * I16.lanes))
+
+    return I16(a), codegen
+
+
+@intrinsic
+def without_bits(typingctx: Any, a: Any, bits: Any) -> Any:
+    """float32 whose bits that are set in `bits` (int32) are none."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        mask = builder.not_(_same(builder, context.cast(builder, args[1], sig.args[1], types.int32), I16))
+        return builder.bitcast(builder.and_(builder.bitcast(args[0], I16.llvm), mask), F16.llvm)
+
+    return a(a, bits), codegen
+
+
+@intrinsic
+def real_of(typingctx: Any, a: Any) -> Any:
+    """int32 -> the nearest float32."""
+    return F16(a), lambda context, builder, sig, args: builder.sitofp(args[0], F16.llvm)
 
 
 @intrinsic
@@ -398,16 +441,74 @@ def _reals(first: int) -> Any:
 first_reals, last_reals = _reals(0), _reals(16)  # 32 counts (uint16) -> the first or the last 16 as float32
 
 
+# ---------------------------------------------------------------- pairs of integers of 16 bits, in an int32 each
+
+
+@intrinsic
+def pairs_of(typingctx: Any, low: Any, high: Any) -> Any:
+    """The lower halves of two int32, the first in the lower half."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        low = builder.and_(args[0], ir.Constant(I16.llvm, [0xFFFF] * I16.lanes))
+        return builder.or_(low, builder.shl(args[1], ir.Constant(I16.llvm, [16] * I16.lanes)))
+
+    return I16(low, high), codegen
+
+
+@intrinsic
+def store_halves(typingctx: Any, array: Any, index: Any, vector: Any) -> Any:
+    """The lower halves of 16 int32, in pairs, become the 8 elements (int32) from index on."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        halves = ir.VectorType(ir.IntType(16), I16.lanes)
+        address = builder.bitcast(_address(context, builder, sig.args, args, types.int32), halves.as_pointer())
+        _aligned(builder.store(builder.trunc(args[2], halves), address), types.int32)
+        return context.get_dummy_value()
+
+    return types.none(array, index, vector), codegen
+
+
+def _sums_of_pairs(builder: Any, a: Any, b: Any) -> Any:
+    """Of 16 pairs each, what the products of their halves sum to. PMADDWD does that, and with the addition that follows
+    it is one instruction where there is AVX-512 VNNI."""
+    if target.ARM:
+        halves = []
+        for x in (a, b):
+            shift = ir.Constant(I16.llvm, [16] * I16.lanes)
+            halves.append((builder.ashr(builder.shl(x, shift), shift), builder.ashr(x, shift)))
+        (a_low, a_high), (b_low, b_high) = halves
+        return builder.add(builder.mul(a_low, b_low), builder.mul(a_high, b_high))
+    most = target.SUMS_OF_PAIRS
+    name = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd", 4: "llvm.x86.sse2.pmadd.wd"}[most]
+    halves, sums = ir.VectorType(ir.IntType(16), 2 * most), ir.VectorType(ir.IntType(32), most)
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(sums, [halves, halves]), name)
+    parts = []
+    for first in range(0, I16.lanes, most):
+        lanes = ir.Constant(ir.VectorType(INDEX, most), list(range(first, first + most)))
+        pairs = (builder.bitcast(builder.shuffle_vector(x, x, lanes), halves) for x in (a, b))
+        parts.append(builder.call(function, list(pairs)))
+    while len(parts) > 1:
+        lanes = ir.Constant(ir.VectorType(INDEX, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+        parts = [builder.shuffle_vector(*two, lanes) for two in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
+
+
 # ---------------------------------------------------------------- sums of products that stay in registers
 
 
 def _products(
-    rows: int, registers: int, offset: Callable[[Any, Any, Any], Any], row_step: int, goes_on: bool = False
+    rows: int,
+    registers: int,
+    offset: Callable[[Any, Any, Any], Any],
+    row_step: int,
+    goes_on: bool = False,
+    numbers: Vector = F16,
 ) -> Any:
     """(a, a's start, a's step, first, last, b, b's start, out, out's start): for k in first..last - 1 add, rounding
     once, element `offset(k, step) + r row_step` of a times 16 `registers` numbers of b to row r of a sum. Rows of b and
     of `out` follow each other. One chain of additions for each number, in the order of k, whatever the shape; one that
-    `goes_on` begins with what `out` has, unless first is 0."""
+    `goes_on` begins with what `out` has, unless first is 0. Numbers are float32, or (I16) pairs of integers: sums are
+    integers, exact, and added to float32 where they go on."""
     width = registers * F16.lanes
 
     def products(
@@ -426,41 +527,55 @@ def _products(
             def whole(i: int) -> Any:
                 return context.cast(builder, args[i], sig.args[i], types.intp)
 
-            def vector_at(i: int, index: Any) -> Any:
-                place = _address(context, builder, (sig.args[i], types.intp), (args[i], index), F16.element)
-                return builder.bitcast(place, F16.llvm.as_pointer())
+            def vector_at(i: int, index: Any, kind: Vector) -> Any:
+                place = _address(context, builder, (sig.args[i], types.intp), (args[i], index), kind.element)
+                return builder.bitcast(place, kind.llvm.as_pointer())
 
             word = context.get_value_type(types.intp)
             a_start, a_step, first, last, b_start, out_start = (whole(i) for i in (1, 2, 3, 4, 6, 8))
-            zero, at_zero = ir.Constant(F16.llvm, [0.0] * F16.lanes), builder.icmp_signed("==", first, word(0))
+            real = numbers is F16
+            results = F16 if goes_on else numbers
+            at_zero = builder.icmp_signed("==", first, word(0))
+
+            def zero(kind: Vector) -> Any:
+                return ir.Constant(kind.llvm, [0.0 if kind is F16 else 0] * F16.lanes)
 
             def place_of(r: int, t: int) -> Any:
-                return vector_at(7, builder.add(out_start, word(r * width + F16.lanes * t)))
+                return vector_at(7, builder.add(out_start, word(r * width + F16.lanes * t)), results)
+
+            def before(r: int, t: int) -> Any:
+                there = _aligned(builder.load(place_of(r, t)), F16.element)
+                return builder.select(at_zero, zero(F16), there)
 
             def begin(r: int, t: int) -> Any:
-                if not goes_on:
-                    return zero
-                return builder.select(at_zero, zero, _aligned(builder.load(place_of(r, t)), F16.element))
+                return before(r, t) if goes_on and real else zero(numbers)
+
+            def more(sum_: Any, vector: Any, same: Any) -> Any:
+                if real:
+                    return _llvm_intrinsic("fma", builder, (vector, same, sum_))
+                return builder.add(sum_, _sums_of_pairs(builder, vector, same))
+
+            def end(r: int, t: int) -> Any:
+                sum_ = builder.load(sums[r][t])
+                return sum_ if real or not goes_on else builder.fadd(before(r, t), builder.sitofp(sum_, F16.llvm))
 
             sums = [[cgutils.alloca_once_value(builder, begin(r, t)) for t in range(registers)] for r in range(rows)]
             with cgutils.for_range_slice(builder, first, last, word(1), word) as (k, _):
                 at_b = builder.add(b_start, builder.mul(k, word(width)))
                 vectors = [
-                    _aligned(builder.load(vector_at(5, builder.add(at_b, word(F16.lanes * t)))), F16.element)
+                    _aligned(builder.load(vector_at(5, builder.add(at_b, word(F16.lanes * t)), numbers)), F16.element)
                     for t in range(registers)
                 ]
                 at_a = builder.add(a_start, offset(builder, k, a_step))
                 for r in range(rows):
                     index = builder.add(at_a, word(r * row_step))
-                    place = _address(context, builder, (sig.args[0], types.intp), (args[0], index), F16.element)
-                    number = builder.load(place)
-                    same = _same(builder, number, F16)
+                    place = _address(context, builder, (sig.args[0], types.intp), (args[0], index), numbers.element)
+                    same = _same(builder, builder.load(place), numbers)
                     for t in range(registers):
-                        total_ = builder.load(sums[r][t])
-                        builder.store(_llvm_intrinsic("fma", builder, (vectors[t], same, total_)), sums[r][t])
+                        builder.store(more(builder.load(sums[r][t]), vectors[t], same), sums[r][t])
             for r in range(rows):
                 for t in range(registers):
-                    _aligned(builder.store(builder.load(sums[r][t]), place_of(r, t)), F16.element)
+                    _aligned(builder.store(end(r, t), place_of(r, t)), F16.element)
             return context.get_dummy_value()
 
         return types.none(a, a_start, a_step, first, last, b, b_start, out, out_start), codegen
@@ -473,6 +588,11 @@ def _in_tiles(builder: Any, k: Any, step: Any) -> Any:
     return builder.add(builder.mul(builder.lshr(k, k.type(4)), step), builder.and_(k, k.type(F16.lanes - 1)))
 
 
+def _in_half_tiles(builder: Any, k: Any, step: Any) -> Any:
+    """Pair k of a token's columns."""
+    return builder.add(builder.mul(builder.lshr(k, k.type(3)), step), builder.and_(k, k.type(F16.lanes // 2 - 1)))
+
+
 def _in_rows(builder: Any, k: Any, step: Any) -> Any:
     return builder.mul(k, step)
 
@@ -483,10 +603,20 @@ def along_columns(rows: int, registers: int) -> Any:
     return _products(rows, registers, _in_tiles, F16.lanes)
 
 
+def along_pairs_of_columns(rows: int, registers: int) -> Any:
+    """The same of integers, a pair of columns at a time."""
+    return _products(rows, registers, _in_half_tiles, F16.lanes // 2, numbers=I16)
+
+
 def along_rows(rows: int, registers: int) -> Any:
     """Rows of a are columns of one tile, and k its tokens: `rows` columns of a mean of values for 16 `registers`
     queries, which are the lanes."""
     return _products(rows, registers, _in_rows, 1, goes_on=True)
+
+
+def along_pairs_of_rows(rows: int, registers: int) -> Any:
+    """The same of integers, a pair of tokens at a time."""
+    return _products(rows, registers, _in_rows, 1, goes_on=True, numbers=I16)
 
 
 # ---------------------------------------------------------------- across lanes

@@ -18,9 +18,10 @@ from numba import config
 _V2 = frozenset({"cx16", "popcnt", "sse3", "ssse3", "sse4.1", "sse4.2"})
 _V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+_BEST = "+avx512vpopcntdq,+avx512vnni"  # whatever has the one but for a Xeon Phi has the other
 
 LEVELS = {  # best first: name -> (LLVM's CPU, features beside it, what a CPU must have)
-    "x86-64-v4-vpopcntdq": ("x86-64-v4", "+avx512vpopcntdq", _V4 | {"avx512vpopcntdq"}),
+    "x86-64-v4-vpopcntdq": ("x86-64-v4", _BEST, _V4 | {"avx512vpopcntdq", "avx512vnni"}),
     "x86-64-v3": ("x86-64-v3", "", _V3),
     "x86-64-v2": ("x86-64-v2", "", _V2),
 }
@@ -76,3 +77,6 @@ LOOK_UP = looks_up(_has())
 
 MANY_REGISTERS = "avx512f" in _has()
 """Whether 16 sums of 16 real numbers fit into registers; else the kernels hold 4."""
+
+SUMS_OF_PAIRS = 16 if "avx512bw" in _has() else 8 if "avx2" in _has() else 4
+"""How many one instruction takes, of two products of integers of 16 bits each (PMADDWD)."""

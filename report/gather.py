@@ -145,8 +145,9 @@ def add(task: Task, records: Sequence[Record]) -> dict[str, str]:
 
 
 def _parts(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Its sections of `ALIKE`; a network was made before its newest fields were there as their defaults have it."""
-    network = Network.model_validate({}).model_dump() | (recipe.get("network") or {})
+    """Its sections of `ALIKE`; a network was made before its newest fields were there as their defaults have it, and on
+    which numbers it answers is not how it was made."""
+    network = Network.model_validate({}).model_dump() | (recipe.get("network") or {}) | {"attention": None}
     return {part: recipe.get(part) for part in ALIKE} | {"network": network}
 
 

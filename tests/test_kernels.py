@@ -9,7 +9,7 @@ import pytest
 from numba import njit
 from tiny import random_checkpoint
 
-from beexformer.model import bits, exits, kernels
+from beexformer.model import attention, bits, exits, kernels
 from beexformer.model.embedding import SCALES, embed, token_types
 from beexformer.model.embedding import real as real_rows
 from beexformer.model.engine import NO_STATES, Engine, Row
@@ -99,16 +99,21 @@ def test_product_holds_the_largest_counts(product: Any, L: int, extreme: int) ->
     assert (rows(out, L, 64) == (4096 if extreme == 0 else -4096) * weights.alpha + weights.bias).all()
 
 
-def attended(qkv: np.ndarray, heads: int) -> np.ndarray:
+UNUSED = kernels.Norm(np.empty(0, np.float32), np.empty(0, np.float32))
+
+
+def attended(qkv: np.ndarray, heads: int, values: kernels.Norm | None = None) -> np.ndarray:
     L, D = len(qkv), qkv.shape[1] // 3
-    work = kernels.workspace(L, D, 64)
-    for part in work[2:]:
+    work = kernels.workspace(L, D, 64, integers=values is not None)
+    for part in work[2:-1]:
         part[:] = np.nan  # what is read beyond a row must not matter
+    for part in work.integers or ():
+        part.view(np.uint8)[:] = 0x5A
     work.qkv[: (L | 1) * 3 * D] = tiles(qkv).numbers
     result, out = [], Tiles(work.mixed, 0, kernels.STEP)
     for group in range(kernel("groups")(L)):
         first, n = kernel("rows_of")(group, L)
-        kernel("attend")(Tiles(work.qkv, 0, L | 1), L, D, heads, first, n, work, out)
+        kernel("attend")(Tiles(work.qkv, 0, L | 1), L, D, heads, first, n, values or UNUSED, work, out)
         result.append(rows(out, n, D))
     return np.concatenate(result)
 
@@ -121,10 +126,55 @@ def test_attend_with_heads_of_every_width(L: int, heads: int) -> None:
     np.testing.assert_allclose(attended(qkv, heads), kernels.attend_reference(qkv, heads), **ULPS)
 
 
+def whole(L: int, D: int, size: float = 1) -> tuple[np.ndarray, kernels.Norm]:
+    """q and k as real numbers, v as halved sums of D signs; alpha and b of v."""
+    qkv = size * real(L, 3 * D)
+    qkv[:, 2 * D :] = np.random.default_rng(1).integers(-D // 2, D // 2 + 1, (L, D))
+    return qkv, kernels.Norm(real(D, seed=2), real(D, seed=3))
+
+
+def meaning(qkv: np.ndarray, heads: int, values: kernels.Norm) -> np.ndarray:
+    q, k, v = qkv.reshape(len(qkv), 3, heads, -1).transpose(1, 0, 2, 3)
+    return attention.attend(q, k, v, values.weight, values.bias)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("L", [*LENGTHS, 128, 129, 300])
+@pytest.mark.parametrize("heads", [1, 4, 12])
+def test_attention_on_integers_is_its_meaning_to_the_bit(L: int, heads: int) -> None:
+    qkv, values = whole(L, 192)
+    assert (attended(qkv, heads, values) == meaning(qkv, heads, values)).all()
+
+
+def test_integers_come_near_real_numbers() -> None:
+    qkv, values = whole(60, 192)
+    wanted = kernels.attend_reference(qkv, 4) * values.weight + values.bias
+    assert np.abs(meaning(qkv, 4, values) - wanted).max() < 2e-3 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("size", [0, 1e-15, 1e4])
+def test_attention_on_integers_survives_queries_and_keys_of_any_size(size: float) -> None:
+    qkv, values = whole(5, 128, size)
+    got = attended(qkv, 4, values)
+    assert (got == meaning(qkv, 4, values)).all()
+    assert np.isfinite(got).all()
+    if size < 1:  # all keys are alike
+        np.testing.assert_allclose(got[0], qkv[:, 256:].mean(0) * values.weight + values.bias, rtol=1e-5, atol=1e-4)
+
+
+def test_shares_of_integers_are_powers_of_two_in_15_bits() -> None:
+    x = np.linspace(-20, 0, 5001, dtype=np.float32)
+    shares = attention.share(x)
+    assert np.abs(shares - 2.0**x * attention.MOST).max() <= 0.65
+    assert shares[-1] == attention.MOST
+    assert (shares == shares.astype(np.int16)).all()
+
+
 def test_scratch_begins_with_lines_of_the_caches() -> None:
-    work = kernels.workspace(25, 128, 64)
+    work = kernels.workspace(25, 128, 64, integers=True)
+    assert work.integers
     assert not any(kernels.addresses(work) % 64)
-    assert not any(part.any() for part in work)
+    assert not any(part.any() for part in (*work[:-1], *work.integers))
 
 
 def test_attend_survives_scores_that_overflow_exp() -> None:
@@ -192,13 +242,14 @@ def test_the_start_weighted_mean_is_its_reference(L: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["binary", "linear", "both means"])
 @pytest.mark.parametrize(("d_model", "thresholds"), [(64, 1), (128, 4), (192, 3)])
+@pytest.mark.parametrize("numbers", ["real", "int16"])
 @pytest.mark.parametrize("L", LENGTHS)
-def test_block_and_head_are_their_reference(L: int, d_model: int, thresholds: int, head: str) -> None:
+def test_block_and_head_are_their_reference(L: int, numbers: str, d_model: int, thresholds: int, head: str) -> None:
     form = {"head": "linear", "pooling": "mean_and_start"} if head == "both means" else {"head": head}
-    shape = {"d_model": d_model, "n_head": 2, "n_block": 1, "head_thresholds": thresholds, **form}
+    shape = {"d_model": d_model, "n_head": 2, "n_block": 1, "head_thresholds": thresholds, "attention": numbers, **form}
     network = Engine(random_checkpoint(**shape))._network
     block, layers = kernels.one_of(network.blocks, 0), kernels.one_of(network.heads, 0)
-    work = kernels.workspace(max(LENGTHS), d_model, 64, thresholds)
+    work = kernels.workspace(max(LENGTHS), d_model, 64, thresholds, integers=numbers == "int16")
     h = real(L, d_model)
     expected = kernels.block_reference(h, block, 2, True)
     flat, logits = tiles(h), np.empty(bits.GROUP, np.float32)
@@ -255,6 +306,8 @@ def test_token_types_are_their_meaning(ids: list[int]) -> None:
         {"d_model": 192, "n_head": 2, "d_head": 256},
         {"d_model": 64, "head_thresholds": 9, "embedding": "int4+2", "exact_match": True},
         {"d_model": 64, "head": "linear", "pooling": "mean_and_start"},
+        {"d_model": 64, "n_head": 4, "attention": "int16"},
+        {"d_model": 192, "n_head": 1, "attention": "int16"},
     ],
 )
 @pytest.mark.parametrize("L", [1, 2, 3, 15, 16, 17, 48, 49, 80])
@@ -262,9 +315,19 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
     """Nothing checks bounds in compiled code, so guards stand behind every array."""
     engine = Engine(random_checkpoint(n_block=2, max_tokens=80, **shape))
     config, guard = engine.config, 64
-    exact = kernels.workspace(L, config.d_model, config.d_head, config.head_thresholds)
-    behind = [np.full(part.size + guard, 7, part.dtype) for part in exact]
-    work = kernels.Workspace(*(part[:-guard] for part in behind))
+    exact = kernels.workspace(
+        L, config.d_model, config.d_head, config.head_thresholds, integers=config.attention == "int16"
+    )
+    behind = []
+
+    def guarded(part: Any) -> Any:
+        if isinstance(part, kernels.Integers):
+            return kernels.Integers(*map(guarded, part))
+        if part is not None:
+            behind.append(np.full(part.size + guard, 7, part.dtype))
+        return None if part is None else behind[-1][:-guard]
+
+    *parts, integers = map(guarded, exact)
     logits, scores, entropies = np.empty((2, bits.GROUP), np.float32), np.empty(2), np.empty(2)
     ids = np.arange(L, dtype=np.int32)
     ids[-1] = ids[L // 2]  # a pair, from three tokens on
@@ -276,7 +339,7 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
         2,
         2,
         engine._table,
-        kernels.addresses(work),
+        kernels.addresses(parts),
         logits,
         scores,
         entropies,
@@ -285,6 +348,7 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
         0,
         0,
         NO_STATES,
+        None if integers is None else kernels.addresses(integers),
     )
     assert all((part[-guard:] == 7).all() for part in behind)
     row = Row(ids, False, ExitSettings(0.0, 0.0, 2, 2))
@@ -297,4 +361,4 @@ def test_a_workspace_has_no_denormals_of_whoever_had_its_memory_before() -> None
         left = [np.full(size, 1e-40, np.float32) for size in (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18)]
         del left
         work = kernels.workspace(128, 64, 32)
-        assert not any(part.any() for part in work)
+        assert not any(part.any() for part in work[:-1])

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -23,6 +24,15 @@ def network(**fields: object) -> BEExformer:
     return made
 
 
+def _inputs_of(layer: torch.nn.Module, run: Callable[[], object]) -> list[tuple[torch.Tensor, ...]]:
+    """What a layer is given meanwhile."""
+    seen: list[tuple[torch.Tensor, ...]] = []
+    hook = layer.register_forward_hook(lambda _, inputs, output: seen.append(inputs))
+    run()
+    hook.remove()
+    return seen
+
+
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor([[2, 5, 7, 3, 0], [2, 9, 3, 0, 0], [2, 4, 3, 8, 3]]), padding_mask(torch.tensor([4, 3, 5]), 5)
 
@@ -40,6 +50,7 @@ VARIANTS = {
     "FP of few bits": {"binary": False, "head_thresholds": 4, "embedding": "int4+2"},
     "WEE": {"early_exit": False},
     "WEE-FP": {"binary": False, "early_exit": False},
+    "attention on integers": {"attention": "int16"},
 }
 
 
@@ -136,3 +147,18 @@ def test_the_exported_embedding_is_the_nearest_that_a_file_can_hold() -> None:
     full_precision = network(binary=False, embedding="int4+2")
     assert "embedding_step" not in full_precision.state_dict()
     assert (full_precision.exported_embedding() == full_precision.embedding.weight).all()
+
+
+def test_attention_on_integers_says_nearly_what_it_learned_with_and_nothing_of_padding() -> None:
+    made = network(attention="int16", d_model=64, n_head=2).eval()
+    attention = made.blocks[0].attention
+    _, mask = batch()
+    h = torch.randn(3, 5, 64)
+    heads = _inputs_of(attention.o, lambda: attention(h, mask))[0][0]
+    attention.train()
+    learned = _inputs_of(attention.o, lambda: attention(h, mask))[0][0]
+    assert (heads - learned)[mask].abs().max() < 1e-3 * learned.abs().max()
+    attention.eval()
+    h[~mask] = 9.0
+    again = _inputs_of(attention.o, lambda: attention(h, mask))[0][0]
+    assert (again == heads).all()

@@ -19,6 +19,7 @@ from beexformer.training.export import Parity, network_of, tensors_of, verify
 FEW = {"embedding": "int4+2", "head_thresholds": 4}
 MATCH = {"exact_match": True}
 LINEAR = {"head": "linear"}
+WHOLE = {"attention": "int16"}
 MANY = {"head": "linear", "labels": tuple(f"class {i}" for i in range(1000))}
 
 
@@ -43,8 +44,8 @@ def test_binary_linear_is_the_packed_product(k: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
-    [{}, {"carry": "h"}, {"early_exit": False}, {"d_model": 192, "n_head": 6}, FEW, MATCH, LINEAR, MANY],
-    ids=["x", "h", "wee", "192", "few bits", "exact match", "linear head", "1,000 classes"],
+    [{}, {"carry": "h"}, {"early_exit": False}, {"d_model": 192, "n_head": 6}, FEW, MATCH, LINEAR, MANY, WHOLE],
+    ids=["x", "h", "wee", "192", "few bits", "exact match", "linear head", "1,000 classes", "integers"],
 )
 def test_network_and_engine_agree_on_the_exported_file(shape: dict[str, object]) -> None:
     """An untrained network is chaotic: a bit that flips by rounding may change a row for good. Most rows must be equal

@@ -5,8 +5,8 @@ A folder: config.json (shape, provenance), tokenizer.json, README.md and model.s
 a scale each, `NAME` and `NAME.scale`.
 
 - a 1-bit one has the latent weights behind its signs, so that training can go on, thresholds and scales, and the
-  embedding on the grid that checkpoints have (`embedding.rows`, `embedding.step`). Heads alone make it a classifier
-  (`training.frozen`)
+  embedding on the grid that checkpoints have (`embedding.rows`, `embedding.step`), and says on which numbers its
+  attention is (`attention`). Heads alone make it a classifier (`training.frozen`)
 - a full-precision one has real weights, of which bits begin (`training.full_precision`)
 
 Either may have readers: a linear map [D, D] for each block from its mean state to the encoder's sentence vector.
@@ -40,8 +40,8 @@ READERS = "readers."
 
 @dataclass(frozen=True)
 class Backbone:
-    """What a folder says; `shape` has the fields of `SHAPE` (a 1-bit one fixes `embedding` too), `provenance` is
-    JSON-ready."""
+    """What a folder says; `shape` has the fields of `SHAPE` (a 1-bit one fixes `embedding` and `attention`
+    too), `provenance` is JSON-ready."""
 
     folder: Path
     shape: dict[str, Any]
@@ -95,7 +95,9 @@ def read(name: str, root: Path) -> Backbone:
         described = json.loads((folder / "config.json").read_text())
         tokenizer = (folder / "tokenizer.json").read_text()
         binary = bool(described.get("binary", False))
-        shape = {key: described[key] for key in SHAPE} | ({"embedding": "int4+2"} if binary else {})
+        shape = {key: described[key] for key in SHAPE}
+        if binary:
+            shape |= {"embedding": "int4+2", "attention": described.get("attention", "real")}
         return Backbone(folder, shape, binary, tokenizer, {"name": name, **described["provenance"]})
     except OSError:
         raise TrainingError(f"{folder} is no backbone: it has no config.json or no tokenizer.json") from None
@@ -137,7 +139,8 @@ def write(
     with replacing(folder / WEIGHTS) as partial:
         partial.write_bytes(save(tensors))
     (folder / "tokenizer.json").write_text(tokenizer)
-    described = {"binary": binary} | {key: getattr(network.config, key) for key in SHAPE} | {"provenance": provenance}
+    fields = (*SHAPE, "attention") if binary else SHAPE
+    described = {"binary": binary} | {key: getattr(network.config, key) for key in fields} | {"provenance": provenance}
     (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n")
     (folder / "README.md").write_text(_card(folder.name, network, provenance))
 

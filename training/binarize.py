@@ -63,6 +63,9 @@ class BinaryLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.binary:
             return F.linear(x.to(self.precision), self.weight.to(self.precision)).float() + self.bias
+        return self.sums(x) * self.alpha + self.bias
+
+    def sums(self, x: Tensor) -> Tensor:
+        """Those of products of signs, before alpha and b: whole numbers, [..., n] (float32)."""
         signs = sign(x + self.beta) if self.beta.dim() == 1 else sign(x[..., None, :] + self.beta).sum(-2)
-        product = F.linear(signs.to(self.precision), sign(self.weight).to(self.precision))
-        return product.float() * self.alpha + self.bias
+        return F.linear(signs.to(self.precision), sign(self.weight).to(self.precision)).float()

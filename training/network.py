@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from beexformer.model import attention
 from beexformer.model.config import START_TOKENS, BEEConfig
 from beexformer.model.embedding import gaussian_steps, pack, quantize, real, sinusoid, steps
 from beexformer.model.kernels import START_DECAY
@@ -27,11 +28,13 @@ def _dropout(ratio: float) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Binarized multi-head attention: h [B, L, D], mask [B, L] -> [B, L, D]."""
+    """Binarized multi-head attention: h [B, L, D], mask [B, L] -> [B, L, D]. It learns with real numbers; where the
+    network answers with integers, so does this when it is not learning."""
 
     def __init__(self, config: BEEConfig, precision: torch.dtype) -> None:
         super().__init__()
         self.n_head = config.n_head
+        self.whole = config.binary and config.attention == "int16"
         # a hundredth of the operations; rounded, it would flip signs that the exported network doesn't (docs/log.md)
         self.precision = torch.float32 if config.binary else precision
         D = config.d_model
@@ -40,11 +43,27 @@ class Attention(nn.Module):
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         B, L, D = h.shape
+        if self.whole and not self.training:
+            return self.o(self._in_integers(h, mask))
         q, k, v = self.qkv(h).to(self.precision).view(B, L, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)
         scores = (q @ k.transpose(-1, -2)).float() * (D // self.n_head) ** -0.5  # eq. 15, scaled by sqrt(D/H)
         weights = scores.masked_fill(~mask[:, None, None, :], -torch.inf).softmax(-1)
         heads = weights.to(self.precision) @ v
         return self.o(heads.transpose(1, 2).reshape(B, L, D).float())  # eq. 19
+
+    @torch.no_grad()
+    def _in_integers(self, h: Tensor, mask: Tensor) -> Tensor:
+        """Heads [B, L, D] by the engine's own arithmetic, row by row; zeros beyond a row's tokens."""
+        B, L, D = h.shape
+        sums, alpha, bias = self.qkv.sums(h), self.qkv.alpha, self.qkv.bias
+        qk = (sums * alpha + bias)[..., : 2 * D].cpu().numpy()
+        q, k = qk.reshape(B, L, 2, self.n_head, -1).transpose(2, 0, 1, 3, 4)
+        values = sums[..., 2 * D :].cpu().numpy().reshape(B, L, self.n_head, -1) / 2
+        weight, bias_of_v = (x[2 * D :].cpu().numpy() for x in (2 * alpha, bias))
+        result = np.zeros((B, L, D), np.float32)
+        for i, n in enumerate(mask.sum(1).tolist()):
+            result[i, :n] = attention.attend(q[i, :n], k[i, :n], values[i, :n], weight, bias_of_v)
+        return torch.from_numpy(result).to(h.device)
 
 
 class SLFN(nn.Module):
