@@ -158,9 +158,12 @@ class Supervisor:
         """What workers ask for."""
         for child in list(self._children.values()):
             try:
-                asked = json.loads(child.channel.recv(MESSAGE_BYTES))
+                said = child.channel.recv(MESSAGE_BYTES)
             except OSError:  # it has said nothing
                 continue
+            if not said:  # it has ended, and is not buried yet
+                continue
+            asked = json.loads(said)
             if self._before or self._drained is not None:
                 self._answer(child, "the service is exchanging its workers or ends; try again")
             else:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,9 @@ import httpx2
 import pytest
 from running import BEEXFORMER, GOLDEN, PATIENCE, Server, problem, samples, server_of, wait_until
 from traffic import Traffic
+
+from beexformer.app.supervisor import Child, Supervisor
+from beexformer.model.errors import BEEError
 
 HERE = Path(__file__).parent
 
@@ -251,3 +255,31 @@ def test_beats_of_a_suspended_machine_are_not_missed(tmp_path: Path) -> None:
             assert httpx2.get(f"{server.url}/readyz", timeout=PATIENCE).status_code == 200
             time.sleep(0.5)
         assert workers(server) == there
+
+
+def test_who_has_ended_while_another_asks_ends_nothing() -> None:
+    """A retired worker may be gone, and not yet waited for, when a new one asks for a model."""
+    wanted: list[dict[str, Any]] = []
+
+    def reload(asked: dict[str, Any]) -> Any:
+        wanted.append(asked)
+        raise BEEError("not today")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        supervisor = Supervisor(
+            listener, 1, health_seconds=1, drain_seconds=0, end_seconds=1, reload=reload, put_back=lambda: None
+        )
+        supervisor.work = lambda place: None
+        for pid in (1, 2):
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.setblocking(False)
+            supervisor._children[pid] = Child(pid - 1, 0, ours)
+            if pid == 1:
+                theirs.close()
+            else:
+                theirs.send(b'{"model": "soon"}')
+        supervisor._hear()
+        assert wanted == [{"model": "soon"}]
+        assert json.loads(theirs.recv(1000)) == {"problem": "not today"}
+        for channel in (theirs, *(child.channel for child in supervisor._children.values())):
+            channel.close()
