@@ -2,8 +2,9 @@
 Attention on integers of 16 bits (`attention = "int16"`): what it computes, in numpy. The kernels compute the same
 numbers, to the bit, on every CPU: integers are exact, and real numbers have one order.
 
-- a query is scaled so that its length is nearly 2^15, and rounded; keys likewise, by the longest one of the text. No
-  sum of their products exceeds 2^30 (Cauchy-Schwarz)
+- a query is scaled so that its length is nearly 2^15, and rounded; keys likewise, by the longest one of the text. So a
+  sum of their products is at most 2^30 (Cauchy-Schwarz) and what rounding adds to it, a ten-thousandth. Two scores of
+  a query can only be too far apart for 32 bits where scales lose nothing and the longest key's opposite is a key too
 - shares of a softmax are whole numbers, the largest being 2^15 - 1; a mean is divided by their sum
 - values are z/2 for the sums z of signs that v = alpha z + b comes from: whole numbers, so nothing is rounded. alpha
   and b are applied to their mean, which is the same, because shares sum to one
