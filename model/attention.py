@@ -24,14 +24,14 @@ POLYNOMIAL = tuple(np.float32(c * MOST / 2**15) for c in (0.0095828621, 0.055906
 
 
 def scale(squared: np.ndarray) -> np.ndarray:
-    """Sums of squares float32 -> by what vectors are multiplied before they are rounded, float32."""
+    """Sums of squares of any shape, float32 -> by what vectors are multiplied before they are rounded, float32."""
     exact = np.float32(MOST) / np.sqrt(squared + np.float32(LEAST_LENGTH))
     result: np.ndarray = (np.asarray(exact).view(np.int32) & ~np.int32(COARSE)).view(np.float32)
     return result
 
 
 def share(x: np.ndarray) -> np.ndarray:
-    """2^x for x <= 0, float32 -> in 2^-15ths, whole numbers as float64."""
+    """x <= 0 of any shape, float32 -> MOST times 2^x to the nearest whole number, as float64."""
     x = np.maximum(x, np.float32(-17))
     n = np.rint(x)
     r, p = (x - n).astype(np.float64), np.full(x.shape, POLYNOMIAL[0], np.float64)

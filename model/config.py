@@ -26,7 +26,7 @@ LARGEST = {
 LEAST = {"n_class": 2, "max_tokens": 3}  # two special tokens and a word; of all others 1
 Pooling = Literal["mean", "mean_and_start"]
 Attention = Literal["real", "int16"]
-WHOLE_WIDTH, MOST_WHOLE = 16, 960
+INT16_HEAD_WIDTH, INT16_D_MODEL = 16, 960
 """Of attention on integers: what a head's width is a multiple of, and the largest D (sums of 32 bits)."""
 CHOICES = {
     "head": ("binary", "linear"),
@@ -95,10 +95,12 @@ class BEEConfig:
             )
         if self.d_model % self.n_head:
             raise ValueError(f"d_model={self.d_model} is not divisible by n_head={self.n_head}")
-        if self.attention == "int16" and (self.d_model // self.n_head % WHOLE_WIDTH or self.d_model > MOST_WHOLE):
+        if self.attention == "int16" and (
+            self.d_model // self.n_head % INT16_HEAD_WIDTH or self.d_model > INT16_D_MODEL
+        ):
             raise ValueError(
-                f'attention="int16" goes with heads of a multiple of {WHOLE_WIDTH} axes and d_model of at most '
-                f"{MOST_WHOLE}"
+                f'attention="int16" goes with heads of a multiple of {INT16_HEAD_WIDTH} axes and d_model of at most '
+                f"{INT16_D_MODEL}"
             )
 
     @cached_property

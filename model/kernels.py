@@ -642,13 +642,8 @@ def _scale_to_integers(squared: Any) -> Any:
 @compiled
 def _keys_and_values(qkv: Tiles, L: int, D: int, head: int, width: int, work: Workspace) -> None:
     """A head's keys and values as integers, of the whole text."""
-    keys, key_scales, values, key_step, value_step = (
-        work.integers[0],
-        work.integers[1],
-        work.integers[2],
-        L | 1,
-        L // 2 + 1,
-    )
+    keys, key_scales, values = work.integers[0], work.integers[1], work.integers[2]
+    key_step, value_step = L | 1, L // 2 + 1
     first, last, most = head * width // TILE, (head + 1) * width // TILE, float32(0.0)
     for j in range(L):
         squares = splat_f16(0.0)
@@ -673,9 +668,9 @@ def _attend_head_in_integers(L: int, D: int, head: int, width: int, lanes: int, 
     """`_attend_head` of whole numbers: `attention.attend`, in the same order."""
     low, high, across, scores, queries = head * width, (head + 1) * width, work.across, work.scores, work.integers[3]
     scale = load_f16(work.integers[1], head * TILE)
-    a_factor = b_factor = _whole_queries(across, low, width, lanes, 0, scale, queries)
+    a_factor = b_factor = _queries_in_integers(across, low, width, lanes, 0, scale, queries)
     if lanes > TILE:
-        b_factor = _whole_queries(across, low, width, lanes, TILE, scale, queries)
+        b_factor = _queries_in_integers(across, low, width, lanes, TILE, scale, queries)
     a = b = splat_i16(-(2**31 - 1))
     for start in range(0, L, TOGETHER):
         last = min(start + TOGETHER, L)
@@ -684,7 +679,7 @@ def _attend_head_in_integers(L: int, D: int, head: int, width: int, lanes: int, 
     a_sum = b_sum = splat_i16(0)
     for start in range(0, L, attention.TOGETHER):
         last = min(start + attention.TOGETHER, L)
-        a_part, b_part = _whole_shares(scores, start, last, lanes, a, a_factor, b, b_factor)
+        a_part, b_part = _shares_in_integers(scores, start, last, lanes, a, a_factor, b, b_factor)
         a_sum, b_sum = a_sum + a_part, b_sum + b_part
         _average_in_integers(L, start, last, low, high, lanes, work)
     a, b = splat_f16(1.0) / real_of(a_sum), splat_f16(1.0) / real_of(b_sum)
@@ -720,7 +715,7 @@ def _average_in_integers(L: int, first: int, last: int, low: int, high: int, lan
 
 
 @compiled
-def _whole_queries(across: Any, low: int, width: int, lanes: int, lane: int, key_scale: Any, queries: Any) -> Any:
+def _queries_in_integers(across: Any, low: int, width: int, lanes: int, lane: int, key_scale: Any, queries: Any) -> Any:
     """16 queries of a head as integers; what their scores are to be multiplied by."""
     a = b = c = d = splat_f16(0.0)
     for place in range(low * lanes + lane, (low + width) * lanes + lane, 4 * lanes):
@@ -748,7 +743,7 @@ def _largest_in_integers(scores: Any, first: int, last: int, lanes: int, a: Any,
 
 
 @compiled
-def _whole_shares(
+def _shares_in_integers(
     scores: Any, first: int, last: int, lanes: int, a: Any, a_factor: Any, b: Any, b_factor: Any
 ) -> tuple[Any, Any]:
     """`_shares` of whole numbers, in pairs: 2^((score - a) a_factor), a key and the next one in row key / 2 of the same

@@ -2,16 +2,15 @@
 Vector registers for numba: types and operations that LLVM turns into the widest instructions of the CPU at hand.
 
 Loops that LLVM vectorizes by itself split a sum into as many lanes as the CPU has, so their last digits depend on the
-machine; and it keeps no tile of them in registers. Here the lanes are part of the program: 16 float32 or 8 uint64, one
-register of AVX-512, two of AVX2, four of SSE or NEON; and 32 bytes, one of AVX2, for what only AVX2 does. Every
-operation below is one IEEE operation a lane in a stated order, so numbers are equal, to the bit, on every instruction
-set.
+machine; and it keeps no tile of them in registers. Here the lanes are part of the program: 16 float32, 16 int32 or 8
+uint64, one register of AVX-512, two of AVX2, four of SSE or NEON; and 32 bytes, one of AVX2, for what only AVX2 does.
+Every operation below is one IEEE operation a lane in a stated order, or one on integers, so numbers are equal, to the
+bit, on every instruction set.
 
 An array is read and written at a flat index of its C-contiguous elements; an address, an int64, stands for an array
 anywhere, and costs a call nothing. Nothing checks bounds: callers do.
 
-While changing this file, set NUMBA_CACHE_DIR to an empty folder: numba's cache of a kernel notices changes in the
-kernel's own file only (which is also why all kernels are in one).
+What was compiled before a change in here is compiled anew (`kernel_cache.digest_of_sources`).
 """
 
 import operator

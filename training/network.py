@@ -34,7 +34,7 @@ class Attention(nn.Module):
     def __init__(self, config: BEEConfig, precision: torch.dtype) -> None:
         super().__init__()
         self.n_head = config.n_head
-        self.whole = config.binary and config.attention == "int16"
+        self.in_integers = config.binary and config.attention == "int16"
         # a hundredth of the operations; rounded, it would flip signs that the exported network doesn't (docs/log.md)
         self.precision = torch.float32 if config.binary else precision
         D = config.d_model
@@ -43,7 +43,7 @@ class Attention(nn.Module):
 
     def forward(self, h: Tensor, mask: Tensor) -> Tensor:
         B, L, D = h.shape
-        if self.whole and not self.training:
+        if self.in_integers and not self.training:
             return self.o(self._in_integers(h, mask))
         q, k, v = self.qkv(h).to(self.precision).view(B, L, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)
         scores = (q @ k.transpose(-1, -2)).float() * (D // self.n_head) ** -0.5  # eq. 15, scaled by sqrt(D/H)
