@@ -60,7 +60,7 @@ def untouched(reviews: Sequence[str], files: Sequence[Path]) -> np.ndarray:
     )
 
 
-def mpnet(root: Path, reviews: list[str], work: Path, progress: RunProgress) -> dict[str, Any]:
+def mpnet(root: Path, reviews: list[str], work: Path, seed: int, progress: RunProgress) -> dict[str, Any]:
     """What MPNet says: logits [N, 2] of the reviews, tokens [N] it read of them, and its accuracy on SST-2 dev."""
     kept = work / "mpnet.npz"
     if not kept.exists():
@@ -71,7 +71,7 @@ def mpnet(root: Path, reviews: list[str], work: Path, progress: RunProgress) -> 
         dtype, place = precision.faster(), locate("mpnet", work / "encoders")
         tutor = teacher.finetune(
             place, train.longest(LABELLED), 2, work / "mpnet", epochs=1, learning_rate=3e-5, batch_size=32, dtype=dtype,
-            seed=1, report=progress.stage("MPNet is fine-tuned"), max_tokens=TOKENS,
+            seed=seed, report=progress.stage("MPNet is fine-tuned"), max_tokens=TOKENS,
         )  # fmt: skip
 
         def ask(name: str, texts: list[str]) -> np.ndarray:
@@ -119,6 +119,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("BEE_DATA"), required="BEE_DATA" not in os.environ)
     parser.add_argument("--checkpoint", nargs="*", default=["sst2"], help="names of shipped ones, or folders")
     parser.add_argument("--work", type=Path, default=Path("runs/long_text"))
+    parser.add_argument("--seed", type=int, default=1, help="of MPNet's fine-tuning; another one needs its own --work")
     parser.add_argument(
         "--trained-on", nargs="*", default=["teacher/sst2_unlabelled.tsv.gz"], help="of the data folder"
     )
@@ -128,7 +129,7 @@ def main() -> None:
     reviews = held_out(root)
     progress = RunProgress(Console(stderr=True))
     with progress.bar:
-        their = mpnet(root, reviews, arguments.work, progress)
+        their = mpnet(root, reviews, arguments.work, arguments.seed, progress)
     said, tokens = their["logits"].argmax(1), their["tokens"]
     clean = untouched(reviews, [root / file for file in arguments.trained_on])
     by_checkpoint = {}
@@ -153,7 +154,7 @@ def main() -> None:
         "reviews": len(reviews),
         "untouched": int(clean.sum()),
         "by_tokens": {f"{a}-{b}": int(((tokens >= a) & (tokens <= b)).sum()) for a, b in LENGTHS},
-        "mpnet": {"dev_accuracy": float(their["dev_accuracy"]), "positive": float(said.mean())},
+        "mpnet": {"seed": arguments.seed, "dev_accuracy": float(their["dev_accuracy"]), "positive": float(said.mean())},
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
         "date": str(datetime.date.today()),
     }

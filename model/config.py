@@ -25,9 +25,8 @@ LARGEST = {
 """Field -> what is far beyond any network that makes sense; a file that states more is refused before it is read."""
 LEAST = {"n_class": 2, "max_tokens": 3}  # two special tokens and a word; of all others 1
 Pooling = Literal["mean", "mean_and_start"]
-Attention = Literal["real", "int16"]
-INT16_HEAD_WIDTH, INT16_D_MODEL = 16, 960
-"""Of attention on integers: what a head's width is a multiple of, and the largest D (sums of 32 bits)."""
+Attention = Literal["real", "int8"]
+INT8_HEAD_WIDTH = 16  # what that of a head is a multiple of where attention is on integers
 CHOICES = {
     "head": ("binary", "linear"),
     "embedding": ("int8", "int4+2"),
@@ -95,13 +94,8 @@ class BEEConfig:
             )
         if self.d_model % self.n_head:
             raise ValueError(f"d_model={self.d_model} is not divisible by n_head={self.n_head}")
-        if self.attention == "int16" and (
-            self.d_model // self.n_head % INT16_HEAD_WIDTH or self.d_model > INT16_D_MODEL
-        ):
-            raise ValueError(
-                f'attention="int16" goes with heads of a multiple of {INT16_HEAD_WIDTH} axes and d_model of at most '
-                f"{INT16_D_MODEL}"
-            )
+        if self.attention == "int8" and self.d_model // self.n_head % INT8_HEAD_WIDTH:
+            raise ValueError(f'attention="int8" goes with heads of a multiple of {INT8_HEAD_WIDTH} axes')
 
     @cached_property
     def exits(self) -> tuple[int, ...]:

@@ -24,9 +24,9 @@ ROUNDS, NEAR = 10, 0.01  # of weighted least squares; errors below that are equa
 # by level of instructions, at D = 384, measured on a server of 2023 (Sapphire Rapids) with attention on real numbers;
 # p and r times what integers make of them on one of 2022 (Zen 4)
 COEFFICIENTS = {
-    "x86-64-v4-vpopcntdq": (0.015, 0.0078, 0.0024, 1.06e-5),
-    "x86-64-v3": (0.0125, 0.013, 0.0046, 1.7e-5),
-    "x86-64-v2": (0.061, 0.045, 0.032, 1.2e-4),
+    "x86-64-v4-vpopcntdq": (0.015, 0.0078, 0.0024, 7.4e-6),
+    "x86-64-v3": (0.0125, 0.013, 0.0046, 1.4e-5),
+    "x86-64-v2": (0.061, 0.045, 0.032, 9.2e-5),
 }
 STEP = 1.01  # of the ratio, up or down with every row: a running median, deaf to how far off a single row was
 PART_STEP = 1.005  # of a coefficient whose part is all of a row, to the power of its part where that is less

@@ -326,7 +326,7 @@ def _network(checkpoint: Checkpoint) -> kernels.Network:
         without_linear = kernels.LinearHead(np.empty((0, 0, 0, 0), np.int8), real, real)
         heads = kernels.Head(linear("heads.hidden"), linear("heads.out"), without_linear)
     qkv, values = linear("blocks.qkv"), kernels.Norm(real, real)
-    if config.attention == "int16":  # v as sums of signs, halved; alpha and bias for their means
+    if config.attention == "int8":  # v as sums of signs, halved; alpha and bias for their means
         D = config.d_model
         values = kernels.Norm(2 * qkv.alpha[:, 2 * D :], qkv.bias[:, 2 * D :].copy())
         qkv = qkv._replace(alpha=qkv.alpha.copy(), bias=qkv.bias.copy())

@@ -47,7 +47,7 @@ class Scratch:
 
     def __init__(self, tokens: int, config: BEEConfig) -> None:
         E, m = len(config.exits), config.n_class
-        self.sizes = config.d_model, config.d_head, config.head_thresholds, config.attention == "int16"
+        self.sizes = config.d_model, config.d_head, config.head_thresholds, config.attention == "int8"
         self.room, self.work = (
             _workspace(tokens, self.sizes) if tokens > ORDINARY else (tokens, kernels.workspace(tokens, *self.sizes))
         )

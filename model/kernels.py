@@ -34,11 +34,13 @@ from beexformer.model.simd import (
     address_of_real,
     address_of_word,
     along_columns,
-    along_pairs_of_columns,
-    along_pairs_of_rows,
+    along_fours_of_columns,
+    along_fours_of_rows,
     along_rows,
     first_reals,
     fma,
+    fours_of,
+    greatest,
     high_counts,
     high_nibbles,
     lanes_below,
@@ -56,10 +58,8 @@ from beexformer.model.simd import (
     low_nibbles,
     mask_bits,
     nearest,
-    pairs_of,
     popcount,
     real_of,
-    root,
     splat_f16,
     splat_h32,
     splat_i16,
@@ -68,8 +68,9 @@ from beexformer.model.simd import (
     spread_f16,
     spread_u8,
     store,
-    store_halves,
+    store_octets,
     store_word,
+    sums_of_fours,
     times_power_of_two,
     to_real,
     total,
@@ -184,20 +185,21 @@ class Network(NamedTuple):
 
 
 class Integers(NamedTuple):
-    """What attention on integers needs of one row of up to L tokens, pairs of 16 bits in int32 but for the scales: keys
-    [D/16, L, 8], pairs of columns; their scales [H, 16] float32, all 16 equal; values [D/16, L/2, 16], pairs of
-    tokens; and queries of a head [D/H/2, 32], pairs of columns."""
+    """What attention on integers needs of one row of up to L tokens, four octets in an int32: keys [D/16, L, 4] and
+    their scales [H, 16] float32, all 16 equal; values [D/16, L/4 + 1, 16], of four tokens each; queries of a head
+    [D/H/4, 32]; and weights [2, 32] float32, of what is known of their means and of the keys at hand."""
 
     keys: Any
     key_scales: Any
     values: Any
     queries: Any
+    weights: Any
 
 
 class Workspace(NamedTuple):
-    """Scratch of one row of up to L tokens: h [D, L] and qkv [3 D, L] as tiles, and scores [L, 32]; the others hold a
-    group of rows, or a head's. Flat, float32 but for the packed words. `integers` are None where attention is of real
-    numbers; in the forward pass their addresses [4] int64."""
+    """Scratch of one row of up to L tokens: h [D, L] and qkv [3 D, L] as tiles, and scores [L, 32], of attention on
+    integers [TOGETHER, 32]; the others hold a group of rows, or a head's. Flat, float32 but for the packed words.
+    `integers` are None where attention is of real numbers; in the forward pass their addresses [5] int64."""
 
     words: Any
     words_x: Any
@@ -223,7 +225,7 @@ def zeros(size: int, dtype: type) -> np.ndarray:
 def workspace(
     max_tokens: int, d_model: int, d_head: int, head_thresholds: int = 1, integers: bool = False
 ) -> Workspace:
-    """Scratch for `early_exit_forward`: 16 D + 128 bytes a token, 20 D + 128 of integers, and 0.3 MB at D = 384.
+    """Scratch for `early_exit_forward`: 16 D + 128 bytes a token, 18 D of integers, and 0.3 MB at D = 384.
 
     Zeros, because lanes beyond a short row's tokens are computed with as well: with denormal numbers, which memory that
     others have left can hold, such a row takes two to four times as long."""
@@ -237,13 +239,14 @@ def workspace(
         mixed=zeros(STEP * D + TILE * TILE, real),  # and written
         gates=zeros(5 * bits.GROUP * STEP, real),
         across=zeros(D * lanes, real),
-        scores=zeros((max_tokens + KEYS) * lanes, real),
+        scores=zeros(((attention.TOGETHER if integers else max_tokens) + KEYS) * lanes, real),
         hidden=zeros((head_thresholds + 2) * d_head, real),
         integers=Integers(
-            keys=zeros((S + KEYS) * D // 2, np.int32),
+            keys=zeros((S + KEYS) * D // 4, np.int32),
             key_scales=zeros(D, real),
-            values=zeros((S // 2 + 2) * D, np.int32),
-            queries=zeros(D * TILE, np.int32),
+            values=zeros((max_tokens // 4 + 1) * D, np.int32),
+            queries=zeros(D * lanes // 4, np.int32),
+            weights=zeros(2 * lanes, real),
         )
         if integers
         else None,
@@ -627,62 +630,66 @@ def _shares(scores: Any, first: int, last: int, lanes: int, factor: Any, a: Any,
     return a_sum, b_sum
 
 
-_integer_scores_by_16, _integer_scores_by_32 = along_pairs_of_columns(KEYS, 1), along_pairs_of_columns(KEYS, 2)
-_integer_means_by_16, _integer_means_by_32 = along_pairs_of_rows(KEYS, 1), along_pairs_of_rows(KEYS, 2)
-_P4, _P3, _P2, _P1 = attention.POLYNOMIAL
+_integer_scores_by_16, _integer_scores_by_32 = along_fours_of_columns(KEYS, 1), along_fours_of_columns(KEYS, 2)
+_integer_means_by_16, _integer_means_by_32 = along_fours_of_rows(KEYS, 1), along_fours_of_rows(KEYS, 2)
+_P3, _P2, _P1 = attention.POLYNOMIAL
 
 
 @compiled
-def _scale_to_integers(squared: Any) -> Any:
+def _scale_to_integers(largest: Any, most: int) -> Any:
     """`attention.scale`"""
-    exact = splat_f16(attention.MOST) / root(squared + splat_f16(attention.LEAST_LENGTH))
-    return without_bits(exact, attention.COARSE)
+    return without_bits(splat_f16(most) / (largest + splat_f16(attention.LEAST)), attention.COARSE)
 
 
 @compiled
 def _keys_and_values(qkv: Tiles, L: int, D: int, head: int, width: int, work: Workspace) -> None:
     """A head's keys and values as integers, of the whole text."""
     keys, key_scales, values = work.integers[0], work.integers[1], work.integers[2]
-    key_step, value_step = L | 1, L // 2 + 1
-    first, last, most = head * width // TILE, (head + 1) * width // TILE, float32(0.0)
-    for j in range(L):
-        squares = splat_f16(0.0)
-        for t in range(first, last):
-            x = load_f16(qkv.numbers, _at(qkv, D // TILE + t, j))
-            squares = fma(x, x, squares)
-        most = max(most, total(squares))
-    scale = _scale_to_integers(splat_f16(most))
-    store(key_scales, head * TILE, scale)
+    first, last, largest = head * width // TILE, (head + 1) * width // TILE, splat_f16(0.0)
     for t in range(first, last):
         for j in range(L):
+            x = absolute(load_f16(qkv.numbers, _at(qkv, D // TILE + t, j)))
+            largest = where(largest < x, x, largest)
+    scale = _scale_to_integers(splat_f16(greatest(largest)), attention.KEY)
+    store(key_scales, head * TILE, scale)
+    for t in range(first, last):
+        for j in range(L):  # unsigned: all scores of a query are larger by as much then, and shares the same
             x = load_f16(qkv.numbers, _at(qkv, D // TILE + t, j))
-            store_halves(keys, (t * key_step + j) * (TILE // 2), nearest(x * scale))
-        for j in range(0, L, 2):  # a token beyond the last has no share
+            store_octets(keys, (t * (L | 1) + j) * (TILE // 4), nearest(x * scale) + splat_i16(128))
+        for j in range(0, L, 4):  # tokens beyond the last have no share
             place = _at(qkv, 2 * D // TILE + t, j)
-            a, b = load_f16(qkv.numbers, place), load_f16(qkv.numbers, place + TILE)
-            store(values, (t * value_step + j // 2) * TILE, pairs_of(nearest(a), nearest(b)))
+            a, b = _value(qkv.numbers, place), _value(qkv.numbers, place + TILE)
+            c, d = _value(qkv.numbers, place + 2 * TILE), _value(qkv.numbers, place + 3 * TILE)
+            store(values, (t * (L // 4 + 1) + j // 4) * TILE, fours_of(a, b, c, d))
+
+
+@compiled
+def _value(numbers: Any, place: int) -> Any:
+    """Values that are whole numbers, as octets."""
+    x, bound = load_f16(numbers, place), splat_f16(attention.VALUE)
+    x = where(bound < x, bound, x)
+    x = where(x < splat_f16(-attention.VALUE), splat_f16(-attention.VALUE), x)
+    return nearest(x) & splat_i16(255)
 
 
 @compiled
 def _attend_head_in_integers(L: int, D: int, head: int, width: int, lanes: int, values: Norm, work: Workspace) -> None:
     """`_attend_head` of whole numbers: `attention.attend`, in the same order."""
-    low, high, across, scores, queries = head * width, (head + 1) * width, work.across, work.scores, work.integers[3]
-    scale = load_f16(work.integers[1], head * TILE)
-    a_factor = b_factor = _queries_in_integers(across, low, width, lanes, 0, scale, queries)
+    low, high, across = head * width, (head + 1) * width, work.across
+    key_scale = load_f16(work.integers[1], head * TILE)
+    a_factor = b_factor = _queries_in_integers(across, low, width, lanes, 0, key_scale, work)
     if lanes > TILE:
-        b_factor = _queries_in_integers(across, low, width, lanes, TILE, scale, queries)
-    a = b = splat_i16(-(2**31 - 1))
-    for start in range(0, L, TOGETHER):
-        last = min(start + TOGETHER, L)
-        _score_in_integers(L, start, last, low, width, lanes, work)
-        a, b = _largest_in_integers(scores, start, last, lanes, a, b)
-    a_sum = b_sum = splat_i16(0)
+        b_factor = _queries_in_integers(across, low, width, lanes, TILE, key_scale, work)
+    a = b = splat_i16(-(2**30))  # below any score
+    a_sum = b_sum = splat_f16(0.0)
     for start in range(0, L, attention.TOGETHER):
         last = min(start + attention.TOGETHER, L)
-        a_part, b_part = _shares_in_integers(scores, start, last, lanes, a, a_factor, b, b_factor)
-        a_sum, b_sum = a_sum + a_part, b_sum + b_part
+        _score_in_integers(L, start, last, low, width, lanes, work)
+        a, a_sum = _shares_in_integers(last - start, lanes, 0, a, a_factor, a_sum, start == 0, work)
+        if lanes > TILE:
+            b, b_sum = _shares_in_integers(last - start, lanes, TILE, b, b_factor, b_sum, start == 0, work)
         _average_in_integers(L, start, last, low, high, lanes, work)
-    a, b = splat_f16(1.0) / real_of(a_sum), splat_f16(1.0) / real_of(b_sum)
+    a, b = splat_f16(1.0) / a_sum, splat_f16(1.0) / b_sum
     for d in range(low, high):
         weight, bias = spread_f16(values.weight, d), spread_f16(values.bias, d)
         store(across, d * lanes, load_f16(across, d * lanes) * a * weight + bias)
@@ -691,95 +698,87 @@ def _attend_head_in_integers(L: int, D: int, head: int, width: int, lanes: int, 
 
 
 @compiled
-def _score_in_integers(L: int, first: int, last: int, low: int, width: int, lanes: int, work: Workspace) -> None:
-    """`_score` of whole numbers."""
-    keys, queries, scores, step = work.integers[0], work.integers[3], work.scores, (L | 1) * (TILE // 2)
-    for j in range(first, last, KEYS):  # what is read of keys beyond the last one is never looked at
-        place = low // TILE * step + j * (TILE // 2)
-        if lanes == TILE:
-            _integer_scores_by_16(keys, place, step, 0, width // 2, queries, 0, scores, j * lanes)
-        else:
-            _integer_scores_by_32(keys, place, step, 0, width // 2, queries, 0, scores, j * lanes)
-
-
-@compiled
-def _average_in_integers(L: int, first: int, last: int, low: int, high: int, lanes: int, work: Workspace) -> None:
-    """`_average` of whole numbers."""
-    values, scores, across, pairs = work.integers[2], work.scores, work.across, L // 2 + 1
-    for d in range(low, high, KEYS):
-        place = d // TILE * pairs * TILE + d % TILE
-        if lanes == TILE:
-            _integer_means_by_16(values, place, TILE, first // 2, (last + 1) // 2, scores, 0, across, d * lanes)
-        else:
-            _integer_means_by_32(values, place, TILE, first // 2, (last + 1) // 2, scores, 0, across, d * lanes)
-
-
-@compiled
-def _queries_in_integers(across: Any, low: int, width: int, lanes: int, lane: int, key_scale: Any, queries: Any) -> Any:
+def _queries_in_integers(across: Any, low: int, width: int, lanes: int, lane: int, key_scale: Any, work: Any) -> Any:
     """16 queries of a head as integers; what their scores are to be multiplied by."""
-    a = b = c = d = splat_f16(0.0)
-    for place in range(low * lanes + lane, (low + width) * lanes + lane, 4 * lanes):
-        w, x = load_f16(across, place), load_f16(across, place + lanes)
-        y, z = load_f16(across, place + 2 * lanes), load_f16(across, place + 3 * lanes)
-        a, b, c, d = fma(w, w, a), fma(x, x, b), fma(y, y, c), fma(z, z, d)
-    scale = _scale_to_integers(a + b + c + d)
-    for pair in range(width // 2):
-        place = (low + 2 * pair) * lanes + lane
-        x, y = load_f16(across, place) * scale, load_f16(across, place + lanes) * scale
-        store(queries, pair * lanes + lane, pairs_of(nearest(x), nearest(y)))
+    largest = splat_f16(0.0)
+    for place in range(low * lanes + lane, (low + width) * lanes + lane, lanes):
+        x = absolute(load_f16(across, place))
+        largest = where(largest < x, x, largest)
+    scale, octet = _scale_to_integers(largest, attention.QUERY), splat_i16(255)
+    for place in range(0, width * lanes, 4 * lanes):
+        at = low * lanes + lane + place
+        a, b = nearest(load_f16(across, at) * scale), nearest(load_f16(across, at + lanes) * scale)
+        c, d = nearest(load_f16(across, at + 2 * lanes) * scale), nearest(load_f16(across, at + 3 * lanes) * scale)
+        store(work.integers[3], place // 4 + lane, fours_of(a & octet, b & octet, c & octet, d))
     return splat_f16(math.log2(math.e) / math.sqrt(width)) / (scale * key_scale)
 
 
 @compiled
-def _largest_in_integers(scores: Any, first: int, last: int, lanes: int, a: Any, b: Any) -> tuple[Any, Any]:
-    """`_largest` of whole numbers."""
-    if lanes == TILE:
-        for place in range(first * TILE, last * TILE, TILE):
-            a = larger(a, load_i16(scores, place))
-    else:
-        for place in range(first * 2 * TILE, last * 2 * TILE, 2 * TILE):
-            a, b = larger(a, load_i16(scores, place)), larger(b, load_i16(scores, place + TILE))
-    return a, b
+def _score_in_integers(L: int, first: int, last: int, low: int, width: int, lanes: int, work: Workspace) -> None:
+    """Scores of keys first..last - 1; what is read of keys beyond the last one is never looked at."""
+    keys, queries, scores, step = work.integers[0], work.integers[3], work.scores, (L | 1) * (TILE // 4)
+    for j in range(first, last, KEYS):
+        place, to = low // TILE * step + j * (TILE // 4), (j - first) * lanes
+        if lanes == TILE:
+            _integer_scores_by_16(keys, place, step, 0, width // 4, queries, 0, scores, to)
+        else:
+            _integer_scores_by_32(keys, place, step, 0, width // 4, queries, 0, scores, to)
 
 
 @compiled
 def _shares_in_integers(
-    scores: Any, first: int, last: int, lanes: int, a: Any, a_factor: Any, b: Any, b_factor: Any
+    n: int, lanes: int, lane: int, so_far: Any, factor: Any, total: Any, begins: bool, work: Workspace
 ) -> tuple[Any, Any]:
-    """`_shares` of whole numbers, in pairs: 2^((score - a) a_factor), a key and the next one in row key / 2 of the same
-    array; their sums."""
-    a_sum = b_sum = splat_i16(0)
-    if lanes == TILE:
-        for j in range(first, last, 2):
-            a_sum = a_sum + _pair_of_shares(scores, j, last, TILE, 0, a, a_factor)
-    else:
-        for j in range(first, last, 2):
-            a_sum = a_sum + _pair_of_shares(scores, j, last, 2 * TILE, 0, a, a_factor)
-            b_sum = b_sum + _pair_of_shares(scores, j, last, 2 * TILE, TILE, b, b_factor)
-    return a_sum, b_sum
+    """Scores of n keys -> their shares, in fours: those of a key and the next three in row key / 4 of the same array.
+    Returns the largest score and the sum of shares so far."""
+    scores, weights = work.scores, work.integers[4]
+    top = load_i16(scores, lane)
+    for place in range(lanes + lane, n * lanes, lanes):
+        top = larger(top, load_i16(scores, place))
+    largest = larger(so_far, top)
+    before = splat_f16(0.0) if begins else _power(real_of(so_far - largest) * factor, float32(0))
+    now = _power(real_of(top - largest) * factor, float32(0))
+    store(weights, lane, before)
+    store(weights, lanes + lane, now)
+    shares = splat_i16(0)
+    for j in range(0, n, 4):
+        place = j * lanes + lane
+        a, b = _share(scores, place, top, factor), _share(scores, place + lanes, top, factor)
+        c, d = _share(scores, place + 2 * lanes, top, factor), _share(scores, place + 3 * lanes, top, factor)
+        those = fours_of(a, b, c, d) & splat_i16(-1 if j + 4 <= n else (1 << 8 * (n - j)) - 1)  # there are n
+        store(scores, j // 4 * lanes + lane, those)
+        shares = shares + sums_of_fours(those)
+    return largest, total * before + real_of(shares) * now
 
 
 @compiled
-def _pair_of_shares(scores: Any, j: int, last: int, lanes: int, lane: int, largest: Any, factor: Any) -> Any:
-    """Of keys j (even) and j + 1, which has none if it is `last`; their sum."""
-    place = j * lanes + lane
-    x = _share(real_of(load_i16(scores, place) - largest) * factor)
-    y = _share(real_of(load_i16(scores, place + lanes) - largest) * factor)
-    y = y & splat_i16(-1 if j + 1 < last else 0)
-    store(scores, j // 2 * lanes + lane, pairs_of(x, y))
-    return x + y
+def _share(scores: Any, place: int, top: Any, factor: Any) -> Any:
+    """`attention.share`"""
+    return nearest(_power(real_of(load_i16(scores, place) - top) * factor, float32(7)))
 
 
 @compiled
-def _share(x: Any) -> Any:
-    """`attention.share`, as int32: 2^(x + 15), the 15 being in the number that rounds."""
-    x = where(x < splat_f16(-17.0), splat_f16(-17.0), x)
-    n = x + splat_f16(12582927.0)
-    r = x - (n - splat_f16(12582927.0))
-    p = fma(splat_f16(_P4), r, splat_f16(_P3))
-    p = fma(p, r, splat_f16(_P2))
+def _power(x: Any, more: float) -> Any:
+    """`attention.power` times 2^more, which is in the number that rounds."""
+    x = where(x < splat_f16(attention.FAR), splat_f16(attention.FAR), x)
+    n = x + splat_f16(float32(12582912.0) + more)
+    r = x - (n - splat_f16(float32(12582912.0) + more))
+    p = fma(splat_f16(_P3), r, splat_f16(_P2))
     p = fma(p, r, splat_f16(_P1))
-    return nearest(times_power_of_two(fma(p, r, splat_f16(attention.TOP)), n))
+    return times_power_of_two(fma(p, r, splat_f16(attention.TOP)), n)
+
+
+@compiled
+def _average_in_integers(L: int, first: int, last: int, low: int, high: int, lanes: int, work: Workspace) -> None:
+    """`_average` of whole numbers, by the weights that `_shares_in_integers` has left."""
+    values, weights, scores, across = work.integers[2], work.integers[4], work.scores, work.across
+    fours = (last - first + 3) // 4
+    for d in range(low, high, KEYS):
+        place, to = (d // TILE * (L // 4 + 1) + first // 4) * TILE + d % TILE, d * lanes
+        if lanes == TILE:
+            _integer_means_by_16(values, place, TILE, 0, fours, scores, 0, across, to, weights)
+        else:
+            _integer_means_by_32(values, place, TILE, 0, fours, scores, 0, across, to, weights)
 
 
 def add_norm_reference(a: np.ndarray, b: np.ndarray, norm: Norm) -> np.ndarray:

@@ -440,56 +440,87 @@ def _reals(first: int) -> Any:
 first_reals, last_reals = _reals(0), _reals(16)  # 32 counts (uint16) -> the first or the last 16 as float32
 
 
-# ---------------------------------------------------------------- pairs of integers of 16 bits, in an int32 each
+# ---------------------------------------------------------------- integers of 8 bits, four in an int32
 
 
 @intrinsic
-def pairs_of(typingctx: Any, low: Any, high: Any) -> Any:
-    """The lower halves of two int32, the first in the lower half."""
+def fours_of(typingctx: Any, first: Any, second: Any, third: Any, fourth: Any) -> Any:
+    """Four int32 from 0 to 255 -> one, the first in its lowest octet."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        low = builder.and_(args[0], ir.Constant(I16.llvm, [0xFFFF] * I16.lanes))
-        return builder.or_(low, builder.shl(args[1], ir.Constant(I16.llvm, [16] * I16.lanes)))
+        result = args[0]
+        for i in (1, 2, 3):
+            result = builder.or_(result, builder.shl(args[i], ir.Constant(I16.llvm, [8 * i] * I16.lanes)))
+        return result
 
-    return I16(low, high), codegen
+    return I16(first, second, third, fourth), codegen
 
 
 @intrinsic
-def store_halves(typingctx: Any, array: Any, index: Any, vector: Any) -> Any:
-    """The lower halves of 16 int32, in pairs, become the 8 elements (int32) from index on."""
+def store_octets(typingctx: Any, array: Any, index: Any, vector: Any) -> Any:
+    """The lowest octets of 16 int32, in fours, become the 4 elements (int32) from index on."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        halves = ir.VectorType(ir.IntType(16), I16.lanes)
-        address = builder.bitcast(_address(context, builder, sig.args, args, types.int32), halves.as_pointer())
-        _aligned(builder.store(builder.trunc(args[2], halves), address), types.int32)
+        octets = ir.VectorType(ir.IntType(8), I16.lanes)
+        address = builder.bitcast(_address(context, builder, sig.args, args, types.int32), octets.as_pointer())
+        _aligned(builder.store(builder.trunc(args[2], octets), address), types.int32)
         return context.get_dummy_value()
 
     return types.none(array, index, vector), codegen
 
 
-def _sums_of_pairs(builder: Any, a: Any, b: Any) -> Any:
-    """Of 16 pairs each, what the products of their halves sum to. PMADDWD does that, and with the addition that follows
-    it is one instruction where there is AVX-512 VNNI."""
+def _with_fours(builder: Any, total: Any, unsigned: Any, signed: Any) -> Any:
+    """total + what the products of four octets each sum to, 16 times: where there is AVX-512 VNNI one instruction
+    (VPDPBUSD), elsewhere on x86 two and an addition (PMADDUBSW, PMADDWD). Sums of two products must have 16 bits."""
+    halves = ir.VectorType(ir.IntType(16), 2 * I16.lanes)
     if target.ARM:
-        halves = []
-        for x in (a, b):
-            shift = ir.Constant(I16.llvm, [16] * I16.lanes)
-            halves.append((builder.ashr(builder.shl(x, shift), shift), builder.ashr(x, shift)))
-        (a_low, a_high), (b_low, b_high) = halves
-        return builder.add(builder.mul(a_low, b_low), builder.mul(a_high, b_high))
-    most = target.SUMS_OF_PAIRS
-    name = {16: "llvm.x86.avx512.pmaddw.d.512", 8: "llvm.x86.avx2.pmadd.wd", 4: "llvm.x86.sse2.pmadd.wd"}[most]
-    halves, sums = ir.VectorType(ir.IntType(16), 2 * most), ir.VectorType(ir.IntType(32), most)
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(sums, [halves, halves]), name)
+
+        def shifted(vector: Any, *operations: Any) -> Any:
+            for operation in operations:
+                vector = operation(
+                    vector, ir.Constant(vector.type, [vector.type.element.width // 2] * vector.type.count)
+                )
+            return vector
+
+        unsigned, signed = builder.bitcast(unsigned, halves), builder.bitcast(signed, halves)
+        even = builder.mul(shifted(unsigned, builder.shl, builder.lshr), shifted(signed, builder.shl, builder.ashr))
+        odd = builder.mul(shifted(unsigned, builder.lshr), shifted(signed, builder.ashr))
+        sums = builder.bitcast(builder.add(even, odd), I16.llvm)
+        both = builder.add(shifted(sums, builder.shl, builder.ashr), shifted(sums, builder.ashr))
+        return builder.add(total, both)
+
+    def call(name: str, result: Any, *args: Any) -> Any:
+        function = ir.FunctionType(result, [arg.type for arg in args])
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, f"llvm.x86.{name}"), args)
+
+    if target.VNNI:
+        return call("avx512.vpdpbusd.512", I16.llvm, total, unsigned, signed)
+    by_two, by_four, lanes = {
+        16: ("avx512.pmaddubs.w.512", "avx512.pmaddw.d.512"),
+        8: ("avx2.pmadd.ub.sw", "avx2.pmadd.wd"),
+        4: ("ssse3.pmadd.ub.sw.128", "sse2.pmadd.wd"),
+    }[target.LANES] + (target.LANES,)
+    octets, pairs, sums = (ir.VectorType(ir.IntType(n), 32 * lanes // n) for n in (8, 16, 32))
     parts = []
-    for first in range(0, I16.lanes, most):
-        lanes = ir.Constant(ir.VectorType(INDEX, most), list(range(first, first + most)))
-        pairs = (builder.bitcast(builder.shuffle_vector(x, x, lanes), halves) for x in (a, b))
-        parts.append(builder.call(function, list(pairs)))
+    for first in range(0, I16.lanes, lanes):
+        place = ir.Constant(ir.VectorType(INDEX, lanes), list(range(first, first + lanes)))
+        two = (builder.bitcast(builder.shuffle_vector(x, x, place), octets) for x in (unsigned, signed))
+        parts.append(call(by_four, sums, call(by_two, pairs, *two), ir.Constant(pairs, [1] * pairs.count)))
     while len(parts) > 1:
-        lanes = ir.Constant(ir.VectorType(INDEX, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
-        parts = [builder.shuffle_vector(*two, lanes) for two in zip(parts[::2], parts[1::2], strict=True)]
-    return parts[0]
+        place = ir.Constant(ir.VectorType(INDEX, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+        parts = [builder.shuffle_vector(*two, place) for two in zip(parts[::2], parts[1::2], strict=True)]
+    return builder.add(total, parts[0])
+
+
+@intrinsic
+def sums_of_fours(typingctx: Any, unsigned: Any) -> Any:
+    """The sum of each int32's four octets."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        zero, ones = (ir.Constant(I16.llvm, [each] * I16.lanes) for each in (0, 0x01010101))
+        return _with_fours(builder, zero, args[0], ones)
+
+    return unsigned(unsigned), codegen
 
 
 # ---------------------------------------------------------------- sums of products that stay in registers
@@ -506,9 +537,71 @@ def _products(
     """(a, a's start, a's step, first, last, b, b's start, out, out's start): for k in first..last - 1 add, rounding
     once, element `offset(k, step) + r row_step` of a times 16 `registers` numbers of b to row r of a sum. Rows of b and
     of `out` follow each other. One chain of additions for each number, in the order of k, whatever the shape; one that
-    `goes_on` begins with what `out` has, unless first is 0. Numbers are float32, or (I16) pairs of integers: sums are
-    integers, exact, and added to float32 where they go on."""
+    `goes_on` begins with what `out` has, unless first is 0.
+
+    Numbers are float32, or (I16) fours of octets, those of a unsigned and of b signed, and sums are integers, exact.
+    Where these go on it is the other way round, and there is one argument more, the address of weights [2, 16
+    `registers`]: what `out` has, which is float32, times the first of them, plus the sum times the second."""
     width = registers * F16.lanes
+    real = numbers is F16
+    results = F16 if goes_on else numbers
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def whole(i: int) -> Any:
+            return context.cast(builder, args[i], sig.args[i], types.intp)
+
+        def vector_at(i: int, index: Any, kind: Vector) -> Any:
+            place = _address(context, builder, (sig.args[i], types.intp), (args[i], index), kind.element)
+            return builder.bitcast(place, kind.llvm.as_pointer())
+
+        word = context.get_value_type(types.intp)
+        a_start, a_step, first, last, b_start, out_start = (whole(i) for i in (1, 2, 3, 4, 6, 8))
+        at_zero = builder.icmp_signed("==", first, word(0))
+
+        def zero(kind: Vector) -> Any:
+            return ir.Constant(kind.llvm, [0.0 if kind is F16 else 0] * F16.lanes)
+
+        def load(i: int, index: Any, kind: Vector) -> Any:
+            return _aligned(builder.load(vector_at(i, index, kind)), F16.element)
+
+        def place_of(r: int, t: int) -> Any:
+            return builder.add(out_start, word(r * width + F16.lanes * t))
+
+        def before(r: int, t: int) -> Any:
+            return builder.select(at_zero, zero(F16), load(7, place_of(r, t), F16))
+
+        def more(sum_: Any, vector: Any, same: Any) -> Any:
+            if real:
+                return _llvm_intrinsic("fma", builder, (vector, same, sum_))
+            return _with_fours(builder, sum_, *((vector, same) if goes_on else (same, vector)))
+
+        sums = [
+            [
+                cgutils.alloca_once_value(builder, before(r, t) if goes_on and real else zero(numbers))
+                for t in range(registers)
+            ]
+            for r in range(rows)
+        ]
+        with cgutils.for_range_slice(builder, first, last, word(1), word) as (k, _):
+            at_b = builder.add(b_start, builder.mul(k, word(width)))
+            vectors = [load(5, builder.add(at_b, word(F16.lanes * t)), numbers) for t in range(registers)]
+            at_a = builder.add(a_start, offset(builder, k, a_step))
+            for r in range(rows):
+                index = builder.add(at_a, word(r * row_step))
+                place = _address(context, builder, (sig.args[0], types.intp), (args[0], index), numbers.element)
+                same = _same(builder, builder.load(place), numbers)
+                for t in range(registers):
+                    builder.store(more(builder.load(sums[r][t]), vectors[t], same), sums[r][t])
+        for t in range(registers):
+            if goes_on and not real:
+                old, new = (load(9, word(width * i + F16.lanes * t), F16) for i in range(2))
+            for r in range(rows):
+                result = builder.load(sums[r][t])
+                if goes_on and not real:
+                    result = builder.fmul(builder.sitofp(result, F16.llvm), new)
+                    result = builder.fadd(builder.fmul(load(7, place_of(r, t), F16), old), result)
+                _aligned(builder.store(result, vector_at(7, place_of(r, t), results)), F16.element)
+        return context.get_dummy_value()
 
     def products(
         typingctx: Any,
@@ -522,64 +615,24 @@ def _products(
         out: Any,
         out_start: Any,
     ) -> Any:
-        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            def whole(i: int) -> Any:
-                return context.cast(builder, args[i], sig.args[i], types.intp)
-
-            def vector_at(i: int, index: Any, kind: Vector) -> Any:
-                place = _address(context, builder, (sig.args[i], types.intp), (args[i], index), kind.element)
-                return builder.bitcast(place, kind.llvm.as_pointer())
-
-            word = context.get_value_type(types.intp)
-            a_start, a_step, first, last, b_start, out_start = (whole(i) for i in (1, 2, 3, 4, 6, 8))
-            real = numbers is F16
-            results = F16 if goes_on else numbers
-            at_zero = builder.icmp_signed("==", first, word(0))
-
-            def zero(kind: Vector) -> Any:
-                return ir.Constant(kind.llvm, [0.0 if kind is F16 else 0] * F16.lanes)
-
-            def place_of(r: int, t: int) -> Any:
-                return vector_at(7, builder.add(out_start, word(r * width + F16.lanes * t)), results)
-
-            def before(r: int, t: int) -> Any:
-                there = _aligned(builder.load(place_of(r, t)), F16.element)
-                return builder.select(at_zero, zero(F16), there)
-
-            def begin(r: int, t: int) -> Any:
-                return before(r, t) if goes_on and real else zero(numbers)
-
-            def more(sum_: Any, vector: Any, same: Any) -> Any:
-                if real:
-                    return _llvm_intrinsic("fma", builder, (vector, same, sum_))
-                return builder.add(sum_, _sums_of_pairs(builder, vector, same))
-
-            def end(r: int, t: int) -> Any:
-                sum_ = builder.load(sums[r][t])
-                return sum_ if real or not goes_on else builder.fadd(before(r, t), builder.sitofp(sum_, F16.llvm))
-
-            sums = [[cgutils.alloca_once_value(builder, begin(r, t)) for t in range(registers)] for r in range(rows)]
-            with cgutils.for_range_slice(builder, first, last, word(1), word) as (k, _):
-                at_b = builder.add(b_start, builder.mul(k, word(width)))
-                vectors = [
-                    _aligned(builder.load(vector_at(5, builder.add(at_b, word(F16.lanes * t)), numbers)), F16.element)
-                    for t in range(registers)
-                ]
-                at_a = builder.add(a_start, offset(builder, k, a_step))
-                for r in range(rows):
-                    index = builder.add(at_a, word(r * row_step))
-                    place = _address(context, builder, (sig.args[0], types.intp), (args[0], index), numbers.element)
-                    same = _same(builder, builder.load(place), numbers)
-                    for t in range(registers):
-                        builder.store(more(builder.load(sums[r][t]), vectors[t], same), sums[r][t])
-            for r in range(rows):
-                for t in range(registers):
-                    _aligned(builder.store(end(r, t), place_of(r, t)), F16.element)
-            return context.get_dummy_value()
-
         return types.none(a, a_start, a_step, first, last, b, b_start, out, out_start), codegen
 
-    return intrinsic(products)
+    def weighed(
+        typingctx: Any,
+        a: Any,
+        a_start: Any,
+        a_step: Any,
+        first: Any,
+        last: Any,
+        b: Any,
+        b_start: Any,
+        out: Any,
+        out_start: Any,
+        weights: Any,
+    ) -> Any:
+        return types.none(a, a_start, a_step, first, last, b, b_start, out, out_start, weights), codegen
+
+    return intrinsic(weighed if goes_on and not real else products)
 
 
 def _in_tiles(builder: Any, k: Any, step: Any) -> Any:
@@ -587,9 +640,9 @@ def _in_tiles(builder: Any, k: Any, step: Any) -> Any:
     return builder.add(builder.mul(builder.lshr(k, k.type(4)), step), builder.and_(k, k.type(F16.lanes - 1)))
 
 
-def _in_half_tiles(builder: Any, k: Any, step: Any) -> Any:
-    """Pair k of a token's columns."""
-    return builder.add(builder.mul(builder.lshr(k, k.type(3)), step), builder.and_(k, k.type(F16.lanes // 2 - 1)))
+def _in_quarter_tiles(builder: Any, k: Any, step: Any) -> Any:
+    """Four k of a token's columns."""
+    return builder.add(builder.mul(builder.lshr(k, k.type(2)), step), builder.and_(k, k.type(F16.lanes // 4 - 1)))
 
 
 def _in_rows(builder: Any, k: Any, step: Any) -> Any:
@@ -602,9 +655,9 @@ def along_columns(rows: int, registers: int) -> Any:
     return _products(rows, registers, _in_tiles, F16.lanes)
 
 
-def along_pairs_of_columns(rows: int, registers: int) -> Any:
-    """The same of integers, a pair of columns at a time."""
-    return _products(rows, registers, _in_half_tiles, F16.lanes // 2, numbers=I16)
+def along_fours_of_columns(rows: int, registers: int) -> Any:
+    """The same of integers, four columns at a time."""
+    return _products(rows, registers, _in_quarter_tiles, F16.lanes // 4, numbers=I16)
 
 
 def along_rows(rows: int, registers: int) -> Any:
@@ -613,8 +666,8 @@ def along_rows(rows: int, registers: int) -> Any:
     return _products(rows, registers, _in_rows, 1, goes_on=True)
 
 
-def along_pairs_of_rows(rows: int, registers: int) -> Any:
-    """The same of integers, a pair of tokens at a time."""
+def along_fours_of_rows(rows: int, registers: int) -> Any:
+    """The same of integers, four tokens at a time."""
     return _products(rows, registers, _in_rows, 1, goes_on=True, numbers=I16)
 
 
@@ -683,3 +736,4 @@ def _fold(combine: Callable[[Any, Any, Any], Any]) -> Any:
 
 
 total = _fold(lambda builder, a, b: builder.fadd(a, b))  # sum of the lanes
+greatest = _fold(lambda builder, a, b: builder.select(builder.fcmp_ordered("<", a, b), b, a))

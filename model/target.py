@@ -78,5 +78,8 @@ LOOK_UP = looks_up(_has())
 MANY_REGISTERS = "avx512f" in _has()
 """Whether 16 sums of 16 real numbers fit into registers; else the kernels hold 4."""
 
-SUMS_OF_PAIRS = 16 if "avx512bw" in _has() else 8 if "avx2" in _has() else 4
-"""How many one instruction takes, of two products of integers of 16 bits each (PMADDWD)."""
+LANES = 16 if "avx512bw" in _has() else 8 if "avx2" in _has() else 4
+"""How many integers of 32 bits a register of x86 holds."""
+
+VNNI = "avx512vnni" in _has()
+"""Whether one instruction adds up products of four integers of 8 bits (VPDPBUSD)."""

@@ -133,6 +133,27 @@ MUTATIONS = [
         "",
         "tests/test_mpnet.py::test_its_states_are_the_librarys",
     ),
+    Mutation(
+        "keys beyond a text's last one have shares",
+        "model/kernels.py",
+        "splat_i16(-1 if j + 4 <= n else (1 << 8 * (n - j)) - 1)",
+        "splat_i16(-1)",
+        "tests/test_kernels.py::test_attention_on_integers_is_its_meaning_to_the_bit[1-2]",
+    ),
+    Mutation(
+        "attention forgets all but the last 64 keys",
+        "model/simd.py",
+        "builder.fadd(builder.fmul(load(7, place_of(r, t), F16), old), result)",
+        "builder.fadd(builder.fmul(zero(F16), old), result)",
+        "tests/test_kernels.py::test_attention_on_integers_is_its_meaning_to_the_bit[1-129]",
+    ),
+    Mutation(
+        "networks learn with keys as they are and answer with integers",
+        "training/network.py",
+        "            k = _rounded(k, _scale(sizes.amax((-1, -2), keepdim=True), attention.KEY))\n",
+        "",
+        "tests/test_network.py::test_attention_on_integers_says_nearly_what_it_learned_with_and_nothing_of_padding",
+    ),
 ]
 
 

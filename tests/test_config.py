@@ -9,8 +9,7 @@ from beexformer.model.config import BEEConfig
     ("fields", "words"),
     [
         ({"d_model": 100}, "multiple of 64"),
-        ({"d_model": 64, "n_head": 8, "attention": "int16"}, "multiple of 16"),
-        ({"d_model": 1024, "n_head": 8, "attention": "int16"}, "at most 960"),
+        ({"d_model": 64, "n_head": 8, "attention": "int8"}, "multiple of 16"),
         ({"attention": "int4"}, "must be one of"),
         ({"d_model": 0}, "d_model=0 must lie in 1..4096"),
         ({"n_block": 10**9}, "n_block=1000000000 must lie in 1..64"),

@@ -1,6 +1,7 @@
 """Every kernel against its reference implementation, at sizes that hurt."""
 
 import functools
+import math
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -149,7 +150,7 @@ def test_attention_on_integers_is_its_meaning_to_the_bit(L: int, heads: int) -> 
 def test_integers_come_near_real_numbers() -> None:
     qkv, values = whole(60, 192)
     wanted = kernels.attend_reference(qkv, 4) * values.weight + values.bias
-    assert np.abs(meaning(qkv, 4, values) - wanted).max() < 2e-3 * np.abs(wanted).max()
+    assert np.abs(meaning(qkv, 4, values) - wanted).max() < 0.05 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("size", [0, 1e-15, 1e4])
@@ -162,12 +163,24 @@ def test_attention_on_integers_survives_queries_and_keys_of_any_size(size: float
         np.testing.assert_allclose(got[0], qkv[:, 256:].mean(0) * values.weight + values.bias, rtol=1e-5, atol=1e-4)
 
 
-def test_shares_of_integers_are_powers_of_two_in_15_bits() -> None:
+def test_shares_of_integers_are_powers_of_two() -> None:
     x = np.linspace(-20, 0, 5001, dtype=np.float32)
     shares = attention.share(x)
-    assert np.abs(shares - 2.0**x * attention.MOST).max() <= 0.65
-    assert shares[-1] == attention.MOST
-    assert (shares == shares.astype(np.int16)).all()
+    assert np.abs(shares - 2.0**x * attention.SHARE).max() <= 0.53
+    assert shares[-1] == attention.SHARE
+    assert (shares == shares.astype(np.uint8)).all()
+    np.testing.assert_allclose(attention.power(x), 2.0**x * attention.TOP, rtol=2e-4)
+
+
+def test_a_share_that_rounds_to_nothing_beside_the_largest_counts_among_its_own() -> None:
+    """600 keys, of which the first has half of the softmax and the others a 1,200th each: of 127, a ninth."""
+    q, k = np.ones((1, 1, 16), np.float32), np.zeros((600, 1, 16), np.float32)
+    k[0] = math.log(599) / 4
+    values = np.zeros((600, 1, 16))
+    values[0] = 100
+    weight, bias = np.ones(16, np.float32), np.zeros(16, np.float32)
+    got = attention.attend(np.repeat(q, 600, 0), k, values, weight, bias)
+    assert 47 < got[0, 0] < 55, "half of 100"
 
 
 def test_scratch_begins_with_lines_of_the_caches() -> None:
@@ -242,14 +255,14 @@ def test_the_start_weighted_mean_is_its_reference(L: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["binary", "linear", "both means"])
 @pytest.mark.parametrize(("d_model", "thresholds"), [(64, 1), (128, 4), (192, 3)])
-@pytest.mark.parametrize("numbers", ["real", "int16"])
+@pytest.mark.parametrize("numbers", ["real", "int8"])
 @pytest.mark.parametrize("L", LENGTHS)
 def test_block_and_head_are_their_reference(L: int, numbers: str, d_model: int, thresholds: int, head: str) -> None:
     form = {"head": "linear", "pooling": "mean_and_start"} if head == "both means" else {"head": head}
     shape = {"d_model": d_model, "n_head": 2, "n_block": 1, "head_thresholds": thresholds, "attention": numbers, **form}
     network = Engine(random_checkpoint(**shape))._network
     block, layers = kernels.one_of(network.blocks, 0), kernels.one_of(network.heads, 0)
-    work = kernels.workspace(max(LENGTHS), d_model, 64, thresholds, integers=numbers == "int16")
+    work = kernels.workspace(max(LENGTHS), d_model, 64, thresholds, integers=numbers == "int8")
     h = real(L, d_model)
     expected = kernels.block_reference(h, block, 2, True)
     flat, logits = tiles(h), np.empty(bits.GROUP, np.float32)
@@ -306,8 +319,8 @@ def test_token_types_are_their_meaning(ids: list[int]) -> None:
         {"d_model": 192, "n_head": 2, "d_head": 256},
         {"d_model": 64, "head_thresholds": 9, "embedding": "int4+2", "exact_match": True},
         {"d_model": 64, "head": "linear", "pooling": "mean_and_start"},
-        {"d_model": 64, "n_head": 4, "attention": "int16"},
-        {"d_model": 192, "n_head": 1, "attention": "int16"},
+        {"d_model": 64, "n_head": 4, "attention": "int8"},
+        {"d_model": 192, "n_head": 1, "attention": "int8"},
     ],
 )
 @pytest.mark.parametrize("L", [1, 2, 3, 15, 16, 17, 48, 49, 80])
@@ -316,7 +329,7 @@ def test_a_row_of_full_length_stays_within_its_workspace(L: int, shape: dict[str
     engine = Engine(random_checkpoint(n_block=2, max_tokens=80, **shape))
     config, guard = engine.config, 64
     exact = kernels.workspace(
-        L, config.d_model, config.d_head, config.head_thresholds, integers=config.attention == "int16"
+        L, config.d_model, config.d_head, config.head_thresholds, integers=config.attention == "int8"
     )
     behind = []
 

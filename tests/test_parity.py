@@ -19,7 +19,7 @@ from beexformer.training.export import Parity, network_of, tensors_of, verify
 FEW = {"embedding": "int4+2", "head_thresholds": 4}
 MATCH = {"exact_match": True}
 LINEAR = {"head": "linear"}
-WHOLE = {"attention": "int16"}
+WHOLE = {"attention": "int8"}
 MANY = {"head": "linear", "labels": tuple(f"class {i}" for i in range(1000))}
 
 

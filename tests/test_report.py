@@ -415,7 +415,7 @@ def test_a_field_that_recipes_have_since_parts_no_runs(root: Path, tmp_path: Pat
     records = [recorded(root, tmp_path, "sst2", variant, 1) for variant in ("fp", "proposed")]
     for record in records:
         record.meta["recipe"] = {**record.meta["recipe"], "network": {"n_block": 2}}
-    records[1].meta["recipe"]["network"] |= {"pooling": "mean", "attention": "int16"}  # what they had, and no matter
+    records[1].meta["recipe"]["network"] |= {"pooling": "mean", "attention": "int8"}  # what they had, and no matter
     rows = splits(Data.model_validate(section("sst2")), root)
     task = results.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None)
     assert gather.add(task, records) == {}

@@ -182,7 +182,7 @@ class Distillation:
             max_tokens=self.recipe.max_tokens,
             binary=binary,
             embedding="int4+2",
-            attention="int16" if binary else "real",
+            attention="int8" if binary else "real",
         )
         return BEExformer(config, precision=device.products(self.device)).to(self.device)
 

@@ -27,14 +27,25 @@ def _dropout(ratio: float) -> nn.Module:
     return nn.Dropout(ratio) if ratio else nn.Identity()
 
 
+def _scale(largest: Tensor, most: int) -> Tensor:
+    """`attention.scale`"""
+    exact = most / (largest.detach() + attention.LEAST)
+    return exact.view(torch.int32).bitwise_and(~attention.COARSE).view(torch.float32)
+
+
+def _rounded(x: Tensor, scale: Tensor) -> Tensor:
+    """x to the nearest whole number of 1 / scale; gradients pass as if it were x."""
+    return x + ((x.detach() * scale).round() / scale - x.detach())
+
+
 class Attention(nn.Module):
-    """Binarized multi-head attention: h [B, L, D], mask [B, L] -> [B, L, D]. It learns with real numbers; where the
-    network answers with integers, so does this when it is not learning."""
+    """Binarized multi-head attention: h [B, L, D], mask [B, L] -> [B, L, D]. Where the network answers with integers it
+    learns with numbers that are rounded as these are, and has the integers themselves when it is not learning."""
 
     def __init__(self, config: BEEConfig, precision: torch.dtype) -> None:
         super().__init__()
         self.n_head = config.n_head
-        self.in_integers = config.binary and config.attention == "int16"
+        self.in_integers = config.binary and config.attention == "int8"
         # a hundredth of the operations; rounded, it would flip signs that the exported network doesn't (docs/log.md)
         self.precision = torch.float32 if config.binary else precision
         D = config.d_model
@@ -46,8 +57,15 @@ class Attention(nn.Module):
         if self.in_integers and not self.training:
             return self.o(self._in_integers(h, mask))
         q, k, v = self.qkv(h).to(self.precision).view(B, L, 3, self.n_head, D // self.n_head).permute(2, 0, 3, 1, 4)
+        if self.in_integers:
+            sizes = k.abs().masked_fill(~mask[:, None, :, None], 0)
+            k = _rounded(k, _scale(sizes.amax((-1, -2), keepdim=True), attention.KEY))
+            q = _rounded(q, _scale(q.abs().amax(-1, keepdim=True), attention.QUERY))
         scores = (q @ k.transpose(-1, -2)).float() * (D // self.n_head) ** -0.5  # eq. 15, scaled by sqrt(D/H)
         weights = scores.masked_fill(~mask[:, None, None, :], -torch.inf).softmax(-1)
+        if self.in_integers:
+            weights = _rounded(weights, attention.SHARE / weights.detach().amax(-1, keepdim=True))
+            weights = weights / weights.sum(-1, keepdim=True)
         heads = weights.to(self.precision) @ v
         return self.o(heads.transpose(1, 2).reshape(B, L, D).float())  # eq. 19
 
