@@ -52,4 +52,4 @@ def test_a_review_with_a_sentence_that_was_read_is_told_apart(tmp_path: Path) ->
 def test_answers_about_other_reviews_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "mpnet.npz", logits=np.zeros((3, 2)), tokens=np.ones(3), dev_accuracy=0.9)
     with pytest.raises(SystemExit, match="is of other reviews; give --work another folder"):
-        long_text.mpnet(tmp_path, ["one"], tmp_path, None)  # type: ignore[arg-type]
+        long_text.mpnet(tmp_path, ["one"], tmp_path, 1, None)  # type: ignore[arg-type]

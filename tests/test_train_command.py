@@ -22,6 +22,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "rows.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
     (tmp_path / "labels.txt").write_text("good: a charming film\nbad: the worst movie\n")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BEE_DATA", raising=False)
     return tmp_path
 
 

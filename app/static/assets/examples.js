@@ -3,7 +3,7 @@
 
 const NEUTRAL = [
   ["Short", "Thank you, that was quick."],
-  ["A question", "Could you tell me when this will be ready?"],
+  ["A question", "Could you send me the bill once more?"],
   ["A complaint", "I have asked twice now, and nobody has answered."],
   [
     "Long",
