@@ -1,13 +1,14 @@
 """
 How far a checkpoint for sentiment agrees on whole reviews with an MPNet that reads 512 tokens.
 
-    python bench/long_text.py --data folder [--checkpoint sst2 another-folder ...] [--work runs/long_text]
+    python bench/long_text.py --data folder [--checkpoint sst2 another-folder ...] [--work runs/long_text] [--seed 1]
 
-The reviews are the 2,000 that `recipes/backbone.toml` holds out: no backbone has read one of their sentences. They have
-no labels; MPNet, fine-tuned on the 12,000 longest labelled rows of SST-2 for one epoch, says what they are. What it
-says is kept in --work, in mpnet.npz: the first call takes a quarter of an hour of a core with bfloat16 products, later
-ones half a minute a checkpoint. Sentences of --trained-on, which a task's own training may have read (with a teacher's
-labels), may stand in some reviews; the others are counted apart. Prints a table and one JSON line.
+The reviews are the 2,000 that `recipes/backbone.toml` holds out: no backbone has read one of their sentences. They
+have no labels; MPNet, fine-tuned on the 12,000 longest labelled rows of SST-2 for one epoch, says what they are.
+Another --seed makes one that says otherwise of one review in twenty, so ask two. What it says is kept in --work, in
+mpnet.npz: the first call takes a quarter of an hour of a core with bfloat16 products, later ones half a minute a
+checkpoint. Sentences of --trained-on, which a task's own training may have read (with a teacher's labels), may stand
+in some reviews; the others are counted apart. Prints a table and one JSON line.
 """
 
 import argparse

@@ -5,7 +5,8 @@ numbers, to the bit, on every CPU: integers are exact, and real numbers have one
 - a query is scaled so that its largest axis is nearly QUERY, and rounded; keys likewise, to KEY, by the largest of all
   keys of the text in that head
 - keys are taken TOGETHER at a time. Shares of a softmax among them are whole numbers, the largest being SHARE, and
-  what they say of values counts by 2^(their largest score - the largest of all so far)
+  what they say of values counts by 2^(their largest score - the largest of all so far), as in FlashAttention (Dao et
+  al. 2022), where they have the largest of all so far in common
 - values are z/2 for the sums z of signs that v = alpha z + b comes from: whole numbers, so nothing is rounded; beyond
   VALUE, 13 times the spread that signs have by chance at D = 384, they are cut. alpha and b are applied to their mean,
   which is the same, because shares sum to one

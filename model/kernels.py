@@ -677,9 +677,9 @@ def _attend_head_in_integers(L: int, D: int, head: int, width: int, lanes: int, 
     """`_attend_head` of whole numbers: `attention.attend`, in the same order."""
     low, high, across = head * width, (head + 1) * width, work.across
     key_scale = load_f16(work.integers[1], head * TILE)
-    a_factor = b_factor = _queries_in_integers(across, low, width, lanes, 0, key_scale, work)
+    a_factor = b_factor = _queries_in_integers(low, width, lanes, 0, key_scale, work)
     if lanes > TILE:
-        b_factor = _queries_in_integers(across, low, width, lanes, TILE, key_scale, work)
+        b_factor = _queries_in_integers(low, width, lanes, TILE, key_scale, work)
     a = b = splat_i16(-(2**30))  # below any score
     a_sum = b_sum = splat_f16(0.0)
     for start in range(0, L, attention.TOGETHER):
@@ -698,8 +698,9 @@ def _attend_head_in_integers(L: int, D: int, head: int, width: int, lanes: int, 
 
 
 @compiled
-def _queries_in_integers(across: Any, low: int, width: int, lanes: int, lane: int, key_scale: Any, work: Any) -> Any:
+def _queries_in_integers(low: int, width: int, lanes: int, lane: int, key_scale: Any, work: Workspace) -> Any:
     """16 queries of a head as integers; what their scores are to be multiplied by."""
+    across = work.across
     largest = splat_f16(0.0)
     for place in range(low * lanes + lane, (low + width) * lanes + lane, lanes):
         x = absolute(load_f16(across, place))

@@ -220,12 +220,6 @@ def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
-def root(typingctx: Any, a: Any) -> Any:
-    """The square root, rounded once."""
-    return a(a), lambda context, builder, sig, args: _llvm_intrinsic("sqrt", builder, args)
-
-
-@intrinsic
 def absolute(typingctx: Any, a: Any) -> Any:
     return a(a), lambda context, builder, sig, args: _llvm_intrinsic("fabs", builder, args)
 
@@ -544,6 +538,7 @@ def _products(
     `registers`]: what `out` has, which is float32, times the first of them, plus the sum times the second."""
     width = registers * F16.lanes
     real = numbers is F16
+    weighs = goes_on and not real
     results = F16 if goes_on else numbers
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -593,15 +588,17 @@ def _products(
                 for t in range(registers):
                     builder.store(more(builder.load(sums[r][t]), vectors[t], same), sums[r][t])
         for t in range(registers):
-            if goes_on and not real:
+            if weighs:
                 old, new = (load(9, word(width * i + F16.lanes * t), F16) for i in range(2))
             for r in range(rows):
                 result = builder.load(sums[r][t])
-                if goes_on and not real:
+                if weighs:
                     result = builder.fmul(builder.sitofp(result, F16.llvm), new)
                     result = builder.fadd(builder.fmul(load(7, place_of(r, t), F16), old), result)
                 _aligned(builder.store(result, vector_at(7, place_of(r, t), results)), F16.element)
         return context.get_dummy_value()
+
+    # numba takes the number of arguments from a function's signature, so each has its own
 
     def products(
         typingctx: Any,
@@ -632,7 +629,7 @@ def _products(
     ) -> Any:
         return types.none(a, a_start, a_step, first, last, b, b_start, out, out_start, weights), codegen
 
-    return intrinsic(weighed if goes_on and not real else products)
+    return intrinsic(weighed if weighs else products)
 
 
 def _in_tiles(builder: Any, k: Any, step: Any) -> Any:
