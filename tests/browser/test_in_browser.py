@@ -347,10 +347,14 @@ def test_a_service_that_is_gone_is_said_plainly_and_found_again(opened: Opened, 
         settled(page)
     type_in(page, EASY)
     expect(page.get_by_role("alert")).to_contain_text("The service does not answer")
+    page.get_by_label("Lines", exact=True).fill(DEEP)
+    page.get_by_role("button", name="Classify").click()
+    expect(page.locator("#progress-says")).to_have_text("Stopped after 0 of 1 line.")
     port = server.url.rpartition(":")[2]
     with server_of(tmp_path, BEEXFORMER, "serve", "--port", port):
         expect(page.get_by_role("alert")).to_be_hidden()
         exits(page, 3)
+        expect(page.locator("#rows tbody tr")).to_have_count(1)
 
 
 def test_a_busy_service_is_waited_for(opened: Opened) -> None:
@@ -388,6 +392,111 @@ def test_a_model_can_be_chosen_where_there_are_several(opened: Opened, tmp_path:
         settled(page)
         expect(page.get_by_label("Model")).to_be_hidden()
         page.close()
+
+
+def held(page: Any, path: str) -> list[Any]:
+    """Requests to this path from now on, which wait until the test lets them go on."""
+    result: list[Any] = []
+    page.route(f"**/{path}", lambda route: result.append(route))
+    return result
+
+
+def let_go(routes: list[Any]) -> None:
+    for route in routes:
+        route.continue_()
+
+
+def test_an_example_that_comes_late_stays_out_of_a_field_in_use(opened: Opened) -> None:
+    page = opened()
+    late = held(page, "models/sst2")
+    with page.expect_request("**/models/sst2"):
+        page.reload()
+    page.get_by_label("Your sentence").focus()
+    let_go(late)
+    expect(page.locator("#about")).to_contain_text("sst2")
+    page.keyboard.type(EASY)
+    expect(page.get_by_label("Your sentence")).to_have_value(EASY)
+
+
+def test_an_example_that_comes_late_keeps_a_second_text(opened: Opened) -> None:
+    page = opened()
+    page.get_by_label("Model").select_option("mrpc")
+    second = page.get_by_label("Second text")
+    expect(second).not_to_have_value("")
+    late = held(page, "models/rte")
+    with page.expect_request("**/models/rte"):
+        page.get_by_label("Model").select_option("rte")
+    second.fill("and a dull one")
+    page.get_by_label("Lines", exact=True).focus()
+    let_go(late)
+    expect(page.locator("#about")).to_contain_text("rte")
+    expect(second).to_have_value("and a dull one")
+
+
+def test_what_depends_on_a_model_rests_until_it_is_known(opened: Opened) -> None:
+    page = opened()
+    settled(page)
+    late = held(page, "models/mrpc")
+    with page.expect_request("**/models/mrpc"):
+        page.get_by_label("Model").select_option("mrpc")
+    tabs = page.get_by_label("a tab separates two texts")
+    for control in (tabs, page.get_by_role("slider", name="delta"), page.get_by_role("button", name="Fill in")):
+        expect(control).to_be_disabled()
+    let_go(late)
+    expect(tabs).to_be_enabled()
+    expect(tabs).to_be_checked()
+
+
+def test_lines_wait_for_the_model_that_was_chosen(opened: Opened, shipped: Server) -> None:
+    page = opened()
+    settled(page)
+    late = held(page, "models/mrpc")
+    with page.expect_request("**/models/mrpc"):
+        page.get_by_label("Model").select_option("mrpc")
+    page.get_by_label("Lines", exact=True).fill("a fine film\ta poor film")
+    page.get_by_role("button", name="Classify").click()
+    let_go(late)
+    answer = asked(shipped, "a fine film", text_pair="a poor film", model="mrpc")
+    expect(page.locator("#rows tbody tr")).to_contain_text(percent(answer["score"]))
+
+
+def test_the_model_that_was_chosen_last_counts(opened: Opened) -> None:
+    page = opened()
+    settled(page)
+    late = held(page, "models/rte")
+    with page.expect_request("**/models/rte"):
+        page.get_by_label("Model").select_option("rte")
+    page.get_by_label("Model").select_option("mrpc")
+    expect(page.locator("#about")).to_contain_text("mrpc")
+    let_go(late)
+    with page.expect_request(lambda request: "and a dull one" in (request.post_data or "")) as sent:
+        page.get_by_label("Second text").fill("and a dull one")
+    assert sent.value.post_data_json["model"] == "mrpc"
+    expect(page.locator("#about")).to_contain_text("mrpc")
+
+
+def test_models_are_listed_once_whatever_is_typed_meanwhile(opened: Opened) -> None:
+    """A second list would choose the default again."""
+    page = opened()
+    late = held(page, "models")
+    with page.expect_request("**/models"):
+        page.reload()
+    type_in(page, EASY)
+    page.wait_for_timeout(500)  # by then a typed text is sent, where the model is known
+    let_go(late)
+    exits(page, 3)
+    assert len(late) == 1
+
+
+def test_a_model_stays_chosen_where_its_description_fails(opened: Opened) -> None:
+    page = opened(errors=REFUSED)
+    settled(page)
+    page.route("**/models/cola", lambda route: route.fulfill(status=502), times=1)
+    page.get_by_label("Model").select_option("cola")
+    expect(page.get_by_role("alert")).to_contain_text("looks for it")
+    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.locator("#about")).to_contain_text("cola")
+    expect(page.get_by_label("Model")).to_have_value("cola")
 
 
 def test_it_works_under_a_prefix(opened: Opened, shipped: Server) -> None:

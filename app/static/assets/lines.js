@@ -31,11 +31,11 @@ const COLUMNS = [
 let running = null;
 let done = []; // {line, item, result}: the answer or the problem of each line
 
-/** options() -> the fields that all items of a request share; fail(error) shows what stopped everything. */
+/** await options() -> the fields that all items of a request share; fail(error) shows what stopped everything. */
 export function setUpLines({ options, fail }) {
   $("many-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    run(options(), fail);
+    run(options, fail);
   });
   $("lines").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("many-form").requestSubmit();
@@ -52,11 +52,12 @@ async function run(options, fail) {
   if (texts.length === 1 && !texts[0]) return void $("lines").focus();
   running?.abort();
   const { signal } = (running = new AbortController());
-  const waiting = texts.map((text, i) => ({ line: i + 1, item: { ...split(text), ...options } }));
   const answered = [];
   busy(true);
   progress(0, texts.length);
   try {
+    const shared = await options(); // a model that was chosen just now may make tabs part texts
+    const waiting = texts.map((text, i) => ({ line: i + 1, item: { ...split(text), ...shared } }));
     for await (const lines of answers(waiting, signal)) {
       answered.push(...lines);
       progress(answered.length, texts.length);

@@ -13,15 +13,19 @@ const SLIDING = 90;
 const TIMES = 3; // that a text is asked for, once it stands: one time alone says little
 const RESTING = 400; // ms until then
 const AGAIN = 3000; // between looks for a service that does not answer
+const NEED_MODEL = ["delta", "delta-number", "sure", "pair-toggle", "fill", "tabs"]; // and rest until it is described
 
 let model = null; // the description of the chosen one, with `blocks`
+let describing = new AbortController(); // the model that was chosen last; older ones are aborted and never shown
+let described = null; // the promise of that, while it is on its way
 let delta = null; // null: the model's default
 let sure = null; // the entropy threshold; 0: none; null: the model's default
 let full = { key: "", found: null }; // the last answer at full depth: moving delta does not change it
 let asking = new AbortController(); // of the newest question; older ones are aborted and never shown
 let timer = 0;
-let suggested = ""; // the example that stands in the field because nobody has typed yet
+let suggested = { text: "", pair: "" }; // the example that stands there because nobody has typed yet
 
+const unknown = () => model?.name !== $("model").value;
 const effective = () => delta ?? model.default_delta;
 const fields = () => request(delta, sure, model.blocks);
 const candidates = () => {
@@ -38,12 +42,12 @@ function later(milliseconds) {
 
 async function classify() {
   clearTimeout(timer);
+  if (unknown()) return void (described ?? describe()); // which asks, once it knows the model
   asking.abort();
   asking = new AbortController();
   const { signal } = asking;
   const text = $("text").value;
   const pair = $("pair-field").hidden ? "" : $("pair").value;
-  if (!model) return void start();
   if (!text.trim() || (model.input === "pair" && !pair.trim())) {
     state("empty");
     return void notice("");
@@ -252,9 +256,11 @@ function showLabels() {
 
 function showExamples() {
   const [, text, pair = ""] = firstOf(model);
-  if (!$("text").value || $("text").value === suggested) {
-    // nobody has typed yet: the text of another model would say nothing of this one
-    [$("text").value, $("pair").value, suggested] = [text, pair, text];
+  const untouched = ([id, example]) => $(id) !== document.activeElement && ["", example].includes($(id).value);
+  if (Object.entries(suggested).every(untouched)) {
+    // nobody has typed or is about to: the text of another model would say nothing of this one
+    suggested = { text, pair };
+    [$("text").value, $("pair").value] = [text, pair];
     grow();
   }
   $("examples").replaceChildren(
@@ -295,13 +301,48 @@ function setUpText() {
     if ($("pair").value) later(0);
   });
   $("fill").addEventListener("click", () => {
-    if (model) $("lines").value = linesOf(model).join("\n");
+    $("lines").value = linesOf(model).join("\n");
     $("run").focus();
   });
 }
 
-async function describe(name) {
-  const { body } = await ask(`models/${encodeURIComponent(name)}`, { onWait: waiting });
+/** Get to know the chosen model, and before the first one which there are. What depends on it rests meanwhile: what
+ *  comes would undo a click. */
+function describe() {
+  clearTimeout(timer);
+  asking.abort(); // that is of the model before
+  describing.abort();
+  describing = new AbortController();
+  const { signal } = describing;
+  for (const id of NEED_MODEL) $(id).disabled = true;
+  described = (async () => {
+    try {
+      if (!$("model").value) showModels(await get("models", signal));
+      showModel(await get(`models/${encodeURIComponent($("model").value)}`, signal));
+      described = null;
+    } catch (error) {
+      if (signal.aborted) return described; // the newer one
+      described = null;
+      fail(error, describe);
+    }
+  })();
+  return described;
+}
+
+async function get(path, signal) {
+  const { body } = await ask(path, { signal, onWait: waiting });
+  signal.throwIfAborted();
+  notice("");
+  return body;
+}
+
+function showModels({ models }) {
+  $("model").replaceChildren(...models.map(({ name }) => make("option", { value: name, textContent: name })));
+  $("model").value = models.find((each) => each.default).name;
+  $("model-field").hidden = models.length < 2;
+}
+
+function showModel(body) {
   model = { ...body, blocks: body.config.n_block };
   const classes = model.labels.length > 12 ? plural(model.labels.length, "class", "classes") : model.labels.join(", ");
   $("about").textContent =
@@ -312,33 +353,25 @@ async function describe(name) {
         "probabilities."
       : "");
   $("delta-default").textContent = `the model\u2019s default, ${show(model.default_delta)}`;
-  for (const id of ["delta", "delta-number", "sure"]) $(id).disabled = false;
+  for (const id of NEED_MODEL) $(id).disabled = false;
   showExamples();
   showInput();
   showLabels();
   chooseSure(sure);
 }
 
-async function start() {
-  try {
-    const {
-      body: { models },
-    } = await ask("models", { onWait: waiting });
-    notice("");
-    $("model").replaceChildren(...models.map(({ name }) => make("option", { value: name, textContent: name })));
-    $("model").value = models.find((each) => each.default).name;
-    $("model-field").hidden = models.length < 2;
-    await describe($("model").value);
-  } catch (error) {
-    fail(error, start);
-  }
-}
-
 setUpText();
 setUpDelta();
 setUpLines({
-  options: () => (model ? { model: model.name, ...candidates(), ...fields() } : {}),
-  fail: (error) => fail(error, () => $("many-form").requestSubmit()),
+  options: async () => {
+    if (unknown()) await (described ?? describe());
+    return unknown() ? { model: $("model").value || undefined } : { model: model.name, ...candidates(), ...fields() };
+  },
+  fail: (error) =>
+    fail(error, () => {
+      later(0); // the text's question was given up for it
+      $("many-form").requestSubmit();
+    }),
 });
-$("model").addEventListener("change", () => describe($("model").value).catch((error) => fail(error, start)));
-start();
+$("model").addEventListener("change", describe);
+describe();
