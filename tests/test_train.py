@@ -412,6 +412,41 @@ def test_labelled_rows_are_repeated_beside_more_numerous_others(root: Path) -> N
     assert set(often[often > 1]) == {round(0.5 * (len(often) - count) / count)}
 
 
+def test_scores_suppose_the_labelled_rows_shares_where_that_is_asked_for(root: Path) -> None:
+    """Rows made beside them have shares of their own: by Bayes' rule logits move by the log of the ratio."""
+    soft = "".join(f"{text},2.0,-2.0\n" for text in random_texts(300, 5, longest=9))  # nearly all of them bad
+    (root / "others.csv").write_text("text,logit_bad,logit_good\n" + soft)
+    lines = (root / "train.csv").read_text().splitlines()[1:41]
+    own = "".join(f"{line.rsplit(',', 1)[0]},0,0,{line.rsplit(',', 1)[1]}\n" for line in lines)
+    (root / "own.csv").write_text("text,logit_bad,logit_good,label\n" + own)
+    (root / "train.csv").write_text("text,label\nnever seen a,bad\nnever seen b,good\n")
+    data = {"train": "own.csv", "also": ["others.csv"], "dev": "train.csv", "labelled_share": 0.5}
+
+    def trained(shares: str) -> trainer.Trainer:
+        asked = plan(data={**data, "class_shares": shares}, optim={**OPTIM, "epochs": 0.1})
+        result = prepare.prepare(asked, root, root / "work", RunProgress(Console(quiet=True)))
+        made = trainer.Trainer(asked, result, None, torch.device("cpu"))
+        (root / shares).mkdir()
+        made.fit(root / shares, RunProgress(Console(quiet=True)))
+        return made
+
+    as_learned, as_labelled = trained("learned"), trained("labelled")
+    targets, count = as_labelled.data.targets, len(lines)
+    times = round(0.5 * 300 / count)
+    assert times > 1
+    learned = (times * targets[:count].sum(0) + targets[count:].sum(0)) / (times * count + len(targets) - count)
+    shift = np.log(targets[:count].mean(0) / learned)
+    assert shift[1] > 0.5 > 0 > shift[0], "good ones are more often met than learned from"
+    np.testing.assert_allclose(as_labelled.logits() - as_learned.logits(), np.tile(shift, (2, 2, 1)), atol=1e-4)
+
+
+@pytest.mark.parametrize("section", [{"second_stage": {"epochs": 1}}, {"data": {"balance": True}}])
+def test_labelled_shares_go_with_training_on_other_rows_too(section: dict[str, Any]) -> None:
+    data = {"train": "train.csv", "class_shares": "labelled", **section.get("data", {})}
+    with pytest.raises(TrainingError, match="class_shares"):
+        plan(**{**section, "data": data})
+
+
 def test_thresholds_of_bits_are_settled_as_they_are_exported(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[bool, set[torch.dtype], int]] = []
 

@@ -70,6 +70,11 @@ class Data(Section):
     text_pair: str | None = None
     label: str = "label"
     encoding: str | None = Field(None, description="of files that are not UTF-8 or UTF-16, as cp1252")
+    class_shares: Literal["learned", "labelled"] = Field(
+        "learned",
+        description="that scores suppose: those of all rows learned from, or those of the labelled ones, where other "
+        "rows were made with shares of their own",
+    )
     balance: bool = Field(False, description="rows of small classes count for as much together as those of large ones")
     described: dict[str, str] | None = Field(
         None, description="label -> a few words on it; with [heads], what is read of the class beside its rows"
@@ -283,6 +288,15 @@ class Recipe(Section):
     def _bits(self) -> Self:
         if self.start.checkpoint and self.full_precision:
             raise ValueError("a checkpoint has its bits already; leave [full_precision] out, or start from a backbone")
+        return self
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.data.class_shares == "labelled" and (self.heads or self.second_stage or self.data.balance):
+            raise ValueError(
+                'data.class_shares "labelled" is for training on other rows too; leave it out with [heads], '
+                "[second_stage] and balance"
+            )
         return self
 
     @model_validator(mode="after")

@@ -97,6 +97,19 @@ class Trainer:
             self.loops.append(loop)
         if self.data.config.binary:
             thresholds.settle(self.network, self.feed.calibration())
+        if self.recipe.data.class_shares == "labelled":
+            self._suppose_labelled_shares()
+
+    @torch.no_grad()
+    def _suppose_labelled_shares(self) -> None:
+        """Move the logits of every exit by the log of how much more of each class the labelled rows have than what was
+        learned from: Bayes' rule for another prior (Saerens, Latinne and Decaestecker 2002)."""
+        targets = self.data.targets
+        learned = targets[self.feed.specs(np.random.default_rng(0))[:, 4]].mean(0, dtype=np.float64)
+        shift = torch.from_numpy(np.log(targets[_labelled(self.data)].mean(0, dtype=np.float64) / learned))
+        for head in self.network.heads.values():
+            bias: Any = head.out.bias
+            bias.add_(shift.to(bias))
 
     def logits(self) -> np.ndarray:
         """Dev rows through every exit of the network as it will be exported, [N, exits, m] float32."""
@@ -125,15 +138,21 @@ def _feed(recipe: Recipe, data: Prepared, tokens_a_step: int, on: torch.device, 
     lengths = np.array([len(row) for row in inner])
     nothing = np.zeros_like(lengths)
     specs = np.stack([np.cumsum(lengths) - lengths, lengths, nothing, nothing, np.arange(len(inner))], 1)
-    known = np.arange(len(inner)) < len(data.train)  # the others are the teacher's
-    if data.train.stated is not None:
-        known[: len(data.train)] = data.train.stated
+    known = _labelled(data)
     labelled, others = specs[known], specs[~known]
     share = recipe.data.labelled_share
     times = max(1, round(share * len(others) / len(labelled))) if share else 1
     specs = labelled if labelled_alone else np.concatenate([np.tile(labelled, (times, 1)), others])
     specials = int(data.ids[0][0]), int(data.ids[0][-1])
     return Feed(np.concatenate(inner), lambda rng: specs, tokens_a_step, specials, on, recipe.optim.seed)
+
+
+def _labelled(data: Prepared) -> np.ndarray:
+    """Which rows have a label of their own, [N] bool; the others are a teacher's."""
+    result = np.arange(len(data.ids)) < len(data.train)
+    if data.train.stated is not None:
+        result[: len(data.train)] = data.train.stated
+    return result
 
 
 def _on_cpu(feed: Feed) -> list[Batch]:
