@@ -18,7 +18,6 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numba.extending import register_jitable
 
 from beexformer.model.config import DEFAULT_DELTA
 
@@ -64,7 +63,6 @@ def entropy_of_label_sets(logits: np.ndarray) -> np.ndarray:
     return nats
 
 
-@register_jitable  # the kernels compile this very function
 def should_exit(previous: float, current: float, delta: float, threshold: float) -> bool:
     """Alg. 2's condition: entropies (nats) before and after a block -> whether the block no longer paid; or whether
     the entropy is below `threshold` (nats) already, which it never is below 0."""

@@ -4,17 +4,22 @@ How numba compiles kernels: in less than half the time that it would take by its
 By itself it would put each part of a kernel through all of LLVM, down to machine code that nobody calls, and once more
 within what calls it; put the whole through LLVM twice, to find counts of references, of which kernels have none;
 compile a part anew for each number that a caller states; look for what kernels don't have (closures, array
-expressions, `with`); and collect garbage while nothing is thrown away. Knows nothing of what kernels compute.
+expressions, `with`); load all that it can compile, linear algebra and with it scipy among it; analyse the code anew
+after each pass; and collect garbage while nothing is thrown away. Knows nothing of what kernels compute.
 """
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from numba import njit, types
+from numba.core import typing
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
 from numba.core.compiler_machinery import PassManager
+from numba.core.cpu import CPUContext
+from numba.core.runtime import rtsys
 from numba.core.typed_passes import (
     IRLegalization,
     NativeLowering,
@@ -23,6 +28,38 @@ from numba.core.typed_passes import (
     PreLowerStripPhis,
 )
 from numba.core.untyped_passes import FixupArgs, GenericRewrites, IRProcessing, ReconstructSSA, TranslateByteCode
+
+
+def _load_types(context: Any) -> None:
+    """The typing of what kernels use beside what is built in."""
+    from numba.core.typing import mathdecl
+
+    context.install_registry(mathdecl.registry)
+
+
+def _load_code(context: Any) -> None:
+    """Its lowering."""
+    rtsys.initialize(context)
+    from numba.core import optional  # noqa: F401
+    from numba.cpython import builtins, iterators, mathimpl, numbers, rangeobj, slicing, tupleobj  # noqa: F401
+    from numba.misc import literal  # noqa: F401
+    from numba.np import arrayobj  # noqa: F401
+
+    # what is loaded already too: numba has the code of intrinsics in whichever was the first
+    for registry in dict.fromkeys([mathimpl.registry, *context._registries]):
+        context.install_registry(registry)
+
+
+@contextmanager
+def _loading_little() -> Iterator[None]:
+    """While it lasts numba loads what kernels use alone; what other functions need is loaded once they are compiled.
+    Nobody else compiles meanwhile: numba has a lock, and who is here holds it."""
+    all_types, all_code = typing.Context.load_additional_registries, CPUContext.load_additional_registries
+    typing.Context.load_additional_registries, CPUContext.load_additional_registries = _load_types, _load_code
+    try:
+        yield
+    finally:
+        typing.Context.load_additional_registries, CPUContext.load_additional_registries = all_types, all_code
 
 
 class _Library(JITCodeLibrary):  # type: ignore[misc]
@@ -62,10 +99,15 @@ class Whole(CompilerBase):  # type: ignore[misc]
 
     library = _Library
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        with _loading_little():
+            super().__init__(*args, **options)
+
     def define_pipelines(self) -> list[PassManager]:
         self.state.library = self.library(self.state.targetctx.codegen(), self.state.func_id.func_qualname)
         self.state.library.enable_object_caching()
         passes = PassManager("kernel")
+        passes._ENFORCING = False  # each pass leaves the code as the next one wants it
         for each in (
             TranslateByteCode,
             FixupArgs,
@@ -86,7 +128,8 @@ class Whole(CompilerBase):  # type: ignore[misc]
         collecting = gc.isenabled()
         gc.disable()  # a seventh of the time
         try:
-            return super()._compile_core()
+            with _loading_little():
+                return super()._compile_core()
         finally:
             if collecting:
                 gc.enable()

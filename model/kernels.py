@@ -14,6 +14,7 @@ groups of GROUP rows: what lies between products stays in the second cache, what
 stop after any group. Other arrays are flat, and used from their beginning for as many elements as the row needs.
 
 Only the whole forward pass can be called from Python and is cached (model/kernel_cache.py); the others are parts of it.
+They do without min and max where they can: numba makes machine code of these by themselves, as slow to come as a part.
 """
 
 import math
@@ -683,7 +684,7 @@ def _attend_head_in_integers(L: int, D: int, head: int, width: int, lanes: int, 
     a = b = splat_i16(-(2**30))  # below any score
     a_sum = b_sum = splat_f16(0.0)
     for start in range(0, L, attention.TOGETHER):
-        last = min(start + attention.TOGETHER, L)
+        last = start + attention.TOGETHER if start + attention.TOGETHER < L else L
         _score_in_integers(L, start, last, low, width, lanes, work)
         a, a_sum = _shares_in_integers(last - start, lanes, 0, a, a_factor, a_sum, start == 0, work)
         if lanes > TILE:
@@ -812,7 +813,7 @@ def add_norm(a: Tiles, b: Tiles, L: int, D: int, norm: Norm, out: Tiles) -> None
             y2, y3 = load_f16(y, _at(out, t + 2, i)) - mean, load_f16(y, _at(out, t + 3, i)) - mean
             s0, s1, s2, s3 = fma(y0, y0, s0), fma(y1, y1, s1), fma(y2, y2, s2), fma(y3, y3, s3)
         variance = total((s0 + s1) + (s2 + s3)) / float32(D)
-        scale = splat_f16(float32(1.0) / np.sqrt(variance + float32(1e-5)))
+        scale = splat_f16(float32(1.0) / math.sqrt(variance + float32(1e-5)))
         for t in range(D // TILE):
             place = _at(out, t, i)
             centred = (load_f16(y, place) - mean) * scale
@@ -885,7 +886,8 @@ def block(h: Tiles, L: int, D: int, layers: Block, n_head: int, carry_x: bool, w
 
 def count_groups(L: int) -> int:
     """How many groups of rows a text goes through a block in."""
-    return max(1, (L - TILE + GROUP - 1) // GROUP)
+    count = (L - TILE + GROUP - 1) // GROUP
+    return count if count > 1 else 1
 
 
 groups = compiled(count_groups)
@@ -967,7 +969,7 @@ def start_state(h: Tiles, L: int, D: int, out: Any) -> None:
     decay, one = splat_f16(START_DECAY), splat_f16(1.0)
     for t in range(D // TILE):
         s = weights = splat_f16(0.0)
-        for i in range(min(L, START_TOKENS) - 1, -1, -1):
+        for i in range((L if L < START_TOKENS else START_TOKENS) - 1, -1, -1):
             s, weights = fma(s, decay, load_f16(h.numbers, _at(h, t, i))), fma(weights, decay, one)
         store(out, t * TILE, s / weights)
 
@@ -1108,7 +1110,7 @@ def softmax(logits: np.ndarray, out: np.ndarray) -> float:
     """`exits.softmax` of one exit's logits float32 into out [m], and `exits.entropy` of them in nats, float64."""
     top = np.float64(logits[0])
     for j in range(1, out.size):
-        top = max(top, np.float64(logits[j]))
+        top = logits[j] if logits[j] > top else top
     total_ = 0.0
     for j in range(out.size):
         out[j] = math.exp(logits[j] - top)
@@ -1118,7 +1120,8 @@ def softmax(logits: np.ndarray, out: np.ndarray) -> float:
         mean += (logits[j] - top) * out[j]
     for j in range(out.size):
         out[j] /= total_
-    return max(math.log(total_) - mean / total_, 0.0)
+    nats = math.log(total_) - mean / total_
+    return 0.0 if nats < 0.0 else nats
 
 
 @compiled
@@ -1133,6 +1136,8 @@ def sigmoids(logits: np.ndarray, out: np.ndarray) -> float:
         nats += math.log(1.0 + e) + size * e / (1.0 + e)
     return nats
 
+
+should_exit = compiled(exits.should_exit)
 
 SIZES = 13  # of a network, before its addresses
 _OF_EMBEDDING, _OF_BLOCK, _OF_HEAD = 4, 22, 11  # addresses
@@ -1288,7 +1293,7 @@ def early_exit_forward(
                 entropies[e] = sigmoids(logits[e], scores) if several else softmax(logits[e], scores)
                 previous = entropies[e - 1] if e else most
                 if c >= max_blocks or (
-                    c >= min_blocks and exits.should_exit(previous, entropies[e], delta, entropy_threshold * most)
+                    c >= min_blocks and should_exit(previous, entropies[e], delta, entropy_threshold * most)
                 ):
                     return c
             if c == C:

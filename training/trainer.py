@@ -108,8 +108,8 @@ class Trainer:
         learned = targets[self.feed.specs(np.random.default_rng(0))[:, 4]].mean(0, dtype=np.float64)
         shift = torch.from_numpy(np.log(targets[_labelled(self.data)].mean(0, dtype=np.float64) / learned))
         for head in self.network.heads.values():
-            bias: Any = head.out.bias
-            bias.add_(shift.to(bias))
+            out: Any = head.out
+            out.bias.add_(shift.to(out.bias))
 
     def logits(self) -> np.ndarray:
         """Dev rows through every exit of the network as it will be exported, [N, exits, m] float32."""
