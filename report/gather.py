@@ -22,7 +22,7 @@ from beexformer.report.results import DELTA, Net, Runs, Task
 from beexformer.report.sizes import packed_bytes, real_bytes
 from beexformer.training import calibrate
 from beexformer.training.data import Rows, key
-from beexformer.training.evaluate import logits_of, recorded
+from beexformer.training.evaluate import answering, logits_of, recorded
 from beexformer.training.progress import RunProgress
 from beexformer.training.recipe import Data, Network
 from beexformer.training.record import Record, find
@@ -100,8 +100,7 @@ def _measure(task: Task, engine: Engine, progress: RunProgress) -> None:
     logits, tokens = run(task.dev, "dev")
     evaluation = engine.description["evaluation"]
     task.made = evaluation["provenance"]
-    temperatures = calibrate.recorded(evaluation, logits.shape[1])
-    task.calibration = evaluation.get("calibration", {}).get("kind", "none")
+    task.kind = evaluation.get("calibration", {}).get("kind", "none")
     task.shipped = Net(
         variant="proposed",
         seed=task.made.get("seed", 0),
@@ -109,7 +108,7 @@ def _measure(task: Task, engine: Engine, progress: RunProgress) -> None:
         logits=logits,
         tokens=tokens,
         size_bytes=engine.description["size_bytes"],
-        temperatures=temperatures,
+        calibration=calibrate.recorded(evaluation, engine.config),
         settings=engine.resolve(ExitOptions()),
         date=task.made.get("date", ""),
     )
@@ -173,10 +172,11 @@ def _nets(task: Task, records: Iterable[Record]) -> Runs:
 def _net(task: Task, record: Record) -> Net:
     config = BEEConfig(**record.meta["config"])
     variant, logits = record.meta["variant"], record.logits
-    temperatures = calibrate.recorded(record.meta, logits.shape[1])
+    settings = _settings(record.meta["recipe"].get("exit") or {}, config)
+    calibration = calibrate.recorded(record.meta, config)
     if variant != "proposed":  # which was calibrated when it was exported; what it is compared with is treated alike
-        temperatures = calibrate.temperatures(logits, record.labels, task.calibration)
-        logits = logits / temperatures[:, None]
+        calibration = calibrate.fit_what_pays(logits, record.labels, task.kind, answering(config, settings))
+        logits = calibration.of(logits)
     return Net(
         variant=variant,
         seed=record.meta["seed"],
@@ -184,8 +184,8 @@ def _net(task: Task, record: Record) -> Net:
         logits=logits,
         tokens=record.tokens,
         size_bytes=packed_bytes(config) if config.binary else real_bytes(config),
-        temperatures=temperatures,
-        settings=_settings(record.meta["recipe"].get("exit") or {}, config),
+        calibration=calibration,
+        settings=settings,
         date=_date(record),
     )
 

@@ -18,7 +18,15 @@ from beexformer.report import bootstrap
 from beexformer.report.cited import PAPER
 from beexformer.training import calibrate
 from beexformer.training.data import Rows
-from beexformer.training.evaluate import DELTAS, THRESHOLDS, answers, evaluate_policy, exits_taken, flops_saved
+from beexformer.training.evaluate import (
+    DELTAS,
+    THRESHOLDS,
+    answering,
+    answers,
+    evaluate_policy,
+    exits_taken,
+    flops_saved,
+)
 
 DELTA = DEFAULT_DELTA
 
@@ -34,7 +42,7 @@ class Net:
     logits: np.ndarray
     tokens: np.ndarray
     size_bytes: int
-    temperatures: np.ndarray  # [exits], what the logits were divided by; ones where it isn't calibrated
+    calibration: calibrate.Calibration  # of the logits
     settings: ExitSettings  # in effect where nothing is asked
     date: str = ""
 
@@ -66,9 +74,13 @@ class Net:
 
     @property
     def raw(self) -> np.ndarray:
-        """The logits before calibration divided them."""
-        undivided: np.ndarray = self.logits * self.temperatures[:, None]
-        return undivided
+        """The logits before calibration."""
+        return self.calibration.undo(self.logits)
+
+    @property
+    def answering(self) -> slice:
+        """Where among its exits those are that may answer where nothing is asked."""
+        return answering(self.config, self.settings)
 
     @cached_property
     def saved(self) -> float:
@@ -115,7 +127,7 @@ class Task:
     dev: Rows
     test: Rows | None
     shipped: Net | None = None
-    calibration: calibrate.Kind = "per_exit"  # of what ships
+    kind: calibrate.Kind = "per_exit"  # of the calibration of what ships
     tested: Net | None = None  # the shipped network on test rows
     made: dict[str, Any] = field(default_factory=dict)  # the shipped network's provenance
     runs: Runs = field(default_factory=dict)  # made like what ships
@@ -201,6 +213,6 @@ def _with_threshold(task: Task, net: Net, share: float) -> tuple[float, float]:
     return result.saved, task.scores(result.predicted).value
 
 
-def rescaled(task: Task, net: Net, kind: calibrate.Kind) -> Net:
-    """The network with temperatures of this kind, each half of the rows with those of the other half."""
-    return replace(net, logits=calibrate.cross_fitted(net.raw, task.dev.labels, kind))
+def recalibrated(task: Task, net: Net, kind: calibrate.Kind, biased: slice | None = None) -> Net:
+    """The network calibrated anew, see `calibrate.fit`, each half of the rows by what the other half fits."""
+    return replace(net, logits=calibrate.cross_fitted(net.raw, task.dev.labels, kind, biased))

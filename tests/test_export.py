@@ -10,6 +10,7 @@ from tiny import random_texts
 
 from beexformer.model.config import BEEConfig
 from beexformer.model.engine import Engine
+from beexformer.model.options import ExitOptions
 from beexformer.model.tokenizer import Tokenizer, train_wordpiece
 from beexformer.training import calibrate, export
 from beexformer.training.data import Rows
@@ -26,7 +27,14 @@ def network() -> BEExformer:
     shape = {"d_model": 64, "n_block": 2, "n_head": 2, "d_head": 64, "max_tokens": 32}
     result = BEExformer(BEEConfig(vocab_size=Tokenizer(TOKENIZER, 32).vocab_size, n_class=2, **shape)).eval()
     logits = export.network_logits(result, IDS)
-    calibrate.fold(result, np.abs(logits[..., 1] - logits[..., 0]).mean(0) / 4)
+    calibrate.Calibration(np.abs(logits[..., 1] - logits[..., 0]).mean(0) / 4, np.zeros(2)).fold(result)
+    return result
+
+
+def shifted(by: float) -> BEExformer:
+    """The same, but that all exits add this to the logit of the second class and take it from that of the first."""
+    result = network()
+    calibrate.Calibration(np.ones(2), np.array([-by, by])).fold(result)
     return result
 
 
@@ -50,9 +58,11 @@ MADE = {
 }
 
 
-def finished(out: Path, test: Rows | None = TEST, **options: Any) -> tuple[dict[str, Any], export.Parity]:
+def finished(
+    out: Path, test: Rows | None = TEST, shift: float = 0.0, **options: Any
+) -> tuple[dict[str, Any], export.Parity]:
     return export.calibrate_and_export(
-        network(),
+        shifted(shift),
         name="task",
         labels=["no", "yes"],
         tokenizer=TOKENIZER,
@@ -77,7 +87,48 @@ def test_what_is_served_is_calibrated(tmp_path: Path) -> None:
     served, _ = logits_of(engine, DEV)
     raw, _ = logits_of(Engine.load(_written(tmp_path / "raw", calibration="none")), DEV)
     assert fitted["temperatures"] == pytest.approx(calibrate.temperatures(raw, DEV.labels), rel=1e-4)
-    np.testing.assert_allclose(served, raw / np.array(fitted["temperatures"])[:, None], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(served, calibrate.recorded(evaluation, engine.config).of(raw), rtol=1e-4, atol=1e-6)
+
+
+def test_a_class_bias_is_served_where_it_pays(tmp_path: Path) -> None:
+    """Exits that all say one class too often are put right, and evaluation and card say so."""
+    evaluation, parity = finished(tmp_path / "a", shift=4.0)
+    assert parity.holds
+    engine = Engine.load(tmp_path / "a")
+    fitted = calibrate.recorded(evaluation, engine.config)
+    assert fitted.bias[0] > 0.1
+    assert fitted.bias.sum() == pytest.approx(0)
+    raw, _ = logits_of(Engine.load(_written(tmp_path / "raw", shift=4.0, calibration="none")), DEV)
+    served, _ = logits_of(engine, DEV)
+    np.testing.assert_allclose(served, fitted.of(raw), rtol=1e-4, atol=1e-5)
+    assert evaluation["dev"]["full_depth_score"] > (raw[:, -1].argmax(-1) == DEV.labels).mean() + 0.05
+    for split in ("dev", "test"):
+        assert evaluation["calibration"][split]["ece_after"] < evaluation["calibration"][split]["ece_before"]
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "Dev rows fitted temperatures and class biases" in card
+    assert "Class biases, the same at every exit, were fitted there too" in card
+
+
+def test_where_no_class_bias_pays_nothing_is_said_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "bias_pays", lambda *_: False)
+    evaluation, _ = finished(tmp_path / "a", shift=4.0)
+    assert set(evaluation["calibration"]) == {"kind", "temperatures", "dev", "test"}
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "Dev rows fitted temperatures; the test set" in card
+    assert "Class biases" not in card
+
+
+def test_a_class_bias_is_fitted_to_the_exits_that_may_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[slice] = []
+
+    def pays(raw: np.ndarray, labels: np.ndarray, kind: str, answering: slice) -> bool:
+        asked.append(answering)
+        return False
+
+    monkeypatch.setattr(calibrate, "bias_pays", pays)
+    for options in (ExitOptions(), ExitOptions(min_blocks=2), ExitOptions(max_blocks=1)):
+        finished(tmp_path / "a", options=options)
+    assert asked == [slice(0, 2), slice(1, 2), slice(0, 1)]
 
 
 def _written(out: Path, **options: Any) -> Path:

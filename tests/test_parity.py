@@ -140,16 +140,18 @@ def test_verify_notices_an_engine_that_is_wrong() -> None:
 
 
 @pytest.mark.parametrize("shape", [{}, LINEAR], ids=["binary head", "linear head"])
-@pytest.mark.parametrize("temperature", [0.2, 20.0])
-def test_calibrated_logits_are_compared_as_they_were_trained(temperature: float, shape: dict[str, object]) -> None:
+@pytest.mark.parametrize(("temperature", "shift"), [(0.2, 0.0), (20.0, 0.0), (20.0, 0.5)])
+def test_calibrated_logits_are_compared_as_they_were_trained(
+    temperature: float, shift: float, shape: dict[str, object]
+) -> None:
     checkpoint = random_checkpoint(**shape)
     rows = [Engine(checkpoint).encode(text) for text in random_texts(20)]
     before = verify(checkpoint, Engine(checkpoint), rows)
     network = network_of(checkpoint)
-    calibrate.fold(network, np.full(6, temperature))
-    fitted = {"calibration": {"temperatures": [temperature] * 6}}
-    divided = replace(checkpoint, tensors=tensors_of(network), evaluation=fitted)
-    after = verify(divided, Engine(divided), rows)
+    fitted = calibrate.Calibration(np.full(6, temperature), np.linspace(-shift, shift, network.config.n_class))
+    fitted.fold(network)
+    calibrated = replace(checkpoint, tensors=tensors_of(network), evaluation={"calibration": fitted.to_dict()})
+    after = verify(calibrated, Engine(calibrated), rows)
     assert after.logits_max == pytest.approx(before.logits_max, rel=0.05, abs=1e-5)
     assert after.flipped == before.flipped
 

@@ -18,13 +18,12 @@ from beexformer.model.engine import Engine
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions, ExitSettings
 from beexformer.model.tensors import unstack
-from beexformer.report import asked, bootstrap, depth, gather, results, tables
+from beexformer.report import asked, bootstrap, calibration, depth, gather, results, tables
 from beexformer.report.baselines import Answered
 from beexformer.report.cited import CITED, COLUMNS, PAPER
 from beexformer.report.results import DELTA, Net
 from beexformer.report.sizes import packed_bytes, real_bytes
-from beexformer.training import encoders
-from beexformer.training.calibrate import served
+from beexformer.training import calibrate, encoders
 from beexformer.training.data import Rows
 from beexformer.training.evaluate import evaluate, exits_taken, logits_of
 from beexformer.training.export import tensors_of
@@ -247,7 +246,7 @@ def test_f1_is_not_the_only_metric_of_a_pair_task(written: tuple[Path, Engine], 
     none, result, mean = cells(text, "above the majority class, by accuracy")
     dev = splits(Data.model_validate(section("rte")), root).dev
     seeds = [np.load(written[0] / "runs" / f"rte-proposed-{seed}.npz") for seed in (1, 2)]
-    right = [np.mean(served(run["logits"], DELTA).argmax(-1) == dev.labels) for run in seeds]
+    right = [np.mean(calibrate.served(run["logits"], DELTA).argmax(-1) == dev.labels) for run in seeds]
     assert none == "-", "SST-2 is scored by accuracy as it is"
     assert result.startswith(f"{100 * (np.mean(right) - np.mean(dev.labels == 0)):+.1f} [")
     assert mean == f"{result} (1 of 4 tasks)"
@@ -390,12 +389,50 @@ def test_policies_meet_at_the_ends(root: Path, tmp_path: Path) -> None:
     rows = splits(Data.model_validate(section("sst2")), root)
     task = results.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None)
     config = BEEConfig(**record.meta["config"])
-    net = Net("proposed", 1, config, record.logits, record.tokens, 0, np.ones(3), PLAIN)
+    net = Net("proposed", 1, config, record.logits, record.tokens, 0, calibrate.recorded({}, config), PLAIN)
     first, last = (np.mean(record.logits[:, c].argmax(-1) == rows.dev.labels) for c in (0, -1))
     for name, curve in results.policies(task, net).items():
         assert max(curve) == (pytest.approx(0.66, abs=0.02), first), name
         if not {"paper", "same", "last"}.intersection(re.findall(r"\w+", name)):
             assert min(curve) == (0, last), name
+
+
+def test_a_class_bias_that_ships_is_shown_beside_temperatures_alone(root: Path, tmp_path: Path) -> None:
+    record = recorded(root, tmp_path, "sst2", "proposed", 1)
+    rows = splits(Data.model_validate(section("sst2")), root)
+    config = BEEConfig(**record.meta["config"])
+    fitted = calibrate.Calibration(np.array([1.5, 1.0, 2.0]), np.array([0.25, -0.25]))
+    net = Net("proposed", 1, config, fitted.of(record.logits), record.tokens, 0, fitted, replace(PLAIN, min_blocks=2))
+    np.testing.assert_allclose(net.raw, record.logits)
+    task = results.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None, shipped=net)
+    said = "\n".join(calibration.calibration([task], tmp_path, RunProgress(Console(quiet=True))))
+    assert "| one for each exit | " in said
+    [temperatures] = re.findall(r"\| one for each exit, and a class bias \(ships\) \| (.*?) \|", said)
+    anew = calibrate.fit(net.raw, rows.dev.labels, "per_exit", slice(1, 3))
+    wanted = "{:.2f} {:.2f} {:.2f}; bias {:+.2f} {:+.2f}".format(*anew.temperatures, *anew.bias)
+    assert temperatures == wanted
+    assert calibration.BIAS in said
+    plain = replace(net, calibration=calibrate.recorded({}, config))
+    task = replace(task, shipped=plain)
+    said = "\n".join(calibration.calibration([task], tmp_path, RunProgress(Console(quiet=True))))
+    assert "one for each exit (ships)" in said
+    assert "bias" not in said
+
+
+def test_what_a_recorded_run_is_compared_with_gets_a_class_bias_where_it_pays(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "FEWEST", 20)
+    rows = splits(Data.model_validate(section("sst2")), root)
+    task = results.Task("sst2", "accuracy", rows.labels, rows.train, rows.dev, None)
+    records = [recorded(root, tmp_path, "sst2", variant, 1) for variant in ("fp", "proposed")]
+    records = [replace(record, logits=record.logits + np.float32([-2, 2])) for record in records]
+    assert gather.add(task, records) == {}
+    [fp], [proposed] = task.runs["fp"], task.runs["proposed"]
+    assert fp.calibration.bias[0] > 0.1
+    np.testing.assert_allclose(fp.logits, fp.calibration.of(records[0].logits))
+    np.testing.assert_allclose(fp.raw, records[0].logits, atol=1e-5)
+    assert (proposed.logits == records[1].logits).all(), "it was calibrated when it was exported"
 
 
 def test_the_mean_of_the_seeds_is_within_each_resample(root: Path, tmp_path: Path) -> None:
@@ -432,7 +469,7 @@ def test_the_cited_rows_are_the_papers() -> None:
 def test_flops_at_the_exits_are_those_of_where_rows_leave(root: Path, tmp_path: Path) -> None:
     record = recorded(root, tmp_path, "sst2", "proposed", 1)
     config = BEEConfig(**record.meta["config"])
-    net = Net("proposed", 1, config, record.logits, record.tokens, 0, np.ones(3), PLAIN)
+    net = Net("proposed", 1, config, record.logits, record.tokens, 0, calibrate.recorded({}, config), PLAIN)
     one, two, three = net.leaving()
     wanted = sum(rows * flops.forward(config, 11, c).flops for c, rows in ((1, one), (2, two), (3, three))) / 50
     real, binary = depth._at_exits(net, 11)

@@ -317,19 +317,23 @@ def test_a_run_goes_on_from_a_checkpoint(root: Path) -> None:
 
 
 def test_a_warm_start_takes_the_calibration_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Temperatures that calibration folded into the heads are taken out: they are fitted anew when the run ends."""
-    temperatures = np.array([1.5, 0.8])  # those of so short a run may be near 1
+    """Temperatures and class bias that are folded into the heads are taken out: they are fitted anew when the run
+    ends."""
+    temperatures, bias = np.array([1.5, 0.8]), np.array([-0.75, 0.75])  # a run so short may ask for 1 and 0
     with monkeypatch.context() as fitted:
         fitted.setattr(calibrate, "temperatures", lambda logits, labels, kind="per_exit": temperatures)
+        fitted.setattr(calibrate, "class_bias", lambda logits, labels: bias)
+        fitted.setattr(calibrate, "bias_pays", lambda *_: True)
         before = run(plan(), root, "before")
     assert before["calibration"]["temperatures"] == temperatures.tolist()
+    assert before["calibration"]["bias"] == bias.tolist()
     start = warm_start.read("out/before", root)
     network = BEExformer(start.checkpoint.config).eval()
     start.start(network)
     engine = Engine.load(root / "out" / "before")
     rows = [engine.encode(text) for text in random_texts(20, 9, longest=9)]
     ours = export.network_logits(network, [row.ids for row in rows])
-    np.testing.assert_allclose(ours / temperatures[:, None], engine.logits(rows), atol=1e-4)
+    np.testing.assert_allclose(ours / temperatures[:, None] + bias, engine.logits(rows), atol=1e-4)
 
 
 def test_dev_is_evaluated_on_the_rows_of_the_embedding_that_are_exported(root: Path) -> None:

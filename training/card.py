@@ -17,7 +17,7 @@ tags: [binary-neural-network, early-exit, beexformer]
 def write(checkpoint: Checkpoint, licence: str) -> str:
     """README.md of a checkpoint folder, from its description and its evaluation."""
     config, result = checkpoint.config, checkpoint.evaluation
-    made, dev = result["provenance"], result["dev"]
+    made, dev, fitted = result["provenance"], result["dev"], result.get("calibration", {})
     options = checkpoint.exit.over(ExitOptions(delta=dev["delta"])).stated()
     marks = "; in pairs, tokens that both texts have are marked" if config.exact_match else ""
     scored = "\n".join(
@@ -36,7 +36,7 @@ weights and activations, an exit after every block{marks}. Labels: {", ".join(ch
 | --- | ---: | ---: | ---: | ---: | --- |
 {scored}
 
-{_judged(made)} FLOPs are real operations plus
+{_judged(made, "bias" in fitted)} FLOPs are real operations plus
 binary operations / 64.
 
 ## How it was made
@@ -52,7 +52,7 @@ binary operations / 64.
 
 - Half of the labelled training texts have at most {made["tokens_median"]} tokens, 99 in 100 at most
   {made["tokens_p99"]}: longer ones are a guess, and beyond {config.max_tokens} tokens a text is cut.
-- {_calibration(result.get("calibration"))}
+- {_calibration(fitted)}
 - It repeats the biases of its data and of what it started from; don't let it decide about people.
 """
 
@@ -126,7 +126,7 @@ def _pooling(checkpoint: Checkpoint) -> str:
     return f"\nEvery exit reads the mean of a text's states and one that weighs its first words most{how}."
 
 
-def _judged(made: dict[str, Any]) -> str:
+def _judged(made: dict[str, Any], biased: bool) -> str:
     if made.get("cross_validated"):
         return (
             "Nothing was held out: dev are the training rows, cross-validated, each answered by heads that were\n"
@@ -136,8 +136,9 @@ def _judged(made: dict[str, Any]) -> str:
         return "Training rows alone chose everything, by cross-validation; neither dev nor test did."
     if "patience" in made["recipe"].get("optim", {}):  # of releases before 0.2
         return "The dev set chose when to stop training; the test set, where there is one, chose nothing."
+    fitted = "temperatures and class biases" if biased else "temperatures"
     return (
-        "The weights are those at the end of the schedule. Dev rows fitted temperatures; the test set, where there is\n"
+        f"The weights are those at the end of the schedule. Dev rows fitted {fitted}; the test set, where there is\n"
         "one, chose nothing."
     )
 
@@ -181,7 +182,7 @@ def _text(tables: list[dict[str, Any]]) -> str:
     return ", ".join(f"{t['rows']:,} rows of {t['file']} ({t.get('form', 'sentences')})" for t in tables)
 
 
-def _calibration(fitted: dict[str, Any] | None) -> str:
+def _calibration(fitted: dict[str, Any]) -> str:
     if not fitted or fitted["kind"] == "none":
         return (
             "Scores are no calibrated probabilities: an exit is trained to agree with labels and teacher, not to doubt."
@@ -195,6 +196,16 @@ def _calibration(fitted: dict[str, Any] | None) -> str:
     )
     return (
         f"Scores are calibrated by {kind}, fitted on dev and part of the weights.\n"
+        f"{_biases(fitted)}"
         f"  Expected calibration error of the answers, in {BINS} bins: {measured}.\n"
         "  On other text than this data they are no probabilities."
+    )
+
+
+def _biases(fitted: dict[str, Any]) -> str:
+    if "bias" not in fitted:
+        return ""
+    return (
+        "  Class biases, the same at every exit, were fitted there too: they put right how often each class is\n"
+        "  predicted, and dev scores are of the rows that they were fitted on.\n"
     )

@@ -85,12 +85,19 @@ def evaluate_policy(
     }
 
 
+def answering(config: BEEConfig, options: ExitOptions | ExitSettings) -> slice:
+    """Where among its exits those are that may answer a row under these options, counted from 0: all where these bound
+    nothing."""
+    first = int(np.searchsorted(config.exits, options.min_blocks or 1))
+    last = int(np.searchsorted(config.exits, options.max_blocks or config.n_block, "right"))
+    return slice(first, max(first + 1, last))  # a network with one exit takes it, whatever is asked
+
+
 def exits_taken(config: BEEConfig, logits: np.ndarray, settings: ExitSettings) -> np.ndarray:
     """Which of its exits each row takes [N], counted from 1; logits [N, exits, m]."""
-    first = int(np.searchsorted(config.exits, settings.min_blocks)) + 1
-    last = int(np.searchsorted(config.exits, settings.max_blocks, "right"))
     policy = exits.entropy_gain(settings.delta, settings.entropy_threshold, multi_label=config.multi_label)
-    return exits.exit_layers(logits, policy, first, last)
+    may = answering(config, settings)
+    return exits.exit_layers(logits, policy, may.start + 1, may.stop)
 
 
 def answers(

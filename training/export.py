@@ -25,7 +25,7 @@ from beexformer.training import calibrate, card
 from beexformer.training.batches import pad, sorted_batches
 from beexformer.training.data import Rows
 from beexformer.training.decisions import decide, same
-from beexformer.training.evaluate import encode_rows, evaluate_logits, logits_of
+from beexformer.training.evaluate import answering, encode_rows, evaluate_logits, logits_of
 from beexformer.training.network import BEExformer, LinearHead
 
 ROUNDING = 1e-4
@@ -178,10 +178,10 @@ def verify(checkpoint: Checkpoint, engine: Engine, rows: list[Row]) -> Parity:
     ours = engine.logits(rows)
     second = [row.pair_ids for row in rows if row.pair_ids is not None]
     theirs = network_logits(network_of(checkpoint), [row.ids for row in rows], pair_ids=second)
-    temperatures = calibrate.recorded(checkpoint.evaluation, ours.shape[1])
-    apart = calibrate.unscaled(np.abs(ours - theirs), temperatures)
+    calibration = calibrate.recorded(checkpoint.evaluation, checkpoint.config)
+    apart = np.abs(ours - theirs) * calibration.divisors  # a bias is no part of a difference
     # rounding grows with what is rounded: heads that tell classes apart without a doubt have logits of hundreds
-    largest = np.abs(calibrate.unscaled(ours, temperatures)).max(2, keepdims=True)
+    largest = np.abs(calibration.undo(ours)).max(2, keepdims=True)
     apart = (apart / np.maximum(1, largest)).max((1, 2))
     differ, thresholds = 0, None if engine.thresholds is None else np.array(engine.thresholds)
     for row, a, b in zip(rows, ours, theirs, strict=True):
@@ -245,21 +245,22 @@ def calibrate_and_export(
 ) -> tuple[dict[str, Any], Parity]:
     """Calibrate a trained network on dev, pack it, verify it against the engine, evaluate it, write `out`.
 
-    The temperatures are folded into `network` itself; `options` are the checkpoint's defaults. `on_dev` is given the
+    What is fitted is folded into `network` itself; `options` are the checkpoint's defaults. `on_dev` is given the
     dev rows through the exported network, logits [N, exits, m] float32 and tokens [N], before anything is written.
     Raises TrainingError, and leaves what stood in `out` alone, if torch and engine disagree.
     """
     pairs = bool(dev.pairs)
     raw, tokens = logits_of(Engine(packed(network, name, labels, tokenizer, pairs, {})), dev)
-    temperatures = calibrate.temperatures(raw, dev.labels, calibration)
-    calibrate.fold(network, temperatures)
-    fitted = {"calibration": {"kind": calibration, "temperatures": temperatures.tolist()}}
-    checkpoint = replace(packed(network, name, labels, tokenizer, pairs, fitted), exit=options)
+    may_answer = answering(network.config, options)
+    fitted = calibrate.fit_what_pays(raw, dev.labels, calibration, may_answer)
+    fitted.fold(network)
+    said = {"calibration": {"kind": calibration, **fitted.to_dict()}}
+    checkpoint = replace(packed(network, name, labels, tokenizer, pairs, said), exit=options)
     engine = Engine(checkpoint)
     encoded = encode_rows(engine, dev)
     parity = verified(checkpoint, engine, encoded)
     logits = engine.logits(encoded)
-    crossed = calibrate.cross_fitted(raw, dev.labels, calibration)
+    crossed = calibrate.cross_fitted(raw, dev.labels, calibration, may_answer if fitted.biased else None)
     evaluation = evaluated(engine, metric, (dev, raw, crossed, logits, tokens), test)
     evaluation["provenance"] = {**provenance, "parity": asdict(parity)}
     if on_dev:
@@ -275,12 +276,11 @@ def evaluated(
     test: Rows | None,
     thresholds: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """{dev, test, calibration} of a calibrated network. `on_dev`: the rows, their logits before calibration, divided by
-    the temperatures of the other half, and as they are served, each [N, exits, m], and their tokens [N]. `thresholds`
-    of several labels a text are the engine's, or on dev rows [N, m] such as other rows chose."""
+    """{dev, test, calibration} of a calibrated network. `on_dev`: the rows, their logits before calibration, calibrated
+    by what the other half fits, and as they are served, each [N, exits, m], and their tokens [N]. `thresholds` of
+    several labels a text are the engine's, or on dev rows [N, m] such as other rows chose."""
     dev, raw, crossed, logits, tokens = on_dev
     calibration = dict(engine.description["evaluation"]["calibration"])
-    temperatures = np.array(calibration["temperatures"])
     settings = engine.resolve(ExitOptions())
     own = None if engine.thresholds is None else np.array(engine.thresholds)
     thresholds = own if thresholds is None else thresholds
@@ -289,6 +289,6 @@ def evaluated(
     if test:
         seen, lengths = logits_of(engine, test)
         result["test"] = evaluate_logits(engine.config, seen, lengths, test.labels, metric, settings, own)
-        raw_test = calibrate.unscaled(seen, temperatures)
+        raw_test = calibrate.recorded(engine.description["evaluation"], engine.config).undo(seen)
         calibration["test"] = calibrate.measure(raw_test, seen, test.labels, settings.delta)
     return {**result, "calibration": calibration}

@@ -74,7 +74,7 @@ def export_heads(recipe: Recipe, data: Prepared, out: Path, progress: RunProgres
         unseen = fitted.heads.unseen
     else:
         (logits, tokens), labels, unseen = logits_of(engine, data.dev), data.dev.labels, None
-    raw = calibrate.unscaled(logits, fitted.heads.temperatures)
+    raw = calibrate.recorded(fitted.checkpoint.evaluation, engine.config).undo(logits)
     metric = recipe.data.metric_of(data.config.multi_label)
     evaluation = export.evaluated(engine, metric, (data.dev, raw, logits, logits, tokens), data.test, unseen)
     evaluation["calibration"]["per_exit"] = [

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
-from beexformer.model.options import ExitOptions
+from beexformer.model.options import NOTHING_ASKED, ExitOptions
 from beexformer.training.data import Columns
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -310,6 +310,11 @@ class Recipe(Section):
         if self.teacher or self.full_precision or self.second_stage:
             raise ValueError("[heads] trains no network; leave [teacher], [full_precision] and [second_stage] out")
         return self
+
+    @property
+    def exit_options(self) -> ExitOptions:
+        """What is in effect where a request asks for nothing, as far as the recipe says."""
+        return self.exit.options if self.exit else NOTHING_ASKED
 
     def seeded(self, seed: int) -> "Recipe":
         """The same run from another seed."""

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from beexformer.model import checkpoint
 from beexformer.model.errors import TrainingError
-from beexformer.model.options import NOTHING_ASKED
 from beexformer.training import device, examples, export, frozen, malloc, provenance, record
 from beexformer.training.conclusion import compared, conclude
 from beexformer.training.network import BEExformer
@@ -89,7 +88,7 @@ class _Run:
             provenance=facts,
             licence=recipe.data.licence,
             out=out,
-            options=recipe.exit.options if recipe.exit else NOTHING_ASKED,
+            options=recipe.exit_options,
             on_dev=recorded,
         )
         self.progress.say(f"torch and engine on dev: {parity}")

@@ -19,7 +19,7 @@ from beexformer.training import calibrate, device, export, full_precision, preci
 from beexformer.training.backbone import Backbone
 from beexformer.training.batches import Batch, calibration_batches
 from beexformer.training.buckets import Feed
-from beexformer.training.evaluate import METRICS, at_delta
+from beexformer.training.evaluate import METRICS, answering, at_delta
 from beexformer.training.loop import Budget, Loop
 from beexformer.training.network import BEExformer
 from beexformer.training.objectives import Task
@@ -118,14 +118,14 @@ class Trainer:
 
     def evaluate(self, logits: np.ndarray) -> dict[str, Any]:
         """What dev logits are worth at the default delta, at full depth and at every exit, calibrated as exported ones
-        will be: temperatures say where rows leave."""
+        will be: temperatures say where rows leave, a class bias with which answer."""
         config, labels, metric = self.data.config, self.data.dev.labels, self.recipe.data.metric
+        may_answer = answering(config, self.recipe.exit_options)
+        logits = calibrate.fit_what_pays(logits, labels, "per_exit", may_answer).of(logits)
         tokens = np.array([len(row) for row in self.data.dev_ids])
         by_exit = [float(METRICS[metric](labels, logits[:, i].argmax(-1))) for i in range(logits.shape[1])]
         return {
-            **at_delta(
-                config, logits / calibrate.temperatures(logits, labels)[:, None], tokens, labels, metric, DEFAULT_DELTA
-            ),
+            **at_delta(config, logits, tokens, labels, metric, DEFAULT_DELTA),
             "full_depth_score": by_exit[-1],
             "per_exit": by_exit,
         }

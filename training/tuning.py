@@ -23,7 +23,7 @@ from beexformer.model.config import BEEConfig
 from beexformer.model.errors import TrainingError
 from beexformer.model.options import ExitOptions
 from beexformer.training.decisions import decide, same
-from beexformer.training.evaluate import DELTAS, METRICS, NO_DELTA, flops_saved, lengths
+from beexformer.training.evaluate import DELTAS, METRICS, NO_DELTA, answering, flops_saved, lengths
 
 STEPS = 50  # of the entropy threshold, from 0 to 1
 Want = Literal["flops", "ms", "agree", "risk"]
@@ -75,17 +75,15 @@ class Observed:
 
     def taken(self, options: ExitOptions) -> np.ndarray:
         """Exits that rows take under these options, 1-based positions [N]; what they leave out is in effect nowhere."""
-        blocks = np.array(self.config.exits)
-        low = int(np.searchsorted(blocks, options.min_blocks or 1))
-        high = int(np.searchsorted(blocks, options.max_blocks or blocks[-1], side="right"))
+        may = answering(self.config, options)
         leaving = exits.leaving(
-            self.entropies[:, :high],
+            self.entropies[:, : may.stop],
             self.config.max_entropy,
             NO_DELTA if options.delta is None else options.delta,
             options.entropy_threshold or 0.0,
         )
         leaving[:, -1] = True
-        return np.asarray(low + 1 + leaving[:, low:].argmax(1))
+        return np.asarray(may.start + 1 + leaving[:, may.start :].argmax(1))
 
     def answering(self, options: ExitOptions) -> np.ndarray:
         """Logits of the exits that rows take under these options, [N, m]."""

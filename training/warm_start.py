@@ -42,11 +42,10 @@ class WarmStart:
 
     def start(self, network: BEExformer) -> None:
         """Put every parameter into a binary network of the same shape and as many classes: latent weights [n, k] are
-        -LATENT or +LATENT, the others as in the file, without the temperatures that calibration has folded into the
-        heads: they are fitted anew."""
+        -LATENT or +LATENT, the others as in the file, without the calibration that is folded into the heads: it is
+        fitted anew."""
         exported = network_of(self.checkpoint)
-        temperatures = calibrate.recorded(self.checkpoint.evaluation, len(self.checkpoint.config.exits))
-        calibrate.fold(exported, 1 / temperatures)
+        calibrate.recorded(self.checkpoint.evaluation, self.checkpoint.config).take_back(exported)
         with torch.no_grad():
             for _, layer in exported.binary_layers():
                 layer.weight.mul_(LATENT)
