@@ -31,7 +31,7 @@ from rich.table import Table
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from timing import interleaved, machine, pin, today
+from timing import ALLOWED, interleaved, machine, pin, today
 
 from beexformer.model import checkpoint, kernels
 from beexformer.model.engine import NO_STATES, Engine, Row
@@ -413,7 +413,9 @@ def main() -> None:
     time_ratio, flops_ratio = bench.flops_ratio()
     share = bench.python_share()
     within, median = bench.cost_model()
-    used = {**memory(), **start.measure()}
+    used = memory()
+    pin(len(ALLOWED))  # a service has them all, and who asks whether it is ready takes no time from it
+    used |= start.measure()
     if arguments.picture:
         picture(bench, means, arguments.picture)
     print(
