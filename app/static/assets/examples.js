@@ -3,13 +3,13 @@
 
 const NEUTRAL = [
   ["Short", "Thank you, that was quick."],
-  ["A question", "Could you send me the bill once more?"],
+  ["A question", "Can you send me the bill once more?"],
   ["A complaint", "I have asked twice now, and nobody has answered."],
   [
     "Long",
     "I wrote to you on Monday about the order that came on Friday. The box was open, one of the two parts was " +
-      "missing, and the bill says that both were sent. I don't need the part before the end of the month, but I " +
-      "would like to know what happens next, and whether I have to send anything back.",
+      "missing, and the bill says that both were sent. I would like to know what happens next, and whether I have " +
+      "to send anything back.",
   ],
 ];
 
