@@ -148,6 +148,20 @@ MUTATIONS = [
         "tests/test_calibrate.py::test_halves_are_calibrated_by_the_bias_of_the_other_half",
     ),
     Mutation(
+        "scores suppose the labelled rows' class shares the wrong way round",
+        "training/trainer.py",
+        "out.bias.add_(shift",
+        "out.bias.sub_(shift",
+        "tests/test_train.py::test_scores_suppose_the_labelled_rows_shares_where_that_is_asked_for",
+    ),
+    Mutation(
+        "kernels have numba load all that it can compile",
+        "model/kernel_compiler.py",
+        "= _load_types, _load_code",
+        "= all_types, all_code",
+        "tests/test_kernel_compiler.py::test_what_kernels_do_without_is_loaded_for_others_alone",
+    ),
+    Mutation(
         "a teacher is resumed without its optimizer",
         "training/teacher.py",
         'self.optimizer.load_state_dict(result["optimizer"])',
