@@ -38,7 +38,7 @@ def _load_types(context: Any) -> None:
 
 
 def _load_code(context: Any) -> None:
-    """Its lowering."""
+    """The lowering of what kernels use."""
     rtsys.initialize(context)
     from numba.core import optional  # noqa: F401
     from numba.cpython import builtins, iterators, mathimpl, numbers, rangeobj, slicing, tupleobj  # noqa: F401

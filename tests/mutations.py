@@ -150,8 +150,8 @@ MUTATIONS = [
     Mutation(
         "scores suppose the labelled rows' class shares the wrong way round",
         "training/trainer.py",
-        "out.bias.add_(shift",
-        "out.bias.sub_(shift",
+        "out.bias.add_(self.shift",
+        "out.bias.sub_(self.shift",
         "tests/test_train.py::test_scores_suppose_the_labelled_rows_shares_where_that_is_asked_for",
     ),
     Mutation(

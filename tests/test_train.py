@@ -444,6 +444,16 @@ def test_scores_suppose_the_labelled_rows_shares_where_that_is_asked_for(root: P
     np.testing.assert_allclose(as_labelled.logits() - as_learned.logits(), np.tile(shift, (2, 2, 1)), atol=1e-4)
 
 
+def test_a_class_without_a_labelled_row_is_said_before_training(root: Path) -> None:
+    """By the labelled rows' shares it would never be answered."""
+    (root / "own.csv").write_text("text,p_bad,p_good,label\n" + "a poor film,1,0,bad\n" * 9)
+    (root / "others.csv").write_text("text,p_bad,p_good\n" + "a fine film,0,1\n" * 9)
+    asked = plan(data={"train": "own.csv", "also": ["others.csv"], "dev": "train.csv", "class_shares": "labelled"})
+    data = prepare.prepare(asked, root, root / "work", RunProgress(Console(quiet=True)))
+    with pytest.raises(TrainingError, match="no labelled row has class 'good'"):
+        trainer.Trainer(asked, data, None, torch.device("cpu"))
+
+
 @pytest.mark.parametrize("section", [{"second_stage": {"epochs": 1}}, {"data": {"balance": True}}])
 def test_labelled_shares_go_with_training_on_other_rows_too(section: dict[str, Any]) -> None:
     data = {"train": "train.csv", "class_shares": "labelled", **section.get("data", {})}

@@ -28,7 +28,7 @@ def _dropout(ratio: float) -> nn.Module:
 
 
 def _scale(largest: Tensor, most: int) -> Tensor:
-    """`attention.scale`"""
+    """`attention.scale` in torch: largest absolute values of any shape -> scales, the same shape, float32."""
     exact = most / (largest.detach() + attention.LEAST)
     return exact.view(torch.int32).bitwise_and(~attention.COARSE).view(torch.float32)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from beexformer.model.config import DEFAULT_DELTA
+from beexformer.model.errors import TrainingError
 from beexformer.training import calibrate, device, export, full_precision, precision, resumable, thresholds
 from beexformer.training.backbone import Backbone
 from beexformer.training.batches import Batch, calibration_batches
@@ -43,6 +44,7 @@ class Trainer:
         products = device.products(on) if plan.precision == "auto" else precision.of(plan.precision)
         self.network = BEExformer(data.config, plan.dropout, products)
         self.feed = _feed(recipe, data, plan.tokens_a_step, on, labelled_alone=False)
+        self.shift = _to_labelled_shares(data, self.feed) if recipe.data.class_shares == "labelled" else None
         self._start(counterpart)
         self.network.embedding.requires_grad_(plan.embedding == "learned")
         self.network.to(on).train()
@@ -97,19 +99,11 @@ class Trainer:
             self.loops.append(loop)
         if self.data.config.binary:
             thresholds.settle(self.network, self.feed.calibration())
-        if self.recipe.data.class_shares == "labelled":
-            self._suppose_labelled_shares()
-
-    @torch.no_grad()
-    def _suppose_labelled_shares(self) -> None:
-        """Move the logits of every exit by the log of how much more of each class the labelled rows have than what was
-        learned from: Bayes' rule for another prior (Saerens, Latinne and Decaestecker 2002)."""
-        targets = self.data.targets
-        learned = targets[self.feed.specs(np.random.default_rng(0))[:, 4]].mean(0, dtype=np.float64)
-        shift = torch.from_numpy(np.log(targets[_labelled(self.data)].mean(0, dtype=np.float64) / learned))
-        for head in self.network.heads.values():
-            out: Any = head.out
-            out.bias.add_(shift.to(out.bias))
+        if self.shift is not None:
+            with torch.no_grad():
+                for head in self.network.heads.values():
+                    out: Any = head.out
+                    out.bias.add_(self.shift.to(out.bias))
 
     def logits(self) -> np.ndarray:
         """Dev rows through every exit of the network as it will be exported, [N, exits, m] float32."""
@@ -153,6 +147,18 @@ def _labelled(data: Prepared) -> np.ndarray:
     if data.train.stated is not None:
         result[: len(data.train)] = data.train.stated
     return result
+
+
+def _to_labelled_shares(data: Prepared, feed: Feed) -> torch.Tensor:
+    """By what the logits of every exit move [m] float64, so that scores suppose the labelled rows' class shares: the
+    log of the ratio to those learned from, Bayes' rule for another prior (Saerens, Latinne, Decaestecker 2002). Raises
+    TrainingError for a class that no labelled row has: it would never be answered."""
+    learned = data.targets[feed.specs(np.random.default_rng(0))[:, 4]].mean(0, dtype=np.float64)
+    labelled = data.targets[_labelled(data)].mean(0, dtype=np.float64)
+    if not labelled.all():
+        missing = data.labels[int(labelled.argmin())]
+        raise TrainingError(f"no labelled row has class {missing!r}; add some, or leave data.class_shares out")
+    return torch.from_numpy(np.log(labelled / learned))
 
 
 def _on_cpu(feed: Feed) -> list[Batch]:

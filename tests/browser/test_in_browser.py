@@ -401,6 +401,14 @@ def held(page: Any, path: str) -> list[Any]:
     return result
 
 
+def chosen(page: Any, model: str) -> list[Any]:
+    """The request for what this model is, `held`, once the page has sent it."""
+    result = held(page, f"models/{model}")
+    with page.expect_request(f"**/models/{model}"):
+        page.get_by_label("Model").select_option(model)
+    return result
+
+
 def let_go(routes: list[Any]) -> None:
     for route in routes:
         route.continue_()
@@ -423,9 +431,7 @@ def test_an_example_that_comes_late_keeps_a_second_text(opened: Opened) -> None:
     page.get_by_label("Model").select_option("mrpc")
     second = page.get_by_label("Second text")
     expect(second).not_to_have_value("")
-    late = held(page, "models/rte")
-    with page.expect_request("**/models/rte"):
-        page.get_by_label("Model").select_option("rte")
+    late = chosen(page, "rte")
     second.fill("and a dull one")
     page.get_by_label("Lines", exact=True).focus()
     let_go(late)
@@ -436,9 +442,7 @@ def test_an_example_that_comes_late_keeps_a_second_text(opened: Opened) -> None:
 def test_what_depends_on_a_model_rests_until_it_is_known(opened: Opened) -> None:
     page = opened()
     settled(page)
-    late = held(page, "models/mrpc")
-    with page.expect_request("**/models/mrpc"):
-        page.get_by_label("Model").select_option("mrpc")
+    late = chosen(page, "mrpc")
     tabs = page.get_by_label("a tab separates two texts")
     for control in (tabs, page.get_by_role("slider", name="delta"), page.get_by_role("button", name="Fill in")):
         expect(control).to_be_disabled()
@@ -450,9 +454,7 @@ def test_what_depends_on_a_model_rests_until_it_is_known(opened: Opened) -> None
 def test_lines_wait_for_the_model_that_was_chosen(opened: Opened, shipped: Server) -> None:
     page = opened()
     settled(page)
-    late = held(page, "models/mrpc")
-    with page.expect_request("**/models/mrpc"):
-        page.get_by_label("Model").select_option("mrpc")
+    late = chosen(page, "mrpc")
     page.get_by_label("Lines", exact=True).fill("a fine film\ta poor film")
     page.get_by_role("button", name="Classify").click()
     let_go(late)
@@ -463,9 +465,7 @@ def test_lines_wait_for_the_model_that_was_chosen(opened: Opened, shipped: Serve
 def test_the_model_that_was_chosen_last_counts(opened: Opened) -> None:
     page = opened()
     settled(page)
-    late = held(page, "models/rte")
-    with page.expect_request("**/models/rte"):
-        page.get_by_label("Model").select_option("rte")
+    late = chosen(page, "rte")
     page.get_by_label("Model").select_option("mrpc")
     expect(page.locator("#about")).to_contain_text("mrpc")
     let_go(late)
