@@ -8,7 +8,7 @@ The parent of the workers: forks them, replaces the dead and the hung, passes si
 - Workers end with this process: the kernel sees to it (PR_SET_PDEATHSIG), and where it doesn't, their channel ends.
 - SIGTERM drains, a second one ends at once; SIGINT (a terminal) skips the drain; SIGHUP loads the checkpoints anew.
 - A worker asks for other checkpoints over its channel and wakes this process with SIGUSR2. It is answered once all
-  workers serve them, or none does.
+  workers serve them, or none does. Where workers are being exchanged, a new one's wish waits for the old ones to go.
 """
 
 import contextlib
@@ -33,6 +33,7 @@ from beexformer.model.errors import BEEError
 SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 LOOK_SECONDS, QUICK_LOOK_SECONDS = 0.5, 0.02  # between two looks at the workers; where one is about to be ready
 MAX_DELAY_SECONDS, MAX_FAILURES = 2.0, 10  # of workers that end before they serve
+TRY_AGAIN = "the service is exchanging its workers or ends; try again"
 PR_SET_PDEATHSIG = 1
 Work = Callable[[Place], None]
 log = logging.getLogger("bee.supervisor")
@@ -83,6 +84,7 @@ class Supervisor:
         self._over: float | None = None  # when patience is
         self._before: tuple[Work, int] | None = None  # work and generation, while others take their place
         self._asking: Child | None = None  # who is told how that went
+        self._waiting: list[tuple[Child, dict[str, Any]]] = []  # who asks for what, while workers are exchanged
         self._hung_up = False  # SIGHUP has come and waits
 
     def start_stand_in(self) -> None:
@@ -140,6 +142,7 @@ class Supervisor:
             drain = self._drain_seconds if number == signal.SIGTERM else 0.0
             log.info("draining", extra={"fields": {"seconds": drain}})
             self._drained = time.monotonic() + drain
+            self._refuse_waiting()
             self._send(signal.SIGTERM)
         return False
 
@@ -164,11 +167,26 @@ class Supervisor:
             if not said:  # it has ended, and is not buried yet
                 continue
             asked = json.loads(said)
-            if self._before or self._drained is not None:
-                self._answer(child, "the service is exchanging its workers or ends; try again")
+            if self._drained is not None or child.generation < self._generation:  # nobody waits for its end
+                self._answer(child, TRY_AGAIN)
             else:
-                self._asking = child
-                self._renew(asked)
+                self._waiting.append((child, asked))
+        self._grant()
+
+    def _grant(self) -> None:
+        """Do what is asked for, unless workers are being exchanged: then it waits."""
+        if self._before:
+            return
+        while self._waiting and not self._before:
+            self._asking, asked = self._waiting.pop(0)
+            self._renew(asked)
+        if self._before:
+            self._refuse_waiting()  # who asked is being replaced now
+
+    def _refuse_waiting(self) -> None:
+        for child, _ in self._waiting:
+            self._answer(child, TRY_AGAIN)
+        self._waiting.clear()
 
     def _renew(self, asked: dict[str, Any]) -> None:
         """Load what is asked for, and have other workers take the place of those that are there."""
@@ -191,6 +209,7 @@ class Supervisor:
         self.work, self._generation = self._before
         self._before, self._failures, self._not_before = None, 0, 0.0
         self._tell_put_back()
+        self._refuse_waiting()
         for pid, child in self._children.items():
             if child.generation > self._generation:
                 child.retired = True
@@ -226,7 +245,8 @@ class Supervisor:
                 self._settle(None)  # whatever is asked from now on, new workers answer
             if not older:
                 self._before = None
-                if self._hung_up and self._drained is None:
+                self._grant()
+                if self._hung_up and self._drained is None and not self._before:
                     self._hung_up = False
                     self._renew({})
 

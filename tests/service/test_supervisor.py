@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,21 @@ def test_a_worker_that_asks_is_told_once_all_serve_what_it_asked_for(tmp_path: P
 
 
 @pytest.mark.slow
+def test_what_is_asked_for_while_workers_are_exchanged_waits_its_turn(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(GOLDEN, checkpoint)
+    with server_of(tmp_path, sys.executable, HERE / "asking_server.py", checkpoint) as server, ExitStack() as clients:
+        settled(server, 2)
+        for client in [clients.enter_context(server.http()) for _ in range(8)]:
+            assert client.get("/readyz").status_code == 200  # connections that keep the old workers for a second
+        for name in ("second", "third"):
+            renamed(checkpoint, name)
+            assert httpx2.post(f"{server.url}/ask", timeout=PATIENCE).json()["problem"] is None
+            answer = httpx2.post(f"{server.url}/classify", json={"text": "film"}, timeout=PATIENCE)
+            assert answer.json()["model"] == name
+
+
+@pytest.mark.slow
 def test_workers_that_cannot_serve_what_is_new_change_nothing(tmp_path: Path) -> None:
     with server_of(tmp_path, sys.executable, HERE / "dying_server.py", GOLDEN, "later") as server:
         old = settled(server, 2)
@@ -257,29 +273,67 @@ def test_beats_of_a_suspended_machine_are_not_missed(tmp_path: Path) -> None:
         assert workers(server) == there
 
 
-def test_who_has_ended_while_another_asks_ends_nothing() -> None:
-    """A retired worker may be gone, and not yet waited for, when a new one asks for a model."""
-    wanted: list[dict[str, Any]] = []
+class Asked:
+    """A supervisor whose workers are this test, and what it was asked to load."""
 
-    def reload(asked: dict[str, Any]) -> Any:
-        wanted.append(asked)
+    def __init__(self, listener: socket.socket) -> None:
+        self.wanted: list[dict[str, Any]] = []
+        self.supervisor = Supervisor(
+            listener, 1, health_seconds=1, drain_seconds=0, end_seconds=1, reload=self._reload, put_back=lambda: None
+        )
+        self.supervisor.work = lambda place: None
+
+    def _reload(self, asked: dict[str, Any]) -> Any:
+        self.wanted.append(asked)
         raise BEEError("not today")
 
+    def worker(self, generation: int) -> socket.socket:
+        """The other end of a new worker's channel."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        slot = len(self.supervisor._children)
+        self.supervisor._children[slot + 1] = Child(slot, generation, ours)
+        return theirs
+
+
+@pytest.fixture
+def asked() -> Iterator[Asked]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        supervisor = Supervisor(
-            listener, 1, health_seconds=1, drain_seconds=0, end_seconds=1, reload=reload, put_back=lambda: None
-        )
-        supervisor.work = lambda place: None
-        for pid in (1, 2):
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours.setblocking(False)
-            supervisor._children[pid] = Child(pid - 1, 0, ours)
-            if pid == 1:
-                theirs.close()
-            else:
-                theirs.send(b'{"model": "soon"}')
+        result = Asked(listener)
+        yield result
+        for child in result.supervisor._children.values():
+            child.channel.close()
+
+
+def test_who_has_ended_while_another_asks_ends_nothing(asked: Asked) -> None:
+    """A retired worker may be gone, and not yet waited for, when a new one asks for a model."""
+    asked.worker(0).close()
+    with asked.worker(0) as channel:
+        channel.send(b'{"model": "soon"}')
+        asked.supervisor._hear()
+        assert asked.wanted == [{"model": "soon"}]
+        assert json.loads(channel.recv(1000)) == {"problem": "not today"}
+
+
+def test_who_is_replaced_is_told_to_ask_again_and_its_successor_waits(asked: Asked) -> None:
+    with asked.worker(0) as old, asked.worker(1) as new:
+        supervisor = asked.supervisor
+        assert supervisor.work
+        supervisor._before, supervisor._generation = (supervisor.work, 0), 1
+        for channel in (old, new):
+            channel.send(b'{"model": "soon"}')
         supervisor._hear()
-        assert wanted == [{"model": "soon"}]
-        assert json.loads(theirs.recv(1000)) == {"problem": "not today"}
-        for channel in (theirs, *(child.channel for child in supervisor._children.values())):
-            channel.close()
+        assert "try again" in json.loads(old.recv(1000))["problem"]
+        with pytest.raises(BlockingIOError):
+            new.recv(1000)
+        assert asked.wanted == []
+        supervisor._before = None
+        supervisor._grant()
+        assert asked.wanted == [{"model": "soon"}]
+        assert json.loads(new.recv(1000)) == {"problem": "not today"}
+        supervisor._before = supervisor.work, 0
+        new.send(b'{"model": "later"}')
+        supervisor._hear()
+        supervisor._refuse_waiting()  # the service ends
+        assert "try again" in json.loads(new.recv(1000))["problem"]
