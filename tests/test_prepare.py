@@ -109,6 +109,25 @@ def test_no_row_that_is_scored_is_trained_on(root: Path, kind: str, section: dic
     assert [table["rows"] for table in data.facts["teacher"]["text"]] == [t["rows"] for t in section["text"]]
 
 
+def test_pairs_are_read_in_both_orders_where_that_is_asked_for(root: Path) -> None:
+    """Each with what is said of it, and none that is a dev or test row the other way round."""
+    lines = (root / "pairs" / "dev.tsv").read_text().splitlines()[1:3]
+    turned = ["\t".join([b, a, label]) for a, b, label in (line.split("\t") for line in lines)]
+    with (root / "pairs" / "train.tsv").open("a") as file:
+        file.write("\n".join(turned) + "\n")
+    pairs = {"train": "pairs", "text_pair": "other"}
+    one = prepared(plan("pairs", data=pairs, teacher=None), root)
+    both = prepared(plan("pairs", data={**pairs, "both_orders": True}, teacher=None), root)
+    kept = [i for i, (a, b) in enumerate(one.train.inputs()) if f"{b}\t{a}" not in "\n".join(lines)]
+    assert (len(one.train), len(kept), both.facts["train_rows_dropped"]) == (62, 60, 4)
+    told = [*zip(one.train.take(np.array(kept)).inputs(), one.train.labels[kept], strict=True)]
+    assert [*zip(both.train.inputs(), both.train.labels, strict=True)] == [
+        *told, *(((b, a), label) for (a, b), label in told)
+    ]  # fmt: skip
+    with pytest.raises(TrainingError, match="both_orders is for pairs"):
+        plan(data={"train": "single", "both_orders": True})
+
+
 @pytest.mark.parametrize("task", GLUE)
 def test_no_dev_row_is_in_the_labelled_rows_of_a_shipped_recipe(task: str, data_root: Path, tmp_path: Path) -> None:
     shipped = recipe.read(RECIPES / f"{task}.toml", recipe.Recipe)

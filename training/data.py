@@ -107,6 +107,11 @@ class Rows:
         soft = np.concatenate([self.soft, other.soft])
         return Rows([*self.texts, *other.texts], pairs, labels, soft, np.concatenate(stated))
 
+    def swapped(self) -> "Rows":
+        """Pairs with their two texts the other way round, and what is said of them."""
+        assert self.pairs is not None
+        return Rows(self.pairs, self.texts, self.labels, self.soft, self.stated)
+
     def longest(self, count: int) -> "Rows":
         """The `count` rows with the most words, in their order."""
         words = np.array([sum(len(side.split()) for side in sides(row)) for row in self.inputs()])

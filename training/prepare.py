@@ -98,7 +98,10 @@ def _splits(recipe: Recipe, root: Path, start: Backbone | WarmStart | None) -> t
             f"{recipe.data.train}: only one class, {result.labels[0]!r}; a classifier needs at least two"
         )
     cross_validated = result.dev is result.train
-    train = data.without(result.train, None if cross_validated else result.dev, result.test)
+    scored = [rows for rows in (None if cross_validated else result.dev, result.test) if rows]
+    if recipe.data.both_orders:
+        scored += [rows.swapped() for rows in scored]
+    train = data.without(result.train, *scored)
     if train.multi_label:
         _ensure_heads(recipe)
     if cross_validated and train.counts(len(result.labels)).max() < 2:
@@ -108,8 +111,10 @@ def _splits(recipe: Recipe, root: Path, start: Backbone | WarmStart | None) -> t
         )
     if not len(train):
         raise TrainingError(f"{recipe.data.train}: every training row is also a development or test row")
-    clean = result._replace(train=train, dev=train if cross_validated else result.dev)
-    return clean, len(result.train) - len(train)
+    dropped = len(result.train) - len(train)
+    if recipe.data.both_orders:
+        train = train.joined(train.swapped())
+    return result._replace(train=train, dev=train if cross_validated else result.dev), dropped
 
 
 def _ensure_heads(recipe: Recipe) -> None:

@@ -75,6 +75,9 @@ class Data(Section):
         description="that scores suppose: those of all rows learned from, or those of the labelled ones, where other "
         "rows were made with shares of their own",
     )
+    both_orders: bool = Field(
+        False, description="read each pair the other way round too; for labels that do not depend on the order"
+    )
     balance: bool = Field(False, description="rows of small classes count for as much together as those of large ones")
     described: dict[str, str] | None = Field(
         None, description="label -> a few words on it; with [heads], what is read of the class beside its rows"
@@ -282,6 +285,8 @@ class Recipe(Section):
     def _pairs(self) -> Self:
         if self.network.exact_match and self.data.text_pair is None:
             raise ValueError("network.exact_match is for pairs of texts; name the second column as data.text_pair")
+        if self.data.both_orders and self.data.text_pair is None:
+            raise ValueError("data.both_orders is for pairs of texts; name the second column as data.text_pair")
         return self
 
     @model_validator(mode="after")
