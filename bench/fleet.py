@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-from timing import machine, today
+from timing import cpu_seconds, machine, today
 
 SERVE = [sys.executable, "-c", "from beexformer.cli import main; main()", "serve"]
 TEXTS = ("a warm , funny film", "a dull and lifeless film", "it is what it is", "not once did i laugh")
@@ -179,11 +179,6 @@ class Clients:
             slowest, self.slowest = self.slowest, 0.0
         print(f"{name}: {result}, slowest {1000 * slowest:.0f} ms", flush=True)
         return {**result, "slowest_ms": round(1000 * slowest)}
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

@@ -37,7 +37,7 @@ from open_loop import alone, ask, connect, requests
 from queues import TIMEOUT_MS, checked
 from rich.console import Console
 from rich.table import Table
-from timing import awake, machine, processes, today
+from timing import awake, cpu_seconds, machine, processes, today
 
 HERE = Path(__file__).parent
 BEEXFORMER = Path(sys.executable).parent / "beexformer"
@@ -61,11 +61,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """Used so far by all of them."""
-        ticks = 0
-        for pid in processes(self.process.pid):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(map(cpu_seconds, processes(self.process.pid)))
 
     def memory(self) -> int:
         """Bytes, each page divided among those who share it; without those of files, which any process may share."""

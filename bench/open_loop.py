@@ -106,16 +106,20 @@ def alone(port: int, sent: list[bytes], repeats: int = 1) -> tuple[list[bytes], 
 
 
 class Clients:
-    """The connections of a run: free ones are taken again, the one first that has been free the longest, as clients do
-    who don't know of each other. The last one would get ahead of others: a server sees it before those that came since
-    it read from it (epoll, level-triggered)."""
+    """The connections of a run, `ready` of them open from the beginning, and what becomes of its requests.
 
-    def __init__(self, port: int, sent: list[bytes], outcomes: Outcomes) -> None:
-        self.port, self.sent, self.outcomes = port, sent, outcomes
+    Free ones are taken again, the one first that has been free the longest, as clients do who don't know of each other.
+    The last one would get ahead of others: a server sees it before those that came since it read from it (epoll,
+    level-triggered)."""
+
+    def __init__(self, port: int, sent: list[bytes], ready: int = 0) -> None:
+        self.port, self.sent, self.outcomes = port, sent, Outcomes()
         self.poll = select.epoll()
         self.all: dict[int, Connection] = {}
         self.free: deque[Connection] = deque()
         self.busy = self.events = 0
+        for _ in range(ready):
+            self.free.append(self._hold(connect(port), connected=True))
 
     def ask(self, index: int, due: float) -> bool:
         """Send that request, or do so once a new connection is there. False where there are too many."""
@@ -137,7 +141,10 @@ class Clients:
         opened = socket.socket()
         opened.setblocking(False)
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected = opened.connect_ex(("127.0.0.1", self.port)) == 0
+        return self._hold(opened, connected=opened.connect_ex(("127.0.0.1", self.port)) == 0)
+
+    def _hold(self, opened: socket.socket, *, connected: bool) -> Connection:
+        opened.setblocking(False)
         connection = self.all[opened.fileno()] = Connection(opened, connected=connected)
         self.poll.register(opened, select.EPOLLIN | (0 if connected else select.EPOLLOUT))
         return connection
@@ -190,10 +197,9 @@ class Clients:
                     self.free.append(connection)
 
 
-def offer(port: int, sent: list[bytes], answers: list[bytes], dues: np.ndarray, timeout: float) -> Outcomes:
-    """Send request i % len(sent) at `dues[i]`, seconds from now."""
-    outcomes = Outcomes()
-    clients = Clients(port, sent, outcomes)
+def offer(clients: Clients, answers: list[bytes], dues: np.ndarray, timeout: float) -> Outcomes:
+    """Send request i, in turn, at `dues[i]`, seconds from now."""
+    outcomes, sent = clients.outcomes, clients.sent
     start, sending = time.perf_counter() + 0.1, 0
     times = (dues + start).tolist()
     end = times[-1] + timeout + GRACE
@@ -255,7 +261,7 @@ def main() -> None:
     if arguments.fresh:
         sent = [request.replace(b"Host: bench\r\n", b"Host: bench\r\nConnection: close\r\n", 1) for request in sent]
     times = dues(arguments.rate, arguments.seconds, arguments.seed)
-    outcomes = offer(arguments.port, sent, answers, times, arguments.timeout_ms / 1000)
+    outcomes = offer(Clients(arguments.port, sent), answers, times, arguments.timeout_ms / 1000)
     result: dict[str, Any] = {"offered": len(times), **outcomes.counts}
     if outcomes.latencies:
         result["mean_ms"] = round(1000 * float(np.mean(outcomes.latencies)), 3)

@@ -84,6 +84,14 @@ def today() -> str:
     return datetime.date.today().isoformat()
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process has used so far, to the nanosecond; 0 once it has ended. `/proc` has it in hundredths."""
+    try:
+        return time.clock_gettime(~pid << 3 | 2)  # its CPU clock, as clock_getcpuclockid of the C library names it
+    except OSError:
+        return 0.0
+
+
 def processes(pid: int) -> list[int]:
     """A process and all below it."""
     result = [pid]
