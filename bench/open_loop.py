@@ -17,7 +17,7 @@ import select
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import numpy as np
 
 CONNECTIONS = 10_000  # at most; what finds none waits here, and its latency counts on
 GRACE = 5.0  # seconds that the last answers have
+LOOK = 0.02
 
 
 @dataclass
@@ -197,10 +198,18 @@ class Clients:
                     self.free.append(connection)
 
 
-def offer(clients: Clients, answers: list[bytes], dues: np.ndarray, timeout: float) -> Outcomes:
-    """Send request i, in turn, at `dues[i]`, seconds from now."""
+def offer(
+    clients: Clients,
+    answers: list[bytes],
+    dues: np.ndarray,
+    timeout: float,
+    look: Callable[[int], object] = lambda answered: None,
+) -> Outcomes:
+    """Send request i, in turn, at `dues[i]`, seconds from now. `look` is told about every LOOK seconds how many right
+    answers have come."""
     outcomes, sent = clients.outcomes, clients.sent
     start, sending = time.perf_counter() + 0.1, 0
+    looking = start
     times = (dues + start).tolist()
     end = times[-1] + timeout + GRACE
     idle = 0.0
@@ -215,6 +224,9 @@ def offer(clients: Clients, answers: list[bytes], dues: np.ndarray, timeout: flo
         wait = max(0.0, min(0.05, times[sending] - time.perf_counter())) if sending < len(times) else 0.05
         for connection in clients.whole(max(0.0, wait - 0.001)):  # it rounds up to milliseconds: the last one is spun
             settle(outcomes, connection, answers, timeout)
+        if now >= looking:
+            look(len(outcomes.latencies))
+            looking = now + LOOK
         if sending + clients.events == before:
             idle += time.perf_counter() - now
     outcomes.busy = 1 - idle / (time.perf_counter() - start)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCH = Path(__file__).parent.parent / "bench" / "capacity.py"
@@ -19,6 +20,16 @@ def run(*arguments: str) -> dict[str, object]:
 @pytest.mark.slow
 def test_simulated_waits_are_those_of_pollaczek_and_khinchine() -> None:
     assert run("--self-check")["largest_difference"] < 0.05  # type: ignore[operator]
+
+
+def test_a_run_is_simulated_at_the_speed_that_the_machine_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCH.parent)
+    import queues
+
+    looks = [(0, 5.0), (2, 5.3), (2, 5.3), (3, 5.4)]
+    result = queues.at_its_speed(np.array([0.1, 0.2, 0.2]), looks)
+    np.testing.assert_allclose(result, [0.1, 0.2, 0.1])
+    np.testing.assert_allclose(queues.waits(np.array([0.0, 0.0, 1.0]), result), [0, 0.1, 0])
 
 
 def test_a_plan_keeps_below_its_load_with_a_zone_lost() -> None:
