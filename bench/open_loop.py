@@ -34,7 +34,7 @@ class Connection:
     """A socket and the request that it is busy with."""
 
     socket: socket.socket
-    index: int = -1  # of the body
+    number: int = -1  # of the request
     due: float = 0.0
     buffer: bytes = b""
     length: int = 0  # of the whole response, once its head is there
@@ -46,6 +46,7 @@ class Outcomes:
     """What became of the requests."""
 
     latencies: list[float] = field(default_factory=list)  # of right answers, in seconds
+    answered: list[int] = field(default_factory=list)  # the numbers of their requests
     delays: list[float] = field(default_factory=list)  # seconds by which requests were sent too late
     counts: Counter[str] = field(default_factory=Counter)
     busy: float = 0.0  # share of the time in which there was something to do
@@ -122,15 +123,15 @@ class Clients:
         for _ in range(ready):
             self.free.append(self._hold(connect(port), connected=True))
 
-    def ask(self, index: int, due: float) -> bool:
-        """Send that request, or do so once a new connection is there. False where there are too many."""
+    def ask(self, number: int, due: float) -> bool:
+        """Send the request of that number, or do so once a new connection is there. False where there are too many."""
         if self.free:
             connection = self.free.popleft()
         elif len(self.all) < CONNECTIONS:
             connection = self._open()
         else:
             return False
-        connection.index, connection.due = index, due
+        connection.number, connection.due = number, due
         connection.buffer, connection.length = b"", 0
         self.outcomes.delays.append(time.perf_counter() - due)
         self.busy += 1
@@ -152,12 +153,12 @@ class Clients:
 
     def _send(self, connection: Connection) -> None:
         try:
-            connection.socket.send(self.sent[connection.index])
+            connection.socket.send(self.sent[connection.number % len(self.sent)])
         except OSError:
             self._break(connection)
 
     def _break(self, connection: Connection) -> None:
-        if connection.index >= 0:
+        if connection.number >= 0:
             self.outcomes.counts["broken"] += 1
             self.busy -= 1
         else:
@@ -191,7 +192,7 @@ class Clients:
             if connection.length and len(connection.buffer) >= connection.length:
                 yield connection
                 self.busy -= 1
-                connection.index = -1
+                connection.number = -1
                 if b"connection: close" in connection.buffer[: connection.buffer.index(b"\r\n\r\n")].lower():
                     self.close(connection)
                 else:
@@ -203,11 +204,10 @@ def offer(
     answers: list[bytes],
     dues: np.ndarray,
     timeout: float,
-    look: Callable[[int], object] = lambda answered: None,
+    look: Callable[[], object] = lambda: None,
 ) -> Outcomes:
-    """Send request i, in turn, at `dues[i]`, seconds from now. `look` is told about every LOOK seconds how many right
-    answers have come."""
-    outcomes, sent = clients.outcomes, clients.sent
+    """Send request i, in turn, at `dues[i]`, seconds from now. `look` is called about every LOOK seconds."""
+    outcomes = clients.outcomes
     start, sending = time.perf_counter() + 0.1, 0
     looking = start
     times = (dues + start).tolist()
@@ -216,7 +216,7 @@ def offer(
     while (sending < len(times) or clients.busy) and time.perf_counter() < end:
         now, before = time.perf_counter(), sending + clients.events
         while sending < len(times) and times[sending] <= now:
-            if not clients.ask(sending % len(sent), times[sending]):
+            if not clients.ask(sending, times[sending]):
                 if now < times[sending] + timeout:
                     break
                 outcomes.counts["unsent"] += 1
@@ -225,7 +225,7 @@ def offer(
         for connection in clients.whole(max(0.0, wait - 0.001)):  # it rounds up to milliseconds: the last one is spun
             settle(outcomes, connection, answers, timeout)
         if now >= looking:
-            look(len(outcomes.latencies))
+            look()
             looking = now + LOOK
         if sending + clients.events == before:
             idle += time.perf_counter() - now
@@ -241,9 +241,11 @@ def settle(outcomes: Outcomes, connection: Connection, answers: list[bytes], tim
     """Count a whole response."""
     latency, status = time.perf_counter() - connection.due, int(connection.buffer[9:12])
     if status == 200:
-        right = connection.buffer[-len(answers[connection.index]) :] == answers[connection.index]
+        answer = answers[connection.number % len(answers)]
+        right = connection.buffer[-len(answer) :] == answer
         outcomes.counts["wrong" if not right else "ok" if latency <= timeout else "late"] += 1
         outcomes.latencies.append(latency)
+        outcomes.answered.append(connection.number)
     elif status == 503:
         hinted = b"retry-after" in connection.buffer.lower()
         outcomes.counts["refused" if hinted else "refused without a hint"] += 1

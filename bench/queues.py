@@ -7,8 +7,8 @@ a shared machine stands still now and then.
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +24,7 @@ TIMEOUT_MS = 60_000  # that a request may take
 # is taken others overtake its request: of short rounds' worst hundredth most would be such.
 READY = 128
 SETTLING = 0.1  # seconds that taking them may last
+TOGETHER = 50  # texts by whose CPU time the machine's speed is known
 
 
 Looks = list[tuple[int, float]]
@@ -72,13 +73,16 @@ def waits(arrivals: np.ndarray, services: np.ndarray) -> np.ndarray:
     return result
 
 
-def at_its_speed(services: np.ndarray, looks: Looks) -> np.ndarray:
-    """Service times [N] (seconds) of a run, brought to the machine's speed from look to look: those of the texts that
-    were answered between two looks add up to the CPU time that went by."""
+def at_its_speed(services: np.ndarray, answered: Sequence[int], looks: Looks) -> np.ndarray:
+    """Service times [N] (seconds) of a run, brought to the speed that the machine had while TOGETHER of them were
+    `answered`, or a few more: they add up to the CPU time that went by from look to look."""
     result = services.copy()
-    for (first, before), (end, after) in pairwise(looks):
-        if end > first:
-            result[first:end] *= (after - before) / services[first:end].sum()
+    first, before = looks[0]
+    for end, after in looks[1:]:
+        if end >= min(first + TOGETHER, len(answered)) and end > first:
+            texts = list(answered[first:end])
+            result[texts] *= (after - before) / services[texts].sum()
+            first, before = end, after
     return result
 
 
@@ -97,13 +101,13 @@ def offered(server: "Server", sent: list[bytes], answers: list[bytes], times: np
     time.sleep(SETTLING)  # until all are taken
     looks: Looks = []
 
-    def look(answered: int) -> None:
-        looks.append((answered, sum(map(cpu_seconds, pids))))
+    def look() -> None:
+        looks.append((len(clients.outcomes.answered), sum(map(cpu_seconds, pids))))
 
-    look(0)
-    outcomes = offer(clients, answers, times, TIMEOUT_MS / 1000, look)
-    look(len(outcomes.latencies))
-    return outcomes, looks
+    look()
+    offer(clients, answers, times, TIMEOUT_MS / 1000, look)
+    look()
+    return clients.outcomes, looks
 
 
 def checked(
@@ -128,7 +132,8 @@ def checked(
         each = service.seconds[np.arange(len(times)) % len(sent)]
         real = 1000 * np.array(outcomes.latencies)
         foretold, at_one_speed = (
-            1000 * (waits(times, seconds) + seconds + elsewhere) for seconds in (at_its_speed(each, looks), each)
+            1000 * (waits(times, seconds) + seconds + elsewhere)
+            for seconds in (at_its_speed(each, outcomes.answered, looks), each)
         )
         p99 = float(np.percentile(real, 99))
         said.append(

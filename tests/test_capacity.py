@@ -26,8 +26,9 @@ def test_a_run_is_simulated_at_the_speed_that_the_machine_had(monkeypatch: pytes
     monkeypatch.syspath_prepend(BENCH.parent)
     import queues
 
-    looks = [(0, 5.0), (2, 5.3), (2, 5.3), (3, 5.4)]
-    result = queues.at_its_speed(np.array([0.1, 0.2, 0.2]), looks)
+    monkeypatch.setattr(queues, "TOGETHER", 2)
+    looks = [(0, 5.0), (1, 5.1), (2, 5.3), (2, 5.3), (3, 5.4)]
+    result = queues.at_its_speed(np.array([0.1, 0.2, 0.2]), [1, 0, 2], looks)
     np.testing.assert_allclose(result, [0.1, 0.2, 0.1])
     np.testing.assert_allclose(queues.waits(np.array([0.0, 0.0, 1.0]), result), [0, 0.1, 0])
 
