@@ -19,16 +19,14 @@ import argparse
 import csv
 import json
 import platform
-import resource
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from timing import Used, used_by
 
 from beexformer.model.engine import Engine
 from beexformer.training import diagnosis, lexical
@@ -73,18 +71,16 @@ def write(path: Path, rows: list[tuple[str, list[str]]]) -> None:
         csv.writer(out).writerows([("text", "labels"), *((text, ";".join(labels)) for text, labels in rows)])
 
 
-def trained(folder: Path) -> tuple[float, float]:
-    """(seconds, GB at most) of the command."""
-    began = time.perf_counter()
-    flags = ("--label", "labels", "--label-separator", ";", "--train", "train.csv", "--out", "model")
-    subprocess.run([COMMAND, "train", *flags], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    return time.perf_counter() - began, peak
+def trained(folder: Path) -> Used:
+    """What the command took."""
+    flags = ("--label", "labels", "--label-separator", ";")
+    files = ("--train", str(folder / "train.csv"), "--out", str(folder / "model"))
+    return used_by([str(COMMAND), "train", *flags, *files], folder / "log.txt")
 
 
 def compared(folder: Path) -> dict[str, Any]:
     """Test scores of each by all metrics, and what the network was said to be worth by cross-validation."""
-    seconds, peak = trained(folder)
+    used = trained(folder)
     engine = Engine.load(folder / "model")
     columns = Columns(label="labels", label_separator=";")
     test = read_labelled(engine, folder / "test.csv", columns)
@@ -103,8 +99,8 @@ def compared(folder: Path) -> dict[str, Any]:
         "full depth": result["full_depth_score"],
         "flops_saved_ratio": result["flops_saved_ratio"],
         "by exit": [point["score"] for point in result["per_exit"]],
-        "seconds": seconds,
-        "peak_gb": peak,
+        "seconds": used.seconds,
+        "peak_gb": used.peak_bytes / 1e9,
         "rows": [len(train), len(test)],
         "labels_a_text": labels_a_text(test),
     }

@@ -22,7 +22,6 @@ import datetime
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +34,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from timing import used_by
 
 from beexformer.model import tables
 from beexformer.model.config import BEEConfig, Pooling
@@ -219,13 +219,7 @@ def with_command(draw: Draw, folder: Path) -> dict[str, float | list[float]]:
         str(folder / "work"),
         *(["--text-pair", "other"] if pairs else []),
     ]
-    began = time.monotonic()
-    with (folder / "log.txt").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed: {(folder / 'log.txt').read_text()[-2000:]}")
-    seconds = time.monotonic() - began
+    used = used_by(command, folder / "log.txt")
     engine = Engine.load(folder / "model")
     logits, _ = logits_of(engine, draw.test)
     labels = np.array([int(label[1:]) for label in engine.labels])
@@ -236,9 +230,9 @@ def with_command(draw: Draw, folder: Path) -> dict[str, float | list[float]]:
     return {
         "accuracy": float((served.argmax(1) == truth).mean()),
         "one_block": float((alone.argmax(1) == truth).mean()),
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
-        "peak_megabytes": round(used.ru_maxrss / 1e3),
+        "seconds": round(used.seconds, 1),
+        "cpu_seconds": round(used.cpu_seconds, 1),
+        "peak_megabytes": round(used.peak_bytes / 1e6),
         "mean_exit": float(taken.mean()),
         "ece_by_exit": [round(expected_calibration_error(logits[:, c], truth), 3) for c in range(logits.shape[1])],
     }

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from beexformer.model import target
@@ -90,6 +91,44 @@ def cpu_seconds(pid: int) -> float:
         return time.clock_gettime(~pid << 3 | 2)  # its CPU clock, as clock_getcpuclockid of the C library names it
     except OSError:
         return 0.0
+
+
+@dataclass(frozen=True)
+class Used:
+    """What a command took: seconds, CPU seconds, and bytes of memory, each of its processes at its highest."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+
+
+def used_by(command: Sequence[str], log: Path) -> Used:
+    """Run a command, whose output goes to `log`. Its memory is looked at every 20 ms: what the system says of a process
+    that has ended (`ru_maxrss`) is at least what its parent had when it was started. Raises SystemExit where it
+    fails."""
+    began, peaks = time.monotonic(), dict[int, int]()
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        while True:
+            pid, status, used = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            for each in processes(process.pid):
+                peaks[each] = max(peaks.get(each, 0), _highest(each))
+            time.sleep(0.02)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if status:
+        raise SystemExit(f"{' '.join(command)} failed: {log.read_text()[-2000:]}")
+    return Used(time.monotonic() - began, used.ru_utime + used.ru_stime, sum(peaks.values()))
+
+
+def _highest(pid: int) -> int:
+    """Bytes that a process had at most so far; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def processes(pid: int) -> list[int]:
