@@ -126,6 +126,8 @@ def test_pairs_are_read_in_both_orders_where_that_is_asked_for(root: Path) -> No
     ]  # fmt: skip
     with pytest.raises(TrainingError, match="both_orders is for pairs"):
         plan(data={"train": "single", "both_orders": True})
+    with pytest.raises(TrainingError, match="alike in either order"):
+        plan("pairs", data={**pairs, "both_orders": True}, teacher=None, heads={}, optim={})
 
 
 @pytest.mark.parametrize("task", GLUE)

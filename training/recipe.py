@@ -287,6 +287,8 @@ class Recipe(Section):
             raise ValueError("network.exact_match is for pairs of texts; name the second column as data.text_pair")
         if self.data.both_orders and self.data.text_pair is None:
             raise ValueError("data.both_orders is for pairs of texts; name the second column as data.text_pair")
+        if self.data.both_orders and self.heads:
+            raise ValueError("[heads] reads a pair alike in either order; leave data.both_orders out")
         return self
 
     @model_validator(mode="after")
