@@ -26,7 +26,7 @@ import numpy as np
 
 CONNECTIONS = 10_000  # at most; what finds none waits here, and its latency counts on
 GRACE = 5.0  # seconds that the last answers have
-LOOK = 0.02
+LOOK = 0.02  # seconds between two looks
 
 
 @dataclass
