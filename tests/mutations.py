@@ -50,6 +50,20 @@ MUTATIONS = [
         "tests/service/test_operation.py::test_keys_guard_everything_but_probes_metrics_and_docs",
     ),
     Mutation(
+        "a change of models is refused while workers are exchanged",
+        "app/supervisor.py",
+        "self._waiting.append((child, asked))",
+        "self._answer(child, TRY_AGAIN)",
+        "tests/service/test_supervisor.py::test_who_is_replaced_is_told_to_ask_again_and_its_successor_waits",
+    ),
+    Mutation(
+        "a development row is trained on the other way round",
+        "training/prepare.py",
+        "scored += [rows.swapped() for rows in scored]",
+        "pass",
+        "tests/test_prepare.py::test_pairs_are_read_in_both_orders_where_that_is_asked_for",
+    ),
+    Mutation(
         "Server-Timing is in seconds",
         "app/context.py",
         "(1e3 * tokenize, 1e3 * queue, 1e3 * compute)",
