@@ -167,7 +167,7 @@ class Supervisor:
             if not said:  # it has ended, and is not buried yet
                 continue
             asked = json.loads(said)
-            if self._drained is not None or child.generation < self._generation:  # nobody waits for its end
+            if self._drained is not None or child.generation < self._generation:  # it has to end first
                 self._answer(child, TRY_AGAIN)
             else:
                 self._waiting.append((child, asked))

@@ -74,7 +74,7 @@ def write(path: Path, rows: list[tuple[str, list[str]]]) -> None:
 def trained(folder: Path) -> Used:
     """What the command took."""
     flags = ("--label", "labels", "--label-separator", ";")
-    files = ("--train", str(folder / "train.csv"), "--out", str(folder / "model"))
+    files = ("--train", str(folder / "train.csv"), "--out", str(folder / "model"), "--work", str(folder / "work"))
     return used_by([str(COMMAND), "train", *flags, *files], folder / "log.txt")
 
 
